@@ -1,0 +1,126 @@
+"""Publish a model version: whole or not at all, and never over another one."""
+
+import dataclasses
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from artifact.layout import EXTRA, METADATA, latest, version_path
+from artifact.metadata import Metadata
+from artifact.validate import checksums, validate
+
+_DRAFT_PREFIX = ".draft-"
+_STALE_SECONDS = 24 * 3600.0
+
+
+class Draft:
+    """A version in the making: write into ``path``, then call ``publish``."""
+
+    def __init__(self, models: Path, name: str, path: Path) -> None:
+        self.models = models
+        self.name = name
+        self.path = path
+
+    @property
+    def extra(self) -> Path:
+        """The folder for Darkroom's own files, made on first use."""
+        folder = self.path / EXTRA
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def publish(self, metadata: Metadata) -> Path:
+        """Add ``metadata`` with the checksums of all files, check the whole, and rename it to the next free version.
+
+        ``metadata.version`` and ``metadata.files`` are filled in here. Returns the folder of the new version.
+
+        Raises:
+            InvalidVersion: what was written is not a valid version; nothing is published.
+            OSError: the disk is full or the folder cannot be written.
+        """
+        metadata_file = self.extra / Path(METADATA).name
+        files = checksums(self.path)
+        version = (latest(self.models, self.name) or 0) + 1
+        while True:
+            numbered = dataclasses.replace(metadata, name=self.name, version=version, files=files)
+            metadata_file.write_text(numbered.to_json(), encoding="utf-8")
+            validate(self.path)
+            _make_readable(self.path)
+            _sync(self.path)
+            target = version_path(self.models, self.name, version)
+            if _rename(self.path, target):
+                return target
+            version += 1  # another trainer was faster; its version stays
+
+
+@contextmanager
+def draft(models: Path, name: str) -> Iterator[Draft]:
+    """Make a temporary folder beside the versions of model ``name``; remove it again unless it was published.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    folder = models / name
+    folder.mkdir(parents=True, exist_ok=True)
+    _remove_stale(folder)
+    path = Path(tempfile.mkdtemp(prefix=_DRAFT_PREFIX, dir=folder))
+    try:
+        yield Draft(models, name, path)
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+        _remove_if_empty(folder)
+
+
+def _rename(source: Path, target: Path) -> bool:
+    """Rename a folder unless ``target`` exists; say whether it was done."""
+    if target.exists():
+        return False
+    try:
+        source.rename(target)
+    except OSError:
+        if target.exists():
+            return False
+        raise
+    _sync_folder(target.parent)
+    return True
+
+
+def _make_readable(path: Path) -> None:
+    """Let every user read the version: a trainer's user is seldom the service's, and mkdtemp gives 0700."""
+    path.chmod(0o755)
+    for entry in path.rglob("*"):
+        entry.chmod(0o755 if entry.is_dir() else 0o644)
+
+
+def _sync(path: Path) -> None:
+    """Bring every file and folder to the disk, so that a power cut after the rename cannot leave them empty."""
+    for entry in path.rglob("*"):
+        if entry.is_dir():
+            _sync_folder(entry)
+        else:
+            with entry.open("rb") as stream:
+                os.fsync(stream.fileno())
+    _sync_folder(path)
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove_stale(folder: Path) -> None:
+    """Remove what trainers that were killed left behind; a day is longer than any publishing takes."""
+    for entry in folder.glob(f"{_DRAFT_PREFIX}*"):
+        if time.time() - entry.stat().st_mtime > _STALE_SECONDS:
+            shutil.rmtree(entry, ignore_errors=True)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    if not any(folder.iterdir()):
+        folder.rmdir()

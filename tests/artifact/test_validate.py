@@ -1,0 +1,78 @@
+"""Validation names the first thing that is wrong."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from artifact import InvalidVersion, validate
+from artifact.layout import METADATA
+from tests.artifact.conftest import saved_model
+
+
+def edit(version: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Change the metadata of a version in place."""
+    record = json.loads((version / METADATA).read_text())
+    change(record)
+    (version / METADATA).write_text(json.dumps(record))
+
+
+def test_a_good_version_is_valid(version: Path) -> None:
+    """What was published reads back with its labels."""
+    assert validate(version).labels == ("red", "green", "blue")
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda path: (path / "saved_model.pb").unlink(), "saved_model.pb is missing"),
+        (lambda path: (path / METADATA).unlink(), "metadata.json is missing"),
+        (lambda path: (path / METADATA).write_text("{"), "is not JSON"),
+        (lambda path: (path / METADATA).write_text("[]"), "is not a JSON object"),
+        (lambda path: edit(path, lambda record: record.update(schema_version=99)), "has schema version 99"),
+        (lambda path: edit(path, lambda record: record.pop("labels")), "does not have the expected fields"),
+        (lambda path: edit(path, lambda record: record.update(colour=1)), "does not have the expected fields"),
+        (lambda path: edit(path, lambda record: record.update(labels=[])), "there must be labels"),
+        (lambda path: edit(path, lambda record: record.update(labels=["a", "a", "b"])), "must differ"),
+        (lambda path: edit(path, lambda record: record.update(labels=["a", "b"])), "2 labels, but the model has 3"),
+        (lambda path: edit(path, lambda record: record["input"].update(height=0)), "input size must be positive"),
+        (lambda path: edit(path, lambda record: record["input"].update(resize="melt")), "input.resize must be one of"),
+        (lambda path: edit(path, lambda record: record["input"].update(height=64)), "the model takes"),
+        (lambda path: edit(path, lambda record: record["files"].pop("saved_model.pb")), "has no sha256 for saved"),
+        (lambda path: edit(path, lambda record: record["files"].update({"../../x": "0"})), "outside the version"),
+        (lambda path: (path / "variables/variables.index").unlink(), "variables.index is missing"),
+        (lambda path: (path / "variables/variables.index").write_bytes(b"w"), "differs from its sha256"),
+    ],
+)
+def test_each_fault_is_named(version: Path, change: Callable[[Path], object], fault: str) -> None:
+    """A version with one thing wrong is refused with a message that says which."""
+    change(version)
+    with pytest.raises(InvalidVersion, match=fault):
+        validate(version)
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    """A path that does not exist is a clear error as well."""
+    with pytest.raises(InvalidVersion, match="no such folder"):
+        validate(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b"not a protocol buffer", "is not a SavedModel"),
+        (saved_model()[:-4], "is not a SavedModel"),
+        (b"", "has no signature serving_default"),
+        (saved_model(signature="predict"), "has no signature serving_default"),
+    ],
+)
+def test_a_file_that_is_no_model_is_named(version: Path, content: bytes, fault: str) -> None:
+    """A saved_model.pb that matches its checksum and still is no such model is refused."""
+    from artifact.validate import checksums
+
+    (version / "saved_model.pb").write_bytes(content)
+    edit(version, lambda record: record.update(files=checksums(version)))
+    with pytest.raises(InvalidVersion, match=fault):
+        validate(version)

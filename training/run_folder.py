@@ -1,0 +1,106 @@
+"""The run folder: where a training keeps what it needs to go on after an interruption.
+
+A checkpoint is a folder ``epoch-<n>/`` with the weights (the optimizer's state among them) and the run's state. It is
+written beside and renamed, so that a power cut leaves the one before it.
+"""
+
+import json
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from training.errors import TrainingError
+
+_STATE = "state.json"
+_WEIGHTS = "checkpoint.weights.h5"
+_LOGS = "tensorboard"
+
+History = list[dict[str, float]]
+
+
+@dataclass(frozen=True)
+class RunState:
+    """What a run is (``settings``: recipe and data), where it runs (``environment``) and how far it has come.
+
+    ``history`` has one record of losses, accuracies and seconds for each of the ``epoch`` epochs done.
+    """
+
+    settings: dict[str, Any]
+    environment: dict[str, str]
+    epoch: int = 0
+    history: History = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float:
+        """The training time of all epochs."""
+        return sum(record["seconds"] for record in self.history)
+
+
+class RunFolder:
+    """One run's folder on disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def logs(self) -> Path:
+        """The folder of the TensorBoard logs."""
+        return self.path / _LOGS
+
+    def resume(self, model: keras.Model, settings: dict[str, Any], environment: dict[str, str]) -> RunState:
+        """Load the last checkpoint into ``model`` and return its state; a fresh state where there is none.
+
+        A run may be resumed elsewhere; its state keeps the environment that it began in.
+
+        Raises:
+            TrainingError: the checkpoint is of a run with other settings, or cannot be read.
+        """
+        checkpoint = self._last()
+        if checkpoint is None:
+            return RunState(settings, environment)
+        try:
+            state = RunState(**json.loads((checkpoint / _STATE).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise TrainingError(f"{checkpoint} cannot be read ({error}); --fresh starts over") from error
+        self._check_settings(state.settings, json.loads(json.dumps(settings)))
+        try:
+            model.load_weights(checkpoint / _WEIGHTS)
+        except (OSError, ValueError) as error:
+            raise TrainingError(f"{checkpoint} does not fit this model ({error}); --fresh starts over") from error
+        return state
+
+    def save(self, model: keras.Model, state: RunState) -> None:
+        """Write a checkpoint of ``model`` and ``state`` and remove the ones before it."""
+        draft = self.path / ".draft"
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        model.save_weights(draft / _WEIGHTS)
+        (draft / _STATE).write_text(json.dumps(asdict(state)), encoding="utf-8")
+        older = self._checkpoints()
+        draft.rename(self.path / f"epoch-{state.epoch}")
+        for checkpoint in older:
+            shutil.rmtree(checkpoint)
+
+    def clear(self) -> None:
+        """Remove the checkpoints and logs; the folder itself may be a mount point and stays."""
+        for entry in (*self._checkpoints(), self.path / ".draft", self.logs):
+            shutil.rmtree(entry, ignore_errors=True)
+
+    def _checkpoints(self) -> list[Path]:
+        return sorted(self.path.glob("epoch-*"), key=lambda entry: int(entry.name.removeprefix("epoch-")))
+
+    def _last(self) -> Path | None:
+        checkpoints = self._checkpoints()
+        return checkpoints[-1] if checkpoints else None
+
+    def _check_settings(self, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
+        differing = sorted(key for key in saved.keys() | wanted.keys() if saved.get(key) != wanted.get(key))
+        if differing:
+            changes = ", ".join(f"{key} {saved.get(key)} -> {wanted.get(key)}" for key in differing)
+            raise TrainingError(
+                f"{self.path} holds an unfinished run with other settings ({changes}); "
+                "give the same ones to resume it, --fresh to start over, or another --run folder"
+            )

@@ -1,18 +1,20 @@
 """Batches of training pictures, shuffled, mirrored and shifted anew in every epoch."""
 
-from typing import Any
+from collections.abc import Iterator
+from itertools import count
 
-import keras
 import numpy as np
 from numpy.typing import NDArray
 
 from training.dataset import Pixels, Split
 
 OneHot = NDArray[np.float32]
+Batch = tuple[Pixels, OneHot]
+"""Pictures uint8 [B, H, W, 3], one-hot classes float32 [B, classes]."""
 
 
-class Batches(keras.utils.PyDataset):  # type: ignore[misc]
-    """Augmented batches: pictures uint8 [B, H, W, 3], one-hot classes float32 [B, classes].
+class Batches:
+    """The augmented batches of every epoch.
 
     A picture is mirrored in every second epoch, beginning at random: over two epochs the network sees both views of
     every picture, which chance would not give it (arXiv 2404.00498, section 3.6). What an epoch holds depends only on
@@ -20,41 +22,36 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
     batch is left out, since its gradient would count for more than its pictures.
     """
 
-    def __init__(
-        self, split: Split, classes: int, batch_size: int, translation: int, flip: bool, seed: int, epoch: int
-    ) -> None:
-        super().__init__()
+    def __init__(self, split: Split, classes: int, batch_size: int, translation: int, *, flip: bool, seed: int) -> None:
         self._padded = pad(split.images, translation)
         self._one_hot = np.eye(classes, dtype=np.float32)[split.classes]  # [N, classes]
         self._batch_size = min(batch_size, len(split))
         self._translation = translation
         self._flip = flip
         self._seed = seed
-        self._epoch = epoch
         self._mirrored_first = np.random.default_rng([seed, 0]).random(len(split)) < 0.5  # [N]
-        self._begin_epoch()
 
     def __len__(self) -> int:
+        """Return the number of batches in an epoch."""
         return len(self._one_hot) // self._batch_size
 
-    def __getitem__(self, index: int) -> tuple[Pixels, OneHot]:
-        chosen = self._order[index * self._batch_size : (index + 1) * self._batch_size]
-        images = shift(self._padded[chosen], self._shifts[chosen], self._translation)
-        if self._flip:
-            mirrored = self._mirrored_first[chosen] ^ (self._epoch % 2 == 1)
-            images[mirrored] = images[mirrored, :, ::-1]
-        return images, self._one_hot[chosen]
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """Yield the batches of epoch ``number``, counted from 0."""
+        rng = np.random.default_rng([self._seed, 1 + number])
+        order = rng.permutation(len(self._one_hot))
+        shifts = rng.integers(2 * self._translation + 1, size=(len(order), 2))
+        for index in range(len(self)):
+            chosen = order[index * self._batch_size : (index + 1) * self._batch_size]
+            images = shift(self._padded[chosen], shifts[chosen], self._translation)
+            if self._flip:
+                mirrored = self._mirrored_first[chosen] ^ (number % 2 == 1)
+                images[mirrored] = images[mirrored, :, ::-1]
+            yield images, self._one_hot[chosen]
 
-    def on_epoch_end(self) -> None:
-        """Go on to the next epoch's order and shifts; Keras calls this."""
-        self._epoch += 1
-        self._begin_epoch()
-
-    def _begin_epoch(self) -> None:
-        rng = np.random.default_rng([self._seed, 1 + self._epoch])
-        count = len(self._one_hot)
-        self._order = rng.permutation(count)
-        self._shifts = rng.integers(2 * self._translation + 1, size=(count, 2))
+    def from_epoch(self, number: int) -> Iterator[Batch]:
+        """Yield the batches of epoch ``number`` and of all that follow, without end."""
+        for following in count(number):
+            yield from self.epoch(following)
 
 
 def pad(images: Pixels, width: int) -> Pixels:
@@ -72,7 +69,6 @@ def shift(padded: Pixels, shifts: NDArray[np.int64], width: int) -> Pixels:
     return images
 
 
-def one_hot(split: Split, classes: int) -> tuple[Pixels, OneHot]:
-    """Return a split as Keras takes validation data: pictures and one-hot classes float32 [N, classes]."""
-    encoded: NDArray[Any] = np.eye(classes, dtype=np.float32)
-    return split.images, encoded[split.classes]
+def one_hot(split: Split, classes: int) -> Batch:
+    """Return a whole split as Keras takes validation data, unchanged and in order."""
+    return split.images, np.eye(classes, dtype=np.float32)[split.classes]

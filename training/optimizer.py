@@ -38,9 +38,15 @@ class ScaledBiasSGD(keras.optimizers.SGD):  # type: ignore[misc]
         super().__init__(**kwargs)
         self.bias_scale = bias_scale
 
+    def build(self, variables: list[keras.Variable]) -> None:
+        """Note which variables are offsets; Keras calls this once."""
+        super().build(variables)
+        # By index, since a backend may hand update_step a variable of its own, under another name.
+        self._scales = [self.bias_scale if variable.name == "beta" else 1.0 for variable in variables]
+
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Update one variable; Keras calls this."""
-        scale = self.bias_scale if variable.name == "beta" else 1.0
+        scale = self._scales[self._get_variable_index(variable)]
         super().update_step(gradient, variable, learning_rate * scale)
 
     def get_config(self) -> dict[str, Any]:

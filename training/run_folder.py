@@ -65,7 +65,7 @@ class RunFolder:
             state = RunState(**json.loads((checkpoint / _STATE).read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:
             raise TrainingError(f"{checkpoint} cannot be read ({error}); --fresh starts over") from error
-        self._check_settings(state.settings, json.loads(json.dumps(settings)))
+        self._check_settings(state.settings, settings)
         try:
             model.load_weights(checkpoint / _WEIGHTS)
         except (OSError, ValueError) as error:

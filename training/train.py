@@ -1,6 +1,7 @@
 """Train a network on a data set, resumably."""
 
 from dataclasses import asdict, dataclass
+from itertools import islice
 
 import keras
 
@@ -36,9 +37,9 @@ def train(dataset: Dataset, recipe: Recipe, folder: RunFolder, environment: dict
     classes = len(dataset.labels)
     model = build(dataset.input_shape, classes, recipe.widths, recipe.seed)
     fit_to_pixels(model, dataset.train.images)
-    steps = len(_batches(dataset, recipe, epoch=0))
+    batches = Batches(dataset.train, classes, recipe.batch_size, recipe.translation, flip=recipe.flip, seed=recipe.seed)
     model.compile(
-        optimizer=optimizer(recipe, steps),
+        optimizer=optimizer(recipe, len(batches)),
         loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing),
         metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
     )
@@ -46,7 +47,6 @@ def train(dataset: Dataset, recipe: Recipe, folder: RunFolder, environment: dict
     state = folder.resume(model, settings(dataset, recipe), environment)
     if state.epoch:
         print(f"Resuming {folder.path} after epoch {state.epoch} of {recipe.epochs}.", flush=True)
-    batches = _batches(dataset, recipe, state.epoch)
     state = _fit(model, batches, dataset, recipe, folder, state)
     model.optimizer.finalize_variable_values(model.trainable_variables)
     recalibrate(model, batches)
@@ -56,31 +56,19 @@ def train(dataset: Dataset, recipe: Recipe, folder: RunFolder, environment: dict
 def settings(dataset: Dataset, recipe: Recipe) -> dict[str, object]:
     """Return what makes two runs the same: resuming one with another would give neither."""
     held_out = len(dataset.validation)
-    return {**asdict(recipe), "data": dataset.digest(), "validation_images": held_out}
+    return {**asdict(recipe), "widths": list(recipe.widths), "data": dataset.digest(), "validation_images": held_out}
 
 
 def recalibrate(model: keras.Model, batches: Batches) -> None:
     """Measure the statistics of batch normalisation anew: they were taken with weights that averaging has replaced."""
     norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     momenta = [norm.momentum for norm in norms]
-    for index in range(min(_RECALIBRATION_BATCHES, len(batches))):
+    for index, (images, _) in enumerate(islice(batches.epoch(0), _RECALIBRATION_BATCHES)):
         for norm in norms:
             norm.momentum = index / (index + 1)  # the plain mean over the batches seen so far
-        model(batches[index][0], training=True)
+        model(images, training=True)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
-
-
-def _batches(dataset: Dataset, recipe: Recipe, epoch: int) -> Batches:
-    return Batches(
-        dataset.train,
-        classes=len(dataset.labels),
-        batch_size=recipe.batch_size,
-        translation=recipe.translation,
-        flip=recipe.flip,
-        seed=recipe.seed,
-        epoch=epoch,
-    )
 
 
 def _fit(
@@ -95,7 +83,9 @@ def _fit(
     try:
         with stop.listening():
             model.fit(
-                batches,
+                batches.from_epoch(state.epoch),
+                steps_per_epoch=len(batches),
+                shuffle=False,  # an epoch is shuffled already
                 epochs=recipe.epochs,
                 initial_epoch=state.epoch,
                 validation_data=one_hot(dataset.validation, classes) if len(dataset.validation) else None,

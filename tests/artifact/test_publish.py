@@ -22,17 +22,27 @@ def test_a_published_version_is_valid_and_numbered(models: Path, record: Metadat
 
 def test_an_exception_leaves_nothing(models: Path) -> None:
     """What was half written is removed, the model's new folder too."""
-    with pytest.raises(KeyError), draft(models, "colours") as new:
-        fill(new)
-        raise KeyError
+
+    def fail() -> None:
+        with draft(models, "colours") as new:
+            fill(new)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     assert list(models.iterdir()) == []
 
 
 def test_an_invalid_draft_is_not_published(models: Path, record: Metadata) -> None:
     """A model with four outputs and three labels stays out, and nothing is left of it."""
-    with pytest.raises(InvalidVersion, match="3 labels, but the model has 4 outputs"), draft(models, "colours") as new:
-        fill(new, outputs=4)
-        new.publish(record)
+
+    def publish() -> None:
+        with draft(models, "colours") as new:
+            fill(new, outputs=4)
+            new.publish(record)
+
+    with pytest.raises(InvalidVersion, match="3 labels, but the model has 4 outputs"):
+        publish()
     assert list(models.iterdir()) == []
 
 

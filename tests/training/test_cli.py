@@ -1,0 +1,171 @@
+"""The command line teaches, publishes, and fails with a sentence and an exit code."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import artifact
+from tests.training.conftest import Train, environment, python_layout, write_archive
+from training.cli import main
+
+SMOKE = ("--preset", "smoke", "--epochs", "1")
+
+
+def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
+    """--help has the defaults, examples and exit codes, and comes without loading TensorFlow."""
+    with pytest.raises(SystemExit) as exit_:
+        main(["--help"])
+    printed = capsys.readouterr().out
+    assert exit_.value.code == 0
+    for word in ("--data", "--models", "--preset", "examples:", "exit codes", "evaluate VERSION"):
+        assert word in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--colour"], "unrecognized arguments: --colour"),
+        (["--epochs", "0"], "0 is below 1"),
+        (["--epochs", "many"], "'many' is not a whole number"),
+        (["--preset", "fastest"], "invalid choice: 'fastest'"),
+        (["--name", "../x"], "must consist of letters"),
+        (["evaluate"], "required: version"),
+    ],
+)
+def test_wrong_usage_is_exit_code_2(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """An argument that cannot be meant is named on the last line."""
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    assert exit_.value.code == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_a_run_publishes_a_valid_version(smoke: tuple[Path, str], run_training: Train) -> None:
+    """The smoke preset ends in a version that validates, and evaluate measures what the metadata says."""
+    path, printed = smoke
+    metadata = artifact.validate(path)
+    assert metadata.labels == ("disc", "square", "stripes")
+    assert metadata.metrics.accuracy > 0.9
+    assert {"MODEL_CARD.md", "confusion_matrix.png", "learning_curves.png", "mistakes.png"} <= {
+        entry.name for entry in (path / "assets.extra").iterdir()
+    }
+    assert f"accuracy {metadata.metrics.accuracy:.2%} of 500 images" in printed
+    assert printed.splitlines()[-1].endswith(f"Published {path}.")
+    measured = run_training("evaluate", path)
+    assert measured.returncode == 0, measured.stderr
+    assert measured.stdout.splitlines()[-1] == printed.splitlines()[-2]
+
+
+@pytest.mark.slow
+def test_another_keras_backend_trains_too(run_training: Train, tmp_path: Path) -> None:
+    """Under JAX the same code learns the same task; TensorFlow then publishes it."""
+    pytest.importorskip("jax")
+    done = run_training("--preset", "smoke", "--models", tmp_path, "--run", tmp_path / "run", KERAS_BACKEND="jax")
+    assert done.returncode == 0, done.stderr
+    metadata = artifact.validate(tmp_path / "smoke" / "1")
+    assert metadata.training["backend"] == "jax"
+    assert metadata.metrics.accuracy > 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_and_the_same_command_resumes(
+    number: signal.Signals, run_training: Train, root: Path, tmp_path: Path
+) -> None:
+    """After SIGTERM or SIGINT the exit code says so, nothing is published, and the next call goes on and publishes."""
+    arguments = ("--preset", "smoke", "--epochs", "30", "--models", tmp_path / "m", "--run", tmp_path / "run")
+    with subprocess.Popen(
+        [sys.executable, "-m", "training", *map(str, arguments)],
+        cwd=root,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        next(line for line in process.stdout if line.startswith("epoch 1/"))
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert (
+        errors.splitlines()[-1]
+        == f"Stopped by {number.name}. Give the same command again to go on from the last epoch."
+    )
+    assert artifact.versions(tmp_path / "m", "smoke") == []
+    resumed = run_training(*arguments)
+    assert resumed.returncode == 0, resumed.stderr
+    assert re.search(r"Resuming .* after epoch \d+ of 30", resumed.stdout)
+    assert "epoch 1/30" not in resumed.stdout
+    assert artifact.versions(tmp_path / "m", "smoke") == [1]
+
+
+@pytest.mark.slow
+def test_no_data_and_no_network(run_training: Train, tmp_path: Path) -> None:
+    """Where CIFAR-10 can neither be found nor downloaded, the error says what to do."""
+    nowhere = "http://127.0.0.1:9"
+    done = run_training(
+        "--models", tmp_path / "m", "--run", tmp_path / "r", KERAS_HOME=str(tmp_path), https_proxy=nowhere
+    )
+    assert done.returncode == 1
+    assert re.fullmatch(r"training: error: CIFAR-10 could not be downloaded .* --data", done.stderr.splitlines()[-1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cut", [None, 100])
+def test_unreadable_data(run_training: Train, tmp_path: Path, cut: int | None) -> None:
+    """A missing archive and one cut short are each one sentence on the last line, and exit code 1."""
+    path = tmp_path / "cifar.tar.gz"
+    if cut:
+        path.write_bytes(write_archive(path, python_layout()).read_bytes()[:cut])
+    done = run_training("--data", path, "--models", tmp_path / "m", "--run", tmp_path / "r")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"training: error: {path} ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_an_unwritable_folder_is_found_before_training(run_training: Train, tmp_path: Path) -> None:
+    """A model folder that cannot be written stops the run at once, not at its end."""
+    (tmp_path / "file").write_text("not a folder")
+    done = run_training(*SMOKE, "--models", tmp_path / "file" / "m", "--run", tmp_path / "r")
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"training: error: {tmp_path}/file/m cannot be written (Not a directory); choose another folder\n"
+    )
+    assert "epoch" not in done.stdout
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """Mount a file system of 64 KiB; skip where that is not allowed."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("mounting a small file system is not allowed here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.slow
+def test_a_full_disk_leaves_nothing_half_written(run_training: Train, tiny_disk: Path, tmp_path: Path) -> None:
+    """When the model folder's disk fills up, the error says so and no part of a version is left."""
+    done = run_training(*SMOKE, "--models", tiny_disk, "--run", tmp_path / "run")
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr.splitlines()[-1]
+    assert list(tiny_disk.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_evaluate_names_what_is_wrong(run_training: Train, tmp_path: Path) -> None:
+    """A folder that is no version is an error of one line."""
+    done = run_training("evaluate", tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"training: error: {tmp_path}: saved_model.pb is missing\n"

@@ -1,0 +1,52 @@
+"""Measure how many images a second the standard network trains on, in each precision.
+
+The backend is Keras's own setting: KERAS_BACKEND=jax python benchmarks/training_rate.py
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import keras
+import numpy as np
+
+from training.hardware import describe
+from training.model import build
+from training.optimizer import optimizer
+from training.presets import PRESETS
+
+_STEPS = 6
+
+
+def main() -> int:
+    """Print a line for each precision."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch-size", type=int, default=500, help="images a step (default: %(default)s)")
+    options = parser.parse_args()
+    print(f"{keras.backend.backend()} {keras.version()} on {describe()}, batches of {options.batch_size}")
+    for policy in ("float32", "mixed_bfloat16"):
+        print(f"{policy}: {_rate(policy, options.batch_size):,.0f} images/s", flush=True)
+    return 0
+
+
+def _rate(policy: str, batch_size: int) -> float:
+    keras.mixed_precision.set_global_policy(policy)
+    recipe = PRESETS["standard"]
+    model = build((32, 32, 3), 10, recipe.widths, seed=0)
+    model.compile(optimizer=optimizer(recipe, 100), loss=keras.losses.CategoricalCrossentropy(from_logits=True))
+    rng = np.random.default_rng(0)
+    images = rng.integers(256, size=(batch_size, 32, 32, 3), dtype=np.uint8)
+    classes = np.eye(10, dtype=np.float32)[rng.integers(10, size=batch_size)]
+    for _ in range(2):  # the first step compiles, the second still warms up
+        model.train_on_batch(images, classes)
+    started = time.perf_counter()
+    for _ in range(_STEPS):
+        model.train_on_batch(images, classes)
+    return _STEPS * batch_size / (time.perf_counter() - started)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

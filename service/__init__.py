@@ -1,0 +1,1 @@
+"""The service: a model version in, answers over HTTP out. Flask on gunicorn, OpenVINO or TensorFlow below."""

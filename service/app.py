@@ -1,0 +1,137 @@
+"""The Flask application: what every route shares, and the routes."""
+
+import logging
+import re
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from flask import Flask, Response, g, request
+
+from service import errors, routes
+from service.batcher import Batcher
+from service.bodies import BodyRequest, bound_body, discard_body
+from service.decoding import Decoder
+from service.engine import Engine, load, usable_cores
+from service.metrics import Metrics
+from service.predictor import Predictor
+from service.registry import Registry
+from service.settings import Settings
+
+access_log = logging.getLogger("service.access")
+
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+_UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Services:
+    """What the routes need, made once per process."""
+
+    settings: Settings
+    registry: Registry
+    predictor: Predictor
+    metrics: Metrics
+    draining: Callable[[], bool]
+    clock: Callable[[], float]
+    started: float
+
+    def deadline(self) -> float:
+        """Return when a request whose body is there now must be answered, as a time of the clock."""
+        return self.clock() + self.settings.request_deadline
+
+
+def make_services(
+    settings: Settings,
+    metrics: Metrics,
+    draining: Callable[[], bool],
+    clock: Callable[[], float] = time.monotonic,
+) -> Services:
+    """Wire the parts of one process. Nothing is loaded before ``registry.start`` or ``registry.refresh``."""
+    cores = usable_cores()
+    engine_threads = max(1, cores // settings.workers)
+
+    def load_engine(path: Path) -> Engine:
+        return load(settings.engine, path, settings.precision, engine_threads)
+
+    def make_batcher(engine: Engine) -> Batcher:
+        return Batcher(engine, settings.queue_length, metrics, clock)
+
+    registry = Registry(
+        settings.model_dir, settings.model_name, settings.model_version, load_engine, make_batcher, metrics
+    )
+    decoder = Decoder(settings.max_image_pixels, large_at_once=min(cores, 4), clock=clock)
+    return Services(settings, registry, Predictor(decoder, metrics, clock), metrics, draining, clock, clock())
+
+
+def create_app(services: Services) -> Flask:
+    """Return the application with all routes; ``services`` is all it works with."""
+    app = Flask("service", static_folder=None)
+    app.extensions["services"] = services
+    app.request_class = BodyRequest
+    app.config["MAX_CONTENT_LENGTH"] = services.settings.max_body_bytes
+    app.config["MAX_FORM_PARTS"] = services.settings.max_batch
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # the default provider has it
+    errors.register(app)
+    _observe(app, services)
+    _limit_body(app, services.settings)
+    for blueprint in routes.blueprints(services):
+        app.register_blueprint(blueprint)
+    return app
+
+
+def _limit_body(app: Flask, settings: Settings) -> None:
+    @app.before_request
+    def refuse_large_body() -> None:
+        bound_body(request, settings.max_body_bytes)
+
+    @app.after_request
+    def drop_the_rest(response: Response) -> Response:
+        if response.status_code >= 400:  # an error may leave the body unread
+            discard_body(request, limit=4 * settings.max_body_bytes)
+        return response
+
+
+def _observe(app: Flask, services: Services) -> None:
+    """Count and time every request, name it, and log it where that is asked for."""
+    metrics = services.metrics
+
+    @app.before_request
+    def begin() -> None:
+        g.started = services.clock()
+        asked = request.headers.get("X-Request-ID", "")
+        g.request_id = asked if _REQUEST_ID.fullmatch(asked) else uuid.uuid4().hex
+        metrics.in_flight.inc()
+
+    @app.after_request
+    def end(response: Response) -> Response:
+        seconds = services.clock() - g.started
+        route = request.url_rule.rule if request.url_rule else _UNKNOWN
+        method = request.method if request.method in _METHODS else _UNKNOWN
+        labels = (route, method, str(response.status_code))
+        metrics.requests.labels(*labels).inc()
+        metrics.request_seconds.labels(*labels).observe(seconds)
+        response.headers["X-Request-ID"] = g.request_id
+        if services.settings.access_log:
+            _log_request(response, seconds)
+        return response
+
+    @app.teardown_request
+    def leave(_: BaseException | None) -> None:
+        metrics.in_flight.dec()
+
+
+def _log_request(response: Response, seconds: float) -> None:
+    fields = {
+        "request_id": g.request_id,
+        "client": request.remote_addr,
+        "method": request.method,
+        "path": request.path,
+        "status": response.status_code,
+        "milliseconds": round(seconds * 1000, 3),
+        "bytes": response.content_length,
+    }
+    access_log.info("request", extra={"fields": fields})

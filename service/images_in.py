@@ -1,0 +1,180 @@
+"""Requests to pictures: multipart forms, raw bodies, JSON and tensors, each within the limits."""
+
+import binascii
+import io
+from base64 import b64decode
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from flask import Request
+from numpy.lib import format as npy
+
+from artifact import Input
+from service.bodies import json_body, parse_form, read_body
+from service.errors import InvalidRequest, ServiceError, TooManyItems, UnsupportedBody
+
+NPY = "application/x-npy"
+_NPY_MAGIC = b"\x93NUMPY"
+_RAW = ("application/octet-stream", "")
+_IMAGE_HINT = (
+    'Send one as multipart field "image" (curl -F image=@photo.jpg), as a raw image/* body, '
+    'or as JSON {"image": "<base64>"}.'
+)
+_IMAGES_HINT = 'Send them as multipart fields "images", as JSON {"images": ["<base64>", ...]}, or as a uint8 tensor.'
+_IMAGE_FIELDS = ("image", "file")
+_IMAGES_FIELDS = ("images", "files", "image", "file")
+_OTHER_VALUES = 100  # values that JSON may hold beside the pictures
+
+
+@dataclass(frozen=True)
+class Item:
+    """One picture of a request: encoded bytes, uint8 pixels [H, W, 3], or what is wrong with it."""
+
+    content: bytes | npt.NDArray[np.uint8] | ServiceError
+    filename: str | None = None
+
+
+def read_image(request: Request) -> Item:
+    """Return the one picture of ``request``.
+
+    Raises:
+        ServiceError: there is none, there are several, or the body cannot be read; the message says what to change.
+    """
+    kind = request.mimetype
+    if kind == "multipart/form-data":
+        items = _form_items(request, _IMAGE_FIELDS, _IMAGE_HINT)
+        if len(items) > 1:
+            raise InvalidRequest(f"There are {len(items)} pictures; send one, or all of them to /predict/batch.")
+        return items[0]
+    if kind == "application/json":
+        return _decoded(_json_value(request, "image", _IMAGE_HINT))
+    if kind.startswith("image/") or kind in _RAW:
+        return Item(_body(request, _IMAGE_HINT))
+    raise UnsupportedBody(f"The content type {kind!r} is not read here. {_IMAGE_HINT}")
+
+
+def read_images(request: Request, size: Input, max_items: int) -> list[Item]:
+    """Return the pictures of a batch request, in order; a bad one carries its error.
+
+    A tensor is uint8 [N, H, W, 3] with the height and width of ``size``.
+
+    Raises:
+        TooManyItems: there are more than ``max_items``.
+        ServiceError: there are none, or the body cannot be read; the message says what to change.
+    """
+    kind = request.mimetype
+    if kind == "multipart/form-data":
+        items = _form_items(request, _IMAGES_FIELDS, _IMAGES_HINT)
+    elif kind == "application/json":
+        items = _json_items(_json_value(request, "images", _IMAGES_HINT, max_items + _OTHER_VALUES), max_items)
+    elif kind in (NPY, "application/npy", *_RAW):
+        items = [Item(image) for image in _tensor(_body(request, _IMAGES_HINT), kind, size, max_items)]
+    else:
+        raise UnsupportedBody(f"The content type {kind!r} is not read here. {_IMAGES_HINT}")
+    _check_count(len(items), max_items)
+    return items
+
+
+def _body(request: Request, hint: str) -> bytes:
+    body = read_body(request)
+    if not body:
+        raise InvalidRequest(f"The body is empty. {hint}")
+    return body
+
+
+def _form_items(request: Request, fields: tuple[str, ...], hint: str) -> list[Item]:
+    parse_form(request)
+    files = [file for name, file in request.files.items(multi=True) if name in fields]
+    texts = [name for name in fields if name in request.form]
+    if texts and not files:
+        raise InvalidRequest(f'The field "{texts[0]}" is text, not a file; with curl write -F {texts[0]}=@photo.jpg.')
+    if not files:
+        raise InvalidRequest(f"There is no picture in the form. {hint}")
+    return [Item(file.stream.read(), file.filename or None) for file in files]
+
+
+def _json_value(request: Request, key: str, hint: str, max_values: int = _OTHER_VALUES) -> Any:
+    document = json_body(request, max_values)
+    if not isinstance(document, dict) or key not in document:
+        raise InvalidRequest(f'The JSON must be an object with the key "{key}". {hint}')
+    return document[key]
+
+
+def _json_items(values: Any, max_items: int) -> list[Item]:
+    if not isinstance(values, list) or not values:
+        raise InvalidRequest(f'"images" must be a list of base64 strings that is not empty. {_IMAGES_HINT}')
+    _check_count(len(values), max_items)
+    return [_decoded_or_error(value) for value in values]
+
+
+def _decoded_or_error(value: Any) -> Item:
+    try:
+        return _decoded(value)
+    except InvalidRequest as error:
+        return Item(error)
+
+
+def _decoded(value: Any) -> Item:
+    """Return the bytes of a base64 string; a ``data:`` URL, as browsers make them, will do too."""
+    if not isinstance(value, str):
+        raise InvalidRequest(f"A picture in JSON must be a base64 string, not {_json_type(value)}.")
+    if value.startswith("data:"):
+        value = value.partition(",")[2]
+    try:
+        content = b64decode("".join(value.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidRequest(f"The picture is not valid base64: {error}.") from error
+    if not content:
+        raise InvalidRequest("The picture is an empty string; send the base64 of an image file.")
+    return Item(content)
+
+
+def _json_type(value: Any) -> str:
+    names = {dict: "an object", list: "a list", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _tensor(body: bytes, kind: str, size: Input, max_items: int) -> npt.NDArray[np.uint8]:
+    """Return the images of a tensor body, uint8 [N, H, W, 3], without a copy."""
+    if body.startswith(_NPY_MAGIC):
+        return _npy(body, size, max_items)
+    if kind not in _RAW:
+        raise InvalidRequest("The body does not begin as an .npy file does; write it with numpy.save.")
+    shape = (size.height, size.width, 3)
+    if len(body) % (size.height * size.width * 3):
+        raise InvalidRequest(
+            f"The body has {len(body)} bytes, which is no whole number of uint8 images {shape}; "
+            "pictures in files go into multipart fields or JSON."
+        )
+    images = np.frombuffer(body, np.uint8).reshape(-1, *shape)
+    _check_count(len(images), max_items)
+    return images
+
+
+def _npy(body: bytes, size: Input, max_items: int) -> npt.NDArray[np.uint8]:
+    """Return the array of an .npy body. The header is checked first: it could ask for any amount of memory."""
+    stream = io.BytesIO(body)
+    try:
+        version = npy.read_magic(stream)
+        read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, fortran, dtype = read_header(stream)
+    except Exception as error:  # the header is Python text from outside; its reader raises many things
+        raise InvalidRequest(f"The header of the .npy body cannot be read: {error}") from error
+    expected = (size.height, size.width, 3)
+    if dtype != np.uint8 or len(shape) != 4 or shape[1:] != expected or fortran or shape[0] < 1:
+        order = " in Fortran order" if fortran else ""
+        raise InvalidRequest(
+            f"The array is {dtype} {list(shape)}{order}; it must be uint8 [N, {expected[0]}, {expected[1]}, 3]."
+        )
+    _check_count(shape[0], max_items)
+    start, count = stream.tell(), int(np.prod(shape))
+    if len(body) - start != count:
+        raise InvalidRequest(f"The .npy body holds {len(body) - start} bytes of data; its header says {count}.")
+    return np.frombuffer(body, np.uint8, count, start).reshape(shape)
+
+
+def _check_count(items: int, max_items: int) -> None:
+    if items > max_items:
+        raise TooManyItems(f"There are {items} pictures; at most {max_items} are allowed in one request.")

@@ -1,0 +1,55 @@
+"""Logs: one JSON object a line on stderr, so that nothing a client sends can forge or break a line."""
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+from gunicorn.config import Config
+from gunicorn.glogging import Logger
+
+_OWN_FIELDS = "fields"
+
+
+class JsonFormatter(logging.Formatter):
+    """Renders a record as one line of JSON; ``extra={"fields": {...}}`` adds keys."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as JSON without line breaks."""
+        entry: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "process": record.process,
+            "message": record.getMessage(),
+        }
+        entry.update(getattr(record, _OWN_FIELDS, {}))
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry, default=str)
+
+
+class GunicornLogger(Logger):
+    """Lets gunicorn's records go the way of all others."""
+
+    def setup(self, cfg: Config) -> None:
+        """Leave the handlers to the root logger; gunicorn's own would write another format."""
+        self.cfg = cfg
+        self.error_log.setLevel(cfg.loglevel.upper())
+        self.error_log.propagate = True
+
+    def exception(self, msg: object, *args: object, **kwargs: Any) -> None:
+        """Log an exception with its trace, unless it is only a client that stopped sending."""
+        if isinstance(sys.exc_info()[1], BlockingIOError):
+            self.debug("a client sent nothing for too long; its connection is closed")
+        else:
+            super().exception(msg, *args, **kwargs)
+
+
+def configure(level: str) -> None:
+    """Send everything from ``level`` (debug, info, warning, error) on to stderr as lines of JSON."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.captureWarnings(capture=True)

@@ -1,0 +1,126 @@
+"""The call that every protocol shares: pictures in, rows of probabilities out, within the deadline."""
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from service.batcher import LATE
+from service.decoding import Decoder
+from service.engine import Images, Probabilities
+from service.errors import (
+    DeadlineExceeded,
+    ImageTooLarge,
+    InvalidImage,
+    InvalidRequest,
+    ServiceError,
+    UnsupportedImage,
+)
+from service.images_in import Item
+from service.metrics import Metrics
+from service.registry import LoadedModel
+
+Row = npt.NDArray[np.float32]  # [classes]
+
+# What is wrong with one picture and says nothing about the others.
+_ITEM_ERRORS = (InvalidImage, InvalidRequest, ImageTooLarge, UnsupportedImage)
+_PARTS_IN_QUEUE = 2  # one runs while the next is decoded; more would only make others wait
+
+
+class Predictor:
+    """Decodes pictures, feeds them to a model's batcher and counts what came out."""
+
+    def __init__(self, decoder: Decoder, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
+        """Take what decodes, what counts and the clock that deadlines are told in."""
+        self._decoder = decoder
+        self._metrics = metrics
+        self._clock = clock
+
+    def one(self, model: LoadedModel, item: Item, deadline: float) -> Row:
+        """Return the probabilities, float32 [classes], of one picture.
+
+        Raises:
+            ServiceError: the picture cannot be used, the queue is full, or the time is up.
+        """
+        images = self._pixels(model, item, deadline)[np.newaxis]  # [1, H, W, 3]
+        row: Row = model.batcher.result(model.batcher.submit(images, deadline), deadline)[0]
+        self._count(model, [row])
+        return row
+
+    def many(self, model: LoadedModel, items: Sequence[Item], deadline: float) -> list[Row | ServiceError]:
+        """Return for each picture, in order, its probabilities, float32 [classes], or what is wrong with it.
+
+        Long requests go to the batcher in parts, so that those of others find their way in between.
+
+        Raises:
+            ServiceError: the queue is full, or the time is up; then there is no answer for any picture.
+        """
+        request = _LongRequest(model, deadline, results=[None] * len(items))
+        for index, item in enumerate(items):
+            if self._clock() >= deadline:
+                raise DeadlineExceeded(LATE)
+            try:
+                request.add(index, self._pixels(model, item, deadline))
+            except _ITEM_ERRORS as error:
+                request.results[index] = error
+        answers = request.finish()
+        self._count(model, [answer for answer in answers if not isinstance(answer, ServiceError)])
+        return answers
+
+    def _pixels(self, model: LoadedModel, item: Item, deadline: float) -> Images:
+        """Return the picture as uint8 [H, W, 3]."""
+        if isinstance(item.content, ServiceError):
+            raise item.content
+        if isinstance(item.content, np.ndarray):
+            return item.content
+        with self._metrics.decode_seconds.time():
+            return self._decoder.decode(item.content, model.metadata.input, deadline)
+
+    def _count(self, model: LoadedModel, rows: Sequence[Row]) -> None:
+        for index, count in Counter(int(np.argmax(row)) for row in rows).items():
+            self._metrics.predictions.labels(model.metadata.labels[index]).inc(count)
+
+
+@dataclass
+class _LongRequest:
+    """The parts of one request on their way through the batcher."""
+
+    model: LoadedModel
+    deadline: float
+    results: list[Row | ServiceError | None]
+    _part: list[tuple[int, Images]] = field(default_factory=list)
+    _queue: "deque[tuple[list[int], Future[Probabilities]]]" = field(default_factory=deque)
+    _sent: bool = False
+
+    def add(self, index: int, image: Images) -> None:
+        """Put ``image``, uint8 [H, W, 3], into the current part; send the part when it is full."""
+        self._part.append((index, image))
+        if len(self._part) == self.model.batcher.chunk:
+            self._send()
+
+    def finish(self) -> list[Row | ServiceError]:
+        """Send what is left and wait for everything."""
+        if self._part:
+            self._send()
+        while self._queue:
+            self._collect()
+        return [result for result in self.results if result is not None]
+
+    def _send(self) -> None:
+        if len(self._queue) == _PARTS_IN_QUEUE:
+            self._collect()
+        indices = [index for index, _ in self._part]
+        images = np.stack([image for _, image in self._part])
+        future = self.model.batcher.submit(images, self.deadline, wait_for_room=self._sent)
+        self._queue.append((indices, future))
+        self._part = []
+        self._sent = True
+
+    def _collect(self) -> None:
+        indices, future = self._queue.popleft()
+        for index, row in zip(indices, self.model.batcher.result(future, self.deadline), strict=True):
+            self.results[index] = row

@@ -1,0 +1,24 @@
+"""``GET /metrics`` for Prometheus."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flask import Blueprint, Response
+
+from service.metrics import CONTENT_TYPE
+
+if TYPE_CHECKING:
+    from service.app import Services
+
+
+def blueprint(services: Services) -> Blueprint:
+    """Return the route that Prometheus reads."""
+    routes = Blueprint("metrics", __name__)
+
+    @routes.get("/metrics")
+    def metrics() -> Response:
+        """Return the metrics of all workers in Prometheus' text format."""
+        return Response(services.metrics.render(), content_type=CONTENT_TYPE)
+
+    return routes

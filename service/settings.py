@@ -1,0 +1,174 @@
+"""The settings of the service: read once from a mapping (the environment), checked, and from then on constant."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+ENGINES = ("openvino", "tensorflow")
+PRECISIONS = ("float32", "bfloat16")
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+Number = TypeVar("Number", int, float)
+
+
+class SettingsError(Exception):
+    """A setting cannot be used; the message names the variable, its value and what is allowed."""
+
+
+class _Kind(NamedTuple):
+    """How the text of a setting becomes its value, and what is allowed in words."""
+
+    parse: Callable[[str], Any]
+    allowed: str
+
+
+class Documented(NamedTuple):
+    """What people are told about one setting."""
+
+    variable: str
+    default: str
+    allowed: str
+    description: str
+
+
+def _integer(lowest: int, highest: int) -> _Kind:
+    return _Kind(lambda text: _within(int(text), lowest, highest), f"an integer from {lowest} to {highest}")
+
+
+def _seconds(lowest: float, highest: float) -> _Kind:
+    return _Kind(lambda text: _within(float(text), lowest, highest), f"seconds from {lowest:g} to {highest:g}")
+
+
+def _choice(*values: str) -> _Kind:
+    return _Kind(lambda text: values[values.index(text.lower())], f"one of {', '.join(values)}")
+
+
+def _switch(text: str) -> bool:
+    return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[text.lower()]
+
+
+def _folder_name(text: str) -> str:
+    if text in (".", "..") or "/" in text or "\0" in text:
+        raise ValueError(text)
+    return text
+
+
+def _within(number: Number, lowest: float, highest: float) -> Number:
+    if not lowest <= number <= highest:  # also false for NaN
+        raise ValueError(number)
+    return number
+
+
+_SWITCH = _Kind(_switch, "1 or 0")
+_TEXT = _Kind(str, "text")
+_PATH = _Kind(Path, "a path")
+_NAME = _Kind(_folder_name, "the name of a folder in MODEL_DIR")
+
+
+def _setting(variable: str, default: Any, kind: _Kind, description: str) -> Any:
+    return dataclasses.field(default=default, metadata={"env": variable, "kind": kind, "description": description})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every setting of the service. An empty variable counts as unset."""
+
+    host: str = _setting("HOST", "0.0.0.0", _TEXT, "Address to listen on; 127.0.0.1 keeps it to this machine.")  # noqa: S104
+    port: int = _setting("PORT", 8000, _integer(1, 65535), "TCP port to listen on.")
+    model_dir: Path = _setting(  # noqa: RUF009 - it calls dataclasses.field
+        "MODEL_DIR", Path("models"), _PATH, "Folder that holds <name>/<version>/ folders."
+    )
+    model_name: str | None = _setting(
+        "MODEL_NAME", None, _NAME, "Model to serve; needed only where MODEL_DIR holds several."
+    )
+    model_version: int | None = _setting(
+        "MODEL_VERSION", None, _integer(1, 2**31 - 1), "Serve this version only; unset follows the newest valid one."
+    )
+    engine: str = _setting("ENGINE", "openvino", _choice(*ENGINES), "What runs the model.")
+    precision: str = _setting(
+        "PRECISION",
+        "float32",
+        _choice(*PRECISIONS),
+        "Arithmetic of the OpenVINO engine; bfloat16 is faster on new CPUs.",
+    )
+    workers: int = _setting("WORKERS", 1, _integer(1, 256), "Processes; each holds the model and a share of the cores.")
+    threads: int = _setting("THREADS", 16, _integer(1, 1024), "Requests that one worker handles at the same time.")
+    max_body_bytes: int = _setting(
+        "MAX_BODY_BYTES", 32 * 1024 * 1024, _integer(1024, 2**31 - 1), "Largest request body in bytes."
+    )
+    max_image_pixels: int = _setting(
+        "MAX_IMAGE_PIXELS", 50_000_000, _integer(1, 2**31 - 1), "Largest picture, width times height in pixels."
+    )
+    max_batch: int = _setting("MAX_BATCH", 1000, _integer(1, 100_000), "Most items of one batch request.")
+    queue_length: int = _setting(
+        "QUEUE_LENGTH", 256, _integer(1, 100_000), "Images that may wait for the engine in one worker; more get a 503."
+    )
+    request_deadline: float = _setting(
+        "REQUEST_DEADLINE_SECONDS",
+        10.0,
+        _seconds(0.01, 3600),
+        "Longest time to answer once the body is there; then a 504.",
+    )
+    drain_seconds: float = _setting(
+        "DRAIN_SECONDS", 1.0, _seconds(0, 3600), "Time between SIGTERM (readiness turns 503) and closing the port."
+    )
+    model_poll_seconds: float = _setting(
+        "MODEL_POLL_SECONDS", 2.0, _seconds(0.05, 3600), "How often MODEL_DIR is looked at for new versions."
+    )
+    log_level: str = _setting("LOG_LEVEL", "info", _choice(*LOG_LEVELS), "Least level that is logged.")
+    access_log: bool = _setting(
+        "ACCESS_LOG", default=False, kind=_SWITCH, description="1 logs one line for each request."
+    )
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
+        """Read the settings from ``environment``.
+
+        Raises:
+            SettingsError: a value is not allowed, or two values do not go together.
+        """
+        values = {}
+        for field in dataclasses.fields(cls):
+            text = environment.get(field.metadata["env"], "").strip()
+            if text:
+                values[field.name] = _parse(field, text)
+        settings = cls(**values)
+        settings._check()
+        return settings
+
+    def _check(self) -> None:
+        if self.engine == "tensorflow" and self.precision != "float32":
+            raise SettingsError(f"PRECISION is {self.precision!r}, but ENGINE=tensorflow computes in float32 only")
+        if self.model_dir.exists() and not self.model_dir.is_dir():
+            raise SettingsError(f"MODEL_DIR is {str(self.model_dir)!r}, which is a file; it must be a folder")
+
+
+def documentation() -> list[Documented]:
+    """Return what ``--help`` and the README say about each setting, in order."""
+    return [
+        Documented(
+            field.metadata["env"],
+            _default_text(field.default),
+            field.metadata["kind"].allowed,
+            field.metadata["description"],
+        )
+        for field in dataclasses.fields(Settings)
+    ]
+
+
+def _default_text(default: Any) -> str:
+    if default is None:
+        return "unset"
+    if isinstance(default, bool):
+        return str(int(default))
+    return f"{default:g}" if isinstance(default, float) else str(default)
+
+
+def _parse(field: "dataclasses.Field[Any]", text: str) -> Any:
+    kind: _Kind = field.metadata["kind"]
+    try:
+        return kind.parse(text)
+    except (ValueError, KeyError) as error:
+        raise SettingsError(f"{field.metadata['env']} is {text!r}, but it must be {kind.allowed}") from error

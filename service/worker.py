@@ -1,0 +1,104 @@
+"""gunicorn's threaded worker, which gives threads only to clients that talk and leaves nobody behind at the end."""
+
+import contextlib
+import ctypes
+import functools
+import selectors
+import socket
+import struct
+import sys
+import time
+from typing import Protocol, runtime_checkable
+
+from gunicorn.workers.gthread import TConn, ThreadWorker
+
+_STALLED_SECONDS = 20  # a client that sends nothing for so long loses its connection
+_SILENT_SECONDS = 2.0  # what a stopping worker leaves to a client that has not said anything yet
+_HANDSHAKE_SECONDS = 0.1  # for connections that are being made when the port closes
+
+_SO_ATTACH_FILTER = 26
+# Classic BPF over the TCP header: drop what has SYN and not ACK in its flags, the first packet of a new connection.
+_NO_NEW_CONNECTIONS = (
+    (0x30, 0, 0, 13),  # load byte 13, the flags
+    (0x54, 0, 0, 0x12),  # keep SYN and ACK
+    (0x15, 0, 1, 0x02),  # SYN alone?
+    (0x06, 0, 0, 0),  # drop it
+    (0x06, 0, 0, 0xFFFFFFFF),  # let everything else through
+)
+
+
+@runtime_checkable
+class Drainable(Protocol):
+    """What the worker's application can tell."""
+
+    def draining(self) -> bool:
+        """Say whether the whole service is stopping, and not only this worker."""
+
+
+class DarkroomWorker(ThreadWorker):
+    """The worker class that the server names to gunicorn."""
+
+    def accept(self, listener: socket.socket) -> None:
+        """Accept a connection and wait in the poller, not in a thread, for its first byte.
+
+        gunicorn's own gives each new connection a thread for up to five seconds: as many silent connections as there
+        are threads would keep everybody else out, health probes included.
+        """
+        try:
+            client, address = listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        # The kernel's timeout holds where gunicorn puts the socket back into blocking mode.
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", _STALLED_SECONDS, 0))
+        self.nr_conns += 1
+        connection = TConn(self.cfg, client, address, listener.getsockname())
+        connection.set_timeout()
+        self.pending_conns.append(connection)
+        self.poller.register(
+            client, selectors.EVENT_READ, functools.partial(self.on_pending_socket_readable, connection)
+        )
+
+    def set_accept_enabled(self, enabled: bool | None) -> None:
+        """Switch accepting; when the worker stops, leave nobody behind.
+
+        A worker that stops alone leaves the port to the others.
+        """
+        super().set_accept_enabled(enabled)
+        if self.alive or enabled:
+            return
+        if isinstance(self.app, Drainable) and self.app.draining():
+            self._close_port()
+        # Who is connected and says nothing (browsers do that) must not hold up the end.
+        limit = time.monotonic() + _SILENT_SECONDS
+        for connection in self.pending_conns:
+            connection.timeout = min(connection.timeout or limit, limit)
+
+    def _close_port(self) -> None:
+        """Take in those who are connected already, then refuse others.
+
+        gunicorn's own leaves the listening socket open until the last answer, and then resets what it never accepted.
+        """
+        for listener in self.sockets:
+            _refuse_new_connections(listener)
+        time.sleep(_HANDSHAKE_SECONDS)
+        for listener in self.sockets:
+            before = -1
+            while self.nr_conns != before:
+                before = self.nr_conns
+                self.accept(listener)
+            listener.close()
+
+
+def _refuse_new_connections(listener: socket.socket) -> None:
+    """Make the kernel ignore new connections to ``listener`` while those it has stay acceptable.
+
+    A connection that the kernel completes after the last ``accept`` and before ``close`` would be reset, perhaps with
+    a request on it. One whose first packet is dropped is tried again by the client's kernel and refused: nothing is
+    lost. Only Linux can do this, and hardened kernels keep it from ordinary users; then that moment stays.
+    """
+    if sys.platform != "linux":
+        return
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in _NO_NEW_CONNECTIONS))
+    program = struct.pack("HP", len(_NO_NEW_CONNECTIONS), ctypes.addressof(code))
+    with contextlib.suppress(OSError):
+        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)

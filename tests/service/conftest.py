@@ -1,0 +1,93 @@
+"""Fixtures for the service: a real model version, the application in this process, and the service as a process."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from prometheus_client import CollectorRegistry
+
+from service.app import Services, create_app, make_services
+from service.metrics import Metrics
+from service.settings import Settings
+from tests.models import copy
+from tests.service.running import RunningService, start
+
+MakeServices = Callable[..., Services]
+StartService = Callable[..., RunningService]
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A published version of a model that tells red, green and blue apart; not to be changed.
+
+    It is made by another process, which keeps TensorFlow out of this one.
+    """
+    models = tmp_path_factory.mktemp("published")
+    subprocess.run([sys.executable, "-m", "tests.models", str(models)], check=True, capture_output=True)
+    return models / "colours" / "1"
+
+
+@pytest.fixture
+def models(published: Path, tmp_path: Path) -> Path:
+    """A model folder of the test's own, with version 1 of the colours."""
+    copy(published, tmp_path / "models", 1)
+    return tmp_path / "models"
+
+
+@pytest.fixture(scope="session")
+def shared_models(published: Path) -> Path:
+    """The model folder that tests read together; not to be changed."""
+    return published.parent.parent
+
+
+@pytest.fixture
+def services_of() -> Iterator[MakeServices]:
+    """Makes the parts of a service in this process, looks at the model folder once, and closes everything after."""
+    with ExitStack() as stack:
+
+        def make(*, draining: bool = False, **values: object) -> Services:
+            settings = Settings(**values)  # type: ignore[arg-type]  # by name
+            services = make_services(settings, Metrics(CollectorRegistry()), draining=lambda: draining)
+            stack.callback(services.registry.close)
+            services.registry.refresh()
+            return services
+
+        yield make
+
+
+@pytest.fixture(scope="session")
+def app(shared_models: Path) -> Iterator[Flask]:
+    """The application with the colours model and small limits."""
+    settings = Settings(model_dir=shared_models, max_body_bytes=1_000_000, max_image_pixels=4_000_000, max_batch=100)
+    services = make_services(settings, Metrics(CollectorRegistry()), draining=lambda: False)
+    services.registry.refresh()
+    yield create_app(services)
+    services.registry.close()
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    """A client of the application in this process."""
+    return app.test_client()
+
+
+@pytest.fixture
+def start_service(models: Path) -> Iterator[StartService]:
+    """Starts ``python -m service`` on a free port with the test's model folder; stops it after the test."""
+    with ExitStack() as stack:
+
+        def begin(*, ready: bool = True, **environment: str) -> RunningService:
+            running = start(
+                {"MODEL_DIR": str(models), "MODEL_POLL_SECONDS": "0.1", "DRAIN_SECONDS": "0", **environment}
+            )
+            stack.callback(running.kill)
+            if ready:
+                running.wait_until_ready()
+            return running
+
+        yield begin

@@ -1,0 +1,188 @@
+"""What all routes share, and the routes for those who operate the service; in this process."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.app import create_app
+from service.batcher import Batcher
+from service.logs import JsonFormatter
+from tests.models import LABELS, copy
+from tests.service.conftest import MakeServices
+from tests.service.pictures import plain
+
+
+@pytest.fixture
+def own_app(services_of: MakeServices, models: Path) -> Flask:
+    """An application of the test's own, whose metrics begin at zero."""
+    return create_app(services_of(model_dir=models))
+
+
+def samples(client: FlaskClient) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """Return the metrics by name and labels."""
+    response = client.get("/metrics")
+    assert response.status_code == 200
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(response.text)
+        for sample in family.samples
+    }
+
+
+def sample(client: FlaskClient, metric: str, /, **labels: str) -> float | None:
+    """Return one value of a metric; None where there is none."""
+    return samples(client).get((f"darkroom_{metric}", frozenset(labels.items())))
+
+
+def test_health(client: FlaskClient) -> None:
+    """With a model all three probes answer 200, and the summary names model and engine."""
+    assert client.get("/health/live").status_code == 200
+    assert client.get("/health/ready").json == {"status": "ready", "reason": None}
+    summary = client.get("/health").json
+    assert summary is not None
+    assert summary["model"] == {"name": "colours", "version": 1}
+    assert summary["engine"] == {"name": "openvino", "precision": "float32"}
+    assert summary["uptime_seconds"] >= 0
+
+
+def test_without_a_model(services_of: MakeServices, tmp_path: Path) -> None:
+    """Without a model the service lives and is not ready; predictions get a 503 with the reason."""
+    client = create_app(services_of(model_dir=tmp_path)).test_client()
+    assert client.get("/health/live").status_code == 200
+    for path in ("/health", "/health/ready"):
+        response = client.get(path)
+        assert response.status_code == 503
+        assert "no model in the folder" in response.json["reason"]  # type: ignore[index]
+    response = client.post("/predict", data=plain("red"))
+    assert response.status_code == 503
+    assert response.headers["Retry-After"]
+    assert "no model in the folder" in response.json["message"]  # type: ignore[index]
+    described = client.get("/model").json
+    assert described is not None
+    assert described["version"] is None
+    assert "no model in the folder" in described["reason"]
+
+
+def test_draining(services_of: MakeServices, models: Path) -> None:
+    """While draining, readiness is 503 and predictions are still answered."""
+    client = create_app(services_of(model_dir=models, draining=True)).test_client()
+    assert client.get("/health/ready").json["status"] == "draining"  # type: ignore[index]
+    assert client.get("/health/ready").status_code == 503
+    assert client.get("/health/live").status_code == 200
+    assert client.post("/predict", data=plain("red")).status_code == 200
+
+
+def test_model_is_described(own_app: Flask, models: Path, published: Path) -> None:
+    """``/model`` tells versions, labels, measurements and the model card, and which versions are kept out."""
+    bad = copy(published, models, 2)
+    (bad / "saved_model.pb").unlink()
+    own_app.extensions["services"].registry.refresh()
+    described = own_app.test_client().get("/model").json
+    assert described is not None
+    assert (described["name"], described["version"], described["versions"]) == ("colours", 1, [1, 2])
+    assert described["labels"] == list(LABELS)
+    assert described["input"] == {"height": 32, "width": 32, "resize": "crop", "interpolation": "bicubic"}
+    assert described["metrics"]["accuracy"] == 0.0
+    assert described["model_card"].startswith("# Colours")
+    assert described["refused"] == [{"version": 2, "reason": "saved_model.pb is missing"}]
+
+
+def test_metrics_count_what_happened(own_app: Flask) -> None:
+    """Requests are counted by route, method and status; images by label; batches, decoding and engine are timed."""
+    client = own_app.test_client()
+    for colour in ("red", "red", "blue"):
+        client.post("/predict", data=plain(colour))
+    client.post("/predict", data=b"text")
+    client.post("/predict/batch", data=bytes(64 * 32 * 32 * 3))
+    ok = {"route": "/predict", "method": "POST", "status": "200"}
+    assert sample(client, "requests_total", **ok) == 3
+    assert sample(client, "request_seconds_count", **ok) == 3
+    assert sample(client, "requests_total", **{**ok, "status": "415"}) == 1
+    assert sample(client, "requests_total", **{**ok, "route": "/predict/batch"}) == 1
+    assert sample(client, "predictions_total", label="red") == 2 + 64
+    assert sample(client, "predictions_total", label="blue") == 1
+    assert sample(client, "decode_seconds_count") == 4
+    assert sample(client, "batch_size_sum") == 3 + 64
+    assert sample(client, "engine_seconds_count") == sample(client, "batch_size_count")
+    assert sample(client, "queue_seconds_count") == 3 + 2
+    assert sample(client, "queue_images") == 0
+    assert sample(client, "requests_in_flight") == 1
+    assert sample(client, "model_version", name="colours") == 1
+    assert sample(client, "model_workers", name="colours", version="1") == 1
+
+
+def test_latency_buckets(own_app: Flask) -> None:
+    """Buckets reach from 1 ms to 10 s."""
+    client = own_app.test_client()
+    client.get("/health")
+    edges = {dict(labels)["le"] for name, labels in samples(client) if name == "darkroom_request_seconds_bucket"}
+    assert {"0.001", "0.003", "0.1", "1.0", "10.0", "+Inf"} <= edges
+
+
+def test_unknown_paths_and_methods_share_labels(own_app: Flask) -> None:
+    """However many paths and methods clients make up, the metrics do not grow."""
+    client = own_app.test_client()
+    for number in range(20):
+        client.get(f"/made/up/{number}")
+        client.open("/health", method=f"MADE{number}")
+    routes = {dict(labels)["route"] for name, labels in samples(client) if name == "darkroom_requests_total"}
+    methods = {dict(labels)["method"] for name, labels in samples(client) if name == "darkroom_requests_total"}
+    assert routes <= {"unknown", "/metrics"}
+    assert methods <= {"GET", "unknown"}
+    assert sample(client, "requests_total", route="unknown", method="GET", status="404") == 20
+
+
+def test_unknown_path_and_method(client: FlaskClient) -> None:
+    """An unknown path is a 404 that points to the right ones; a wrong method a 405 with ``Allow``."""
+    response = client.get("/predictions")
+    assert response.status_code == 404
+    assert "/predict" in response.json["message"]  # type: ignore[index]
+    response = client.get("/predict")
+    assert response.status_code == 405
+    assert "POST" in response.headers["Allow"]
+    assert response.json["message"] == "This route takes POST."  # type: ignore[index]
+
+
+@pytest.mark.parametrize(("asked", "kept"), [("abc-123", True), ("x" * 128, True), ("x" * 129, False), ("a b", False)])
+def test_request_id(client: FlaskClient, asked: str, kept: bool) -> None:
+    """A short printable request id is kept, any other replaced; every answer has one, errors too."""
+    for path in ("/health", "/nowhere"):
+        answered = client.get(path, headers={"X-Request-ID": asked}).headers["X-Request-ID"]
+        assert (answered == asked) is kept
+        assert answered.isprintable()
+
+
+def test_access_log(services_of: MakeServices, models: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The access log, when it is on, is one line of JSON for each request, whatever the client sends."""
+    client = create_app(services_of(model_dir=models, access_log=True)).test_client()
+    with caplog.at_level(logging.INFO, logger="service.access"):
+        client.get("/health%0A%7B%22level%22:%22forged%22%7D", headers={"X-Request-ID": "seven"})
+    [record] = [record for record in caplog.records if record.name == "service.access"]
+    line = JsonFormatter().format(record)
+    assert "\n" not in line
+    entry: dict[str, Any] = json.loads(line)
+    assert entry["level"] == "info"
+    assert entry["path"] == '/health\n{"level":"forged"}'
+    assert (entry["method"], entry["status"], entry["request_id"]) == ("GET", 404, "seven")
+
+
+def test_full_queue_and_deadline(services_of: MakeServices, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that finds the queue full gets a 503 with Retry-After; one that waits too long a 504."""
+    services = services_of(model_dir=models, queue_length=1, request_deadline=0.2)
+    monkeypatch.setattr(Batcher, "_take", lambda _: None)  # an engine that never comes back to its queue
+    copy(models / "colours" / "1", models, 2)
+    services.registry.refresh()
+    client = create_app(services).test_client()
+    late = client.post("/predict", data=plain("red"))
+    assert late.status_code == 504
+    assert late.json["error"] == "deadline_exceeded"  # type: ignore[index]
+    full = client.post("/predict", data=plain("red"))
+    assert full.status_code == 503
+    assert full.headers["Retry-After"] == "1"
+    assert full.json["error"] == "queue_full"  # type: ignore[index]

@@ -1,0 +1,218 @@
+"""The batcher, with an engine that is stopped and let go at will, so that what waits is known exactly."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+
+import numpy as np
+import pytest
+
+from service.batcher import Batcher
+from service.engine import Images, Probabilities
+from service.errors import DeadlineExceeded, EngineFailed, ModelUnavailable, QueueFull
+
+SOON = 10.0  # seconds: long enough on a busy machine
+
+
+class GatedEngine:
+    """Answers with the value of each image's first pixel, when the gate is open; fails on the value 13."""
+
+    name = "gated"
+    precision = "float32"
+
+    def __init__(self) -> None:
+        self.gate = threading.Semaphore(0)
+        self.started = threading.Semaphore(0)
+        self.batches: list[int] = []
+
+    def predict(self, images: Images) -> Probabilities:
+        """Note the size of the batch, wait for the gate, answer."""
+        self.batches.append(len(images))
+        self.started.release()
+        assert self.gate.acquire(timeout=SOON)
+        values = images[:, 0, 0, 0].astype(np.float32)
+        if 13 in values:
+            raise ZeroDivisionError
+        return values[:, np.newaxis]
+
+
+class Observations:
+    """Keeps what the batcher tells."""
+
+    def __init__(self) -> None:
+        self.length = 0
+        self.waits: list[float] = []
+        self.runs: list[int] = []
+
+    def queued(self, change: int) -> None:
+        """Follow the length of the queue."""
+        self.length += change
+
+    def waited(self, seconds: float) -> None:
+        """Keep a waiting time."""
+        self.waits.append(seconds)
+
+    def ran(self, images: int, seconds: float) -> None:
+        """Keep the size of a batch."""
+        assert seconds >= 0
+        self.runs.append(images)
+
+
+@pytest.fixture
+def engine() -> GatedEngine:
+    """An engine with a closed gate."""
+    return GatedEngine()
+
+
+@pytest.fixture
+def seen() -> Observations:
+    """What the batcher tells."""
+    return Observations()
+
+
+@pytest.fixture
+def batcher(engine: GatedEngine, seen: Observations) -> Iterator[Batcher]:
+    """A batcher of batches up to 4 with room for 6 images."""
+    batcher = Batcher(engine, queue_length=6, observer=seen, max_batch=4)
+    yield batcher
+    engine.gate.release(100)
+    batcher.close()
+    batcher.join(SOON)
+
+
+def images(*values: int) -> Images:
+    """Return one image of each value, uint8 [N, 2, 2, 3]."""
+    return np.stack([np.full((2, 2, 3), value, np.uint8) for value in values])
+
+
+def soon() -> float:
+    """Return a deadline that nothing here reaches."""
+    return time.monotonic() + SOON
+
+
+def occupy(batcher: Batcher, engine: GatedEngine) -> "Future[Probabilities]":
+    """Make the engine busy with one image."""
+    future = batcher.submit(images(1), soon())
+    assert engine.started.acquire(timeout=SOON)
+    return future
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    """Wait until ``condition`` holds."""
+    deadline = soon()
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def test_one_request_runs_at_once(batcher: Batcher, engine: GatedEngine) -> None:
+    """A lone request is not kept waiting for company."""
+    future = occupy(batcher, engine)
+    engine.gate.release()
+    assert batcher.result(future, soon()).tolist() == [[1]]
+    assert engine.batches == [1]
+
+
+def test_those_who_wait_form_the_next_batch(batcher: Batcher, engine: GatedEngine, seen: Observations) -> None:
+    """Requests that come while a batch runs go together, whole and in order, up to the largest batch."""
+    first = occupy(batcher, engine)
+    futures = [batcher.submit(images(*values), soon()) for values in ([2], [3, 4], [5, 6], [7])]
+    assert seen.length == 6
+    engine.gate.release(3)
+    assert batcher.result(first, soon()).tolist() == [[1]]
+    assert [batcher.result(future, soon()).ravel().tolist() for future in futures] == [[2], [3, 4], [5, 6], [7]]
+    assert engine.batches == [1, 3, 3]
+    eventually(lambda: seen.runs == [1, 3, 3])
+    assert seen.length == 0
+    assert len(seen.waits) == 5
+
+
+def test_full_queue_refuses_at_once(batcher: Batcher, engine: GatedEngine) -> None:
+    """What does not fit into the queue is refused without waiting; what fits still goes in."""
+    occupy(batcher, engine)
+    batcher.submit(images(2, 3, 4), soon())
+    batcher.submit(images(5, 6), soon())
+    started = time.monotonic()
+    with pytest.raises(QueueFull, match="5 images wait"):
+        batcher.submit(images(7, 8), soon())
+    assert time.monotonic() - started < 1
+    batcher.submit(images(9), soon())
+
+
+def test_later_parts_wait_for_room(batcher: Batcher, engine: GatedEngine) -> None:
+    """With ``wait_for_room`` a full queue is waited for, until the deadline at most."""
+    occupy(batcher, engine)
+    batcher.submit(images(2, 3, 4), soon())
+    batcher.submit(images(5, 6, 7), soon())
+    with pytest.raises(DeadlineExceeded):
+        batcher.submit(images(8), time.monotonic() + 0.02, wait_for_room=True)
+    engine.gate.release(100)
+    future = batcher.submit(images(9), soon(), wait_for_room=True)
+    assert batcher.result(future, soon()).tolist() == [[9]]
+
+
+def test_deadline_while_waiting(batcher: Batcher, engine: GatedEngine) -> None:
+    """A request whose deadline passes gets its error in time and is never given to the engine."""
+    first = occupy(batcher, engine)
+    late = batcher.submit(images(2), time.monotonic() + 0.05)
+    with pytest.raises(DeadlineExceeded):
+        batcher.result(late, time.monotonic() + 0.05)
+    expired = batcher.submit(images(3), time.monotonic())
+    engine.gate.release(100)
+    assert batcher.result(first, soon()).tolist() == [[1]]
+    with pytest.raises(DeadlineExceeded):
+        batcher.result(expired, soon())
+    assert batcher.result(batcher.submit(images(4), soon()), soon()).tolist() == [[4]]
+    assert engine.batches == [1, 1]
+
+
+def test_failing_batch_fails_only_its_own(batcher: Batcher, engine: GatedEngine) -> None:
+    """When the engine raises, the requests of that batch fail and the next ones are answered."""
+    engine.gate.release(100)
+    with pytest.raises(EngineFailed):
+        batcher.result(batcher.submit(images(13), soon()), soon())
+    assert batcher.result(batcher.submit(images(5), soon()), soon()).tolist() == [[5]]
+
+
+@pytest.mark.parametrize("values", [[], [1] * 5])
+def test_part_of_wrong_size_is_refused(batcher: Batcher, values: list[int]) -> None:
+    """A part that is empty or larger than a batch is the caller's mistake."""
+    with pytest.raises(ValueError, match="must be 1 to 4"):
+        batcher.submit(np.zeros((len(values), 2, 2, 3), np.uint8), soon())
+
+
+def test_close_answers_what_waits_and_refuses_more(batcher: Batcher, engine: GatedEngine) -> None:
+    """A closed batcher finishes its queue and takes nothing new."""
+    occupy(batcher, engine)
+    waiting = batcher.submit(images(2), soon())
+    batcher.close()
+    with pytest.raises(ModelUnavailable):
+        batcher.submit(images(3), soon())
+    engine.gate.release(100)
+    assert batcher.result(waiting, soon()).tolist() == [[2]]
+    batcher.join(SOON)
+
+
+def test_many_threads_get_their_own_answers(engine: GatedEngine, seen: Observations) -> None:
+    """Under load from many threads everybody gets the answer to what they sent."""
+    engine.gate.release(1000)
+    batcher = Batcher(engine, queue_length=1000, observer=seen, max_batch=8)
+    wrong: list[int] = []
+
+    def ask(start: int) -> None:
+        for value in range(start, start + 20):
+            mine = [value % 12, (value + 1) % 12]
+            if batcher.result(batcher.submit(images(*mine), soon()), soon()).ravel().tolist() != mine:
+                wrong.append(value)
+
+    threads = [threading.Thread(target=ask, args=(start,)) for start in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    batcher.close()
+    batcher.join(SOON)
+    assert not wrong
+    assert sum(engine.batches) == sum(seen.runs) == 16 * 20 * 2
+    assert max(engine.batches) <= 8

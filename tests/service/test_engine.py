@@ -1,0 +1,107 @@
+"""Engines: OpenVINO answers as TensorFlow does, and neither brings in what it should not."""
+
+import pickle
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.engine import MAX_BATCH, OpenVinoEngine, load
+from tests.models import SIDE
+from tests.service.running import ROOT
+
+BUNDLED = ROOT / "models" / "cifar10" / "1"
+
+
+def pictures(count: int, side: int = SIDE) -> Any:
+    """Return random uint8 [count, side, side, 3]."""
+    return np.random.default_rng(0).integers(0, 256, (count, side, side, 3), np.uint8)
+
+
+def cifar10_test_images(archive: Path) -> Any:
+    """Return the test images of CIFAR-10's python archive, uint8 [10000, 32, 32, 3]."""
+    with tarfile.open(archive) as files:
+        member = files.extractfile("cifar-10-batches-py/test_batch")
+        assert member is not None
+        batch = pickle.load(member, encoding="bytes")  # noqa: S301 - the archive that the tests are given
+    return batch[b"data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+
+
+def in_tensorflow(version: Path, images: Any, folder: Path) -> Any:
+    """Return what the TensorFlow engine answers, computed in another process."""
+    np.save(folder / "images.npy", images)
+    code = """
+import sys, pathlib, numpy as np
+from service.engine import load
+engine = load("tensorflow", pathlib.Path(sys.argv[1]), "float32", 1)
+images = np.load(sys.argv[2])
+parts = [engine.predict(images[start : start + 100]) for start in range(0, len(images), 100)]
+np.save(sys.argv[3], np.concatenate(parts))
+"""
+    arguments = [str(version), str(folder / "images.npy"), str(folder / "answers.npy")]
+    subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, check=True, capture_output=True)
+    return np.load(folder / "answers.npy")
+
+
+def in_openvino(version: Path, images: Any, precision: str = "float32") -> Any:
+    """Return what the OpenVINO engine answers."""
+    engine = load("openvino", version, precision, threads=1)
+    return np.concatenate([engine.predict(images[at : at + MAX_BATCH]) for at in range(0, len(images), MAX_BATCH)])
+
+
+def test_openvino_answers_every_batch_size(published: Path) -> None:
+    """Batches of any size give float32 rows that do not depend on what else is in the batch."""
+    engine = OpenVinoEngine(published, "float32", threads=1)
+    images = pictures(MAX_BATCH)
+    whole = engine.predict(images)
+    assert whole.dtype == np.float32
+    assert whole.shape == (MAX_BATCH, 3)
+    np.testing.assert_allclose(whole.sum(axis=1), 1, atol=1e-5)
+    for size in (1, 2, 7):
+        np.testing.assert_allclose(engine.predict(images[:size]), whole[:size], atol=1e-6)
+
+
+def test_answers_are_kept(published: Path) -> None:
+    """An answer does not change when the engine runs again: it is no view of the engine's memory."""
+    engine = OpenVinoEngine(published, "float32", threads=1)
+    first = engine.predict(pictures(2))
+    kept = first.copy()
+    engine.predict(pictures(4)[2:])
+    np.testing.assert_array_equal(first, kept)
+
+
+@pytest.mark.slow
+def test_engines_agree(published: Path, tmp_path: Path) -> None:
+    """OpenVINO in float32 is within 1e-3 of TensorFlow, the reference, and in bfloat16 picks the same clear labels."""
+    images = pictures(200)
+    images[:100] = images[:100] // 8  # dark pictures next to bright ones
+    reference = in_tensorflow(published, images, tmp_path)
+    np.testing.assert_allclose(in_openvino(published, images), reference, atol=1e-3)
+    np.testing.assert_allclose(in_openvino(published, images, "bfloat16"), reference, atol=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not BUNDLED.is_dir(), reason="models/cifar10/1 is not there")
+def test_engines_agree_on_test_images(cifar10_archive: Path, tmp_path: Path) -> None:
+    """With the bundled model both engines give every one of 1,000 CIFAR-10 test images the same label."""
+    images = cifar10_test_images(cifar10_archive)[:1000]
+    reference = in_tensorflow(BUNDLED, images, tmp_path)
+    answers = in_openvino(BUNDLED, images)
+    np.testing.assert_allclose(answers, reference, atol=1e-3)
+    np.testing.assert_array_equal(answers.argmax(axis=1), reference.argmax(axis=1))
+
+
+@pytest.mark.parametrize("module", ["tensorflow", "openvino_telemetry", "keras"])
+def test_openvino_brings_in_nothing_else(published: Path, module: str) -> None:
+    """Serving with OpenVINO imports neither TensorFlow nor what would report its use."""
+    code = f"""
+import sys, pathlib
+from service.engine import load
+load("openvino", pathlib.Path({str(published)!r}), "float32", 1)
+assert sys.modules.get({module!r}) is None, "{module} was imported"
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

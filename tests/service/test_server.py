@@ -1,0 +1,341 @@
+"""The service as a process: signals, workers, model swaps, and clients that behave badly."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.models import copy
+from tests.service import seccomp
+from tests.service.conftest import StartService
+from tests.service.pictures import plain
+from tests.service.running import RunningService, start, wait_for
+
+RED = plain("red")
+OTHER = ("cherry", "grass", "sky")
+
+
+def label(response: requests.Response) -> str:
+    """Return the best label of an answer."""
+    best: str = response.json()["predictions"][0]["label"]
+    return best
+
+
+def workers(running: RunningService) -> list[int]:
+    """Return the process ids of the workers."""
+    children = Path(f"/proc/{running.process.pid}/task/{running.process.pid}/children").read_text()
+    return [int(process) for process in children.split()]
+
+
+def metric(running: RunningService, name: str) -> float:
+    """Return the sum of all samples of a metric."""
+    text = running.get("/metrics").text
+    return sum(float(value) for value in re.findall(rf"^darkroom_{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE))
+
+
+def connect(running: RunningService) -> socket.socket:
+    """Open a connection to the service."""
+    host, port = running.url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=30)
+
+
+def head(length: int | None, path: str = "/predict") -> bytes:
+    """Return the head of a request whose body has ``length`` bytes, or comes in chunks where that is None."""
+    size = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
+    return (
+        f"POST {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Type: image/png\r\n{size}\r\n\r\n".encode()
+    )
+
+
+def received(connection: socket.socket) -> bytes:
+    """Return all that comes until the other side closes."""
+    answer = b""
+    while block := connection.recv(65536):
+        answer += block
+    return answer
+
+
+class Load:
+    """Clients that ask one after the other until told to stop; each notes what it got."""
+
+    def __init__(self, running: RunningService, clients: int, *, keep_alive: bool) -> None:
+        self._running = running
+        self._keep_alive = keep_alive
+        self._stop = threading.Event()
+        self.labels: list[str] = []
+        self.refused = 0
+        self.failures: list[str] = []
+        self._threads = [threading.Thread(target=self._ask) for _ in range(clients)]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Stop asking and wait for the last answers."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self) -> None:
+        with requests.Session() as session:
+            while not self._stop.is_set():
+                headers = {} if self._keep_alive else {"Connection": "close"}
+                try:
+                    response = session.post(f"{self._running.url}/predict", data=RED, headers=headers, timeout=30)
+                except requests.ConnectionError as error:
+                    if "refused" not in str(error):
+                        self.failures.append(str(error))
+                    self.refused += 1
+                    return  # the port is closed: a balancer would go elsewhere
+                if response.status_code == 200:
+                    self.labels.append(label(response))
+                else:
+                    self.failures.append(response.text)
+
+
+@pytest.mark.parametrize("keep_alive", [True, False])
+def test_sigterm_under_load_loses_nothing(start_service: StartService, keep_alive: bool) -> None:
+    """While clients keep asking, SIGTERM turns readiness to 503, every request is answered, and the exit code is 0."""
+    running = start_service(DRAIN_SECONDS="0.6", WORKERS="2")
+    load = Load(running, clients=6, keep_alive=keep_alive)
+    wait_for(lambda: len(load.labels) > 20, running.log)
+    running.process.send_signal(signal.SIGTERM)
+    wait_for(lambda: running.status("/health/ready") == 503, running.log)
+    assert running.status("/health/live") == 200
+    answered = len(load.labels)
+    assert running.process.wait(30) == 0, running.log()
+    load.stop()
+    assert load.failures == []
+    assert load.refused == 6
+    assert len(load.labels) > answered
+    assert set(load.labels) == {"red"}
+
+
+def test_request_in_flight_is_answered(start_service: StartService) -> None:
+    """A request whose body is still on its way when SIGTERM comes, and long after the port closed, gets its answer."""
+    running = start_service(DRAIN_SECONDS="0.1")
+    with connect(running) as connection:
+        connection.sendall(head(len(RED)) + RED[:20])
+        wait_for(lambda: metric(running, "requests_in_flight") == 2, running.log)
+        running.process.send_signal(signal.SIGTERM)
+        wait_for(lambda: running.status("/health/live") is None, running.log)
+        connection.sendall(RED[20:])
+        answer = received(connection)
+    assert b'"label":"red"' in answer
+    assert running.process.wait(30) == 0
+
+
+def test_silent_connection_does_not_hold_up_the_end(start_service: StartService) -> None:
+    """A connection on which nothing was ever sent, as browsers open them, delays the stop by seconds at most."""
+    running = start_service(DRAIN_SECONDS="0")
+    with connect(running):
+        time.sleep(0.1)
+        started = time.monotonic()
+        assert running.terminate() == 0
+        assert time.monotonic() - started < 8
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_second_signal_ends_the_drain(start_service: StartService, second: signal.Signals) -> None:
+    """Who sends a second SIGTERM or SIGINT does not wait for the drain."""
+    running = start_service(DRAIN_SECONDS="600")
+    running.process.send_signal(signal.SIGTERM)
+    wait_for(lambda: running.status("/health/ready") == 503, running.log)
+    running.process.send_signal(second)
+    assert running.process.wait(10) == 0
+
+
+def test_metrics_add_up_over_workers(start_service: StartService) -> None:
+    """With two workers any of them tells the sums of both, and a worker that dies takes no counts with it."""
+    running = start_service(WORKERS="2")
+    wait_for(lambda: metric(running, "model_workers") == 2, running.log)
+    for _ in range(40):
+        assert running.predict(RED).status_code == 200
+    assert {metric(running, "predictions_total") for _ in range(10)} == {40}
+    assert metric(running, "batch_size_sum") == 40
+    before = workers(running)
+    os.kill(before[0], signal.SIGKILL)
+    wait_for(lambda: len(workers(running)) == 2 and workers(running) != before, running.log)
+    wait_for(lambda: metric(running, "model_workers") == 2, running.log)
+    assert metric(running, "predictions_total") == 40
+    assert metric(running, "requests_in_flight") == 1
+    running.predict(RED)
+    assert metric(running, "predictions_total") == 41
+
+
+def test_workers_are_replaced_without_loss(start_service: StartService) -> None:
+    """SIGHUP puts new workers in the place of the old ones; who stops alone leaves the port open for the others."""
+    running = start_service()
+    before = workers(running)
+    load = Load(running, clients=3, keep_alive=False)
+    running.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: len(workers(running)) == 1 and workers(running) != before, running.log)
+    count = len(load.labels)
+    wait_for(lambda: len(load.labels) > count + 20, running.log)
+    load.stop()
+    assert load.failures == []
+    assert load.refused == 0
+
+
+def test_temporary_folder_is_removed(start_service: StartService) -> None:
+    """What workers share lies in a temporary folder that is gone when the service has ended."""
+    running = start_service(WORKERS="2")
+    environment = Path(f"/proc/{workers(running)[0]}/maps").read_text()
+    [folder] = set(re.findall(r"\S+/darkroom-[^/\s]+", environment))
+    assert Path(folder).is_dir()
+    assert running.terminate() == 0
+    assert not Path(folder).exists()
+
+
+def test_new_version_takes_over_under_load(start_service: StartService, models: Path, published: Path) -> None:
+    """A new version answers without a restart and without a lost request; a bad one is kept out and told."""
+    running = start_service()
+    load = Load(running, clients=4, keep_alive=True)
+    bad = copy(published, models, 2, OTHER)
+    (bad / "saved_model.pb").write_bytes(b"nonsense")
+    wait_for(lambda: metric(running, "refused_versions") == 1, running.log)
+    copy(published, models, 3, OTHER)
+    wait_for(lambda: running.get("/model").json()["version"] == 3, running.log)
+    wait_for(lambda: "cherry" in load.labels[-4:], running.log)
+    load.stop()
+    assert load.failures == []
+    assert load.refused == 0
+    first_new = load.labels.index("cherry")
+    assert set(load.labels[: first_new - 4]) == {"red"}
+    assert set(load.labels[first_new + 4 :]) <= {"cherry"}
+    shutil.rmtree(models / "colours" / "3")
+    wait_for(lambda: label(running.predict(RED)) == "red", running.log)
+
+
+def test_model_that_comes_later(start_service: StartService, models: Path, published: Path) -> None:
+    """Without a model the process stays up and not ready; it answers as soon as a version is there."""
+    shutil.rmtree(models / "colours")
+    running = start_service(ready=False)
+    wait_for(lambda: running.status("/health/live") == 200, running.log)
+    assert running.status("/health/ready") == 503
+    assert running.predict(RED).status_code == 503
+    copy(published, models, 1)
+    running.wait_until_ready()
+    assert label(running.predict(RED)) == "red"
+
+
+def peak_memory(running: RunningService) -> int:
+    """Return the largest memory that the worker ever had, in bytes."""
+    status = Path(f"/proc/{workers(running)[0]}/status").read_text()
+    [kilobytes] = re.findall(r"VmHWM:\s+(\d+) kB", status)
+    return int(kilobytes) * 1024
+
+
+def test_announced_body_over_the_limit_is_refused_unread(start_service: StartService) -> None:
+    """A body of 10 GB is refused by its Content-Length, before any of it has been sent."""
+    running = start_service(MAX_BODY_BYTES="100000")
+    with connect(running) as connection:
+        connection.sendall(head(10**10))
+        connection.shutdown(socket.SHUT_WR)
+        answer = received(connection)
+    assert answer.startswith(b"HTTP/1.1 413")
+    assert b"100,000 bytes" in answer
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+def test_body_over_the_limit_takes_no_memory(start_service: StartService, chunked: bool) -> None:
+    """A client that sends far more than the limit gets its 413, and the worker's memory does not grow by the body."""
+    running = start_service(MAX_BODY_BYTES="20000000")
+    running.predict(RED)
+    before = peak_memory(running)
+    block = bytes(1_000_000)
+    with connect(running) as connection:
+        connection.sendall(head(None if chunked else 80_000_000))
+        for _ in range(80):
+            connection.sendall(b"f4240\r\n" + block + b"\r\n" if chunked else block)
+        if chunked:
+            connection.sendall(b"0\r\n\r\n")
+        answer = received(connection)
+    assert answer.startswith(b"HTTP/1.1 413")
+    assert b"20,000,000 bytes" in answer
+    assert peak_memory(running) - before < (50_000_000 if chunked else 5_000_000)
+    assert label(running.predict(RED)) == "red"
+
+
+def test_body_in_chunks(start_service: StartService) -> None:
+    """A picture that comes in chunks is classified; malformed chunks are a 400."""
+    running = start_service()
+    with connect(running) as connection:
+        chunks = [RED[start : start + 30] for start in range(0, len(RED), 30)]
+        connection.sendall(
+            head(None) + b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"
+        )
+        assert b'"label":"red"' in received(connection)
+    with connect(running) as connection:
+        connection.sendall(head(None) + b"5\r\nabc")
+        connection.shutdown(socket.SHUT_WR)
+        assert b"HTTP/1.1 400" in received(connection)
+    with connect(running) as connection:
+        connection.sendall(head(None) + b"zz\r\nabc\r\n0\r\n\r\n")
+        assert b"chunks of the body are malformed" in received(connection)
+
+
+def test_silent_clients_keep_nobody_out(start_service: StartService) -> None:
+    """More silent connections than there are threads leave the service answering."""
+    running = start_service(THREADS="2")
+    silent = [connect(running) for _ in range(20)]
+    started = time.monotonic()
+    assert label(running.predict(RED)) == "red"
+    assert time.monotonic() - started < 2
+    for connection in silent:
+        connection.close()
+
+
+def test_log_is_json(start_service: StartService) -> None:
+    """Every line on stderr is a JSON object with time, level and message, also where clients send nonsense."""
+    running = start_service(ACCESS_LOG="1")
+    running.predict(RED)
+    with connect(running) as connection:
+        connection.sendall(b"NONSENSE\r\n{}\r\n\r\n")
+        received(connection)
+    assert running.terminate() == 0
+    entries = [json.loads(line) for line in running.log().splitlines()]
+    assert all({"time", "level", "logger", "message"} <= set(entry) for entry in entries)
+    assert any(entry.get("path") == "/predict" for entry in entries)
+    assert any("Invalid request" in entry["message"] for entry in entries)
+
+
+@pytest.mark.skipif(not seccomp.SUPPORTED, reason="the filter is written for Linux on x86-64 and ARM64")
+def test_no_outgoing_connection(models: Path) -> None:
+    """The service lives under a kernel filter that kills whatever calls ``connect``, native code included."""
+    forbidden = [sys.executable, "-c", "import socket; socket.create_connection(('127.0.0.1', 9))"]
+    killed = subprocess.run(forbidden, preexec_fn=seccomp.kill_on_connect, check=False)
+    assert killed.returncode == -signal.SIGSYS, "the filter does not work, so this test would prove nothing"
+
+    running = start({"MODEL_DIR": str(models), "DRAIN_SECONDS": "0"}, seccomp.kill_on_connect)
+    try:
+        running.wait_until_ready()
+        before = workers(running)
+        for path in ("/predict", "/predict/batch"):
+            assert requests.post(running.url + path, files={"images": RED, "image": RED}, timeout=30).ok
+        for path in ("/model", "/metrics", "/health"):
+            assert running.status(path) == 200
+        time.sleep(1)  # reports of use are sent from threads of their own
+        assert workers(running) == before
+        assert running.terminate() == 0
+        assert "SIGSYS" not in running.log()
+    finally:
+        running.kill()
+
+
+@pytest.mark.slow
+def test_tensorflow_engine_serves(start_service: StartService) -> None:
+    """``ENGINE=tensorflow`` answers as well: its model is loaded after the fork."""
+    running = start_service(ENGINE="tensorflow")
+    assert label(running.predict(RED)) == "red"
+    assert running.get("/health").json()["engine"]["name"] == "tensorflow"
+    assert running.terminate() == 0

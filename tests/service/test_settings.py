@@ -1,0 +1,135 @@
+"""Settings: read from a mapping, checked at start, told in ``--help``."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from service.settings import Settings, SettingsError, documentation
+from tests.models import copy
+from tests.service.running import ROOT
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m service`` to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "service", *arguments],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], **environment},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def test_defaults_and_empty_variables() -> None:
+    """An empty variable counts as unset, and unset gives the default."""
+    empty = {setting.variable: " " for setting in documentation()}
+    assert Settings.from_environment(empty) == Settings.from_environment({}) == Settings()
+
+
+def test_values_are_read() -> None:
+    """Every kind of setting is read from its variable."""
+    settings = Settings.from_environment(
+        {
+            "HOST": "::1",
+            "PORT": "80",
+            "MODEL_DIR": "/models",
+            "MODEL_NAME": "flowers",
+            "MODEL_VERSION": "7",
+            "PRECISION": "BFLOAT16",
+            "REQUEST_DEADLINE_SECONDS": "0.5",
+            "ACCESS_LOG": "yes",
+        }
+    )
+    assert (settings.host, settings.port, settings.model_dir) == ("::1", 80, Path("/models"))
+    assert (settings.model_name, settings.model_version, settings.precision) == ("flowers", 7, "bfloat16")
+    assert (settings.request_deadline, settings.access_log) == (0.5, True)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "allowed"),
+    [
+        ("PORT", "http", "an integer from 1 to 65535"),
+        ("PORT", "65536", "an integer from 1 to 65535"),
+        ("MODEL_NAME", "../secrets", "the name of a folder"),
+        ("MODEL_NAME", "..", "the name of a folder"),
+        ("MODEL_VERSION", "0", "an integer from 1"),
+        ("ENGINE", "torch", "one of openvino, tensorflow"),
+        ("PRECISION", "int8", "one of float32, bfloat16"),
+        ("WORKERS", "-1", "an integer from 1"),
+        ("THREADS", "many", "an integer from 1"),
+        ("MAX_BODY_BYTES", "32M", "an integer from"),
+        ("MAX_IMAGE_PIXELS", "1e6", "an integer from"),
+        ("MAX_BATCH", "0", "an integer from 1"),
+        ("QUEUE_LENGTH", "0", "an integer from 1"),
+        ("REQUEST_DEADLINE_SECONDS", "nan", "seconds from 0.01"),
+        ("DRAIN_SECONDS", "-1", "seconds from 0"),
+        ("MODEL_POLL_SECONDS", "inf", "seconds from 0.05"),
+        ("LOG_LEVEL", "loud", "one of debug, info"),
+        ("ACCESS_LOG", "maybe", "1 or 0"),
+    ],
+)
+def test_bad_value_is_named(variable: str, value: str, allowed: str) -> None:
+    """An error names the variable, its value and what is allowed."""
+    with pytest.raises(SettingsError) as raised:
+        Settings.from_environment({variable: value})
+    assert str(raised.value).startswith(f"{variable} is {value!r}, but it must be {allowed}")
+
+
+def test_values_that_do_not_go_together() -> None:
+    """TensorFlow in bfloat16 is refused, and so is a file in place of the model folder."""
+    with pytest.raises(SettingsError, match=r"PRECISION is 'bfloat16'.*ENGINE=tensorflow"):
+        Settings.from_environment({"ENGINE": "tensorflow", "PRECISION": "bfloat16"})
+    with pytest.raises(SettingsError, match=r"MODEL_DIR is .*a file"):
+        Settings.from_environment({"MODEL_DIR": __file__})
+
+
+def test_bad_setting_ends_the_start() -> None:
+    """The service ends with code 2 and one message, no traceback, when a setting is wrong."""
+    ended = run(PORT="abc")
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("error: PORT is 'abc', but it must be an integer from 1 to 65535\n")
+    assert "Traceback" not in ended.stderr
+
+
+def test_address_in_use_is_told() -> None:
+    """A port that is taken, or an address that is not there, ends the start with code 2 and one message."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        ended = run(HOST="127.0.0.1", PORT=str(port))
+    assert ended.returncode == 2
+    assert f"PORT is {port}" in ended.stderr
+    assert "in use" in ended.stderr
+    ended = run(HOST="192.0.2.1")
+    assert ended.returncode == 2
+    assert "HOST is '192.0.2.1'" in ended.stderr
+
+
+def test_several_models_need_a_choice(published: Path, tmp_path: Path) -> None:
+    """Where there are several models and none is chosen, the error lists them."""
+    for name in ("cats", "dogs"):
+        copy(published, tmp_path, 1, name=name)
+    ended = run(MODEL_DIR=str(tmp_path))
+    assert ended.returncode == 2
+    assert "MODEL_NAME is not set" in ended.stderr
+    assert "cats, dogs" in ended.stderr
+
+
+def test_help_lists_every_setting() -> None:
+    """``--help`` names every setting with its default, what is allowed and what it does."""
+    text = " ".join(run("--help").stdout.split())
+    for setting in documentation():
+        assert f"{setting.variable} = {setting.default} ({setting.allowed})" in text
+        assert setting.description in text
+
+
+def test_unknown_argument_is_refused() -> None:
+    """An argument that does not exist is an error, not silently ignored."""
+    ended = run("--port", "80")
+    assert ended.returncode == 2
+    assert "--port" in ended.stderr

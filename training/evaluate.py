@@ -28,7 +28,8 @@ class Evaluation:
     @property
     def predicted(self) -> Classes:
         """The most probable class of each picture, int64 [N]."""
-        return np.argmax(self.probabilities, axis=1).astype(np.int64)
+        predicted: Classes = self.probabilities.argmax(axis=1)
+        return predicted
 
     @property
     def confusion(self) -> NDArray[np.int64]:

@@ -37,9 +37,9 @@ def saved_model(outputs: int = len(LABELS), side: int = SIDE, signature: str = "
     return field(1, 1) + field(2, graph)
 
 
-def fill(version: Draft, **changes: int) -> None:
+def fill(version: Draft, outputs: int = len(LABELS)) -> None:
     """Write the files of a small version."""
-    (version.path / "saved_model.pb").write_bytes(saved_model(**changes))
+    (version.path / "saved_model.pb").write_bytes(saved_model(outputs))
     (version.path / "variables").mkdir()
     (version.path / "variables" / "variables.index").write_bytes(b"weights")
 

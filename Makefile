@@ -1,0 +1,91 @@
+# Every command that people and CI call. `make` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+
+# The first interpreter that TensorFlow has wheels for and that can make a virtual environment.
+PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
+	$$python -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
+	&& echo $$python && break; done)
+ARGS ?=
+
+URL = http://$(or $(filter-out 0.0.0.0 ::,$(HOST)),localhost):$(or $(PORT),8000)
+
+DEV := .venv/bin
+SERVE := .venv-serve/bin
+DOCKERFILES := $(wildcard docker/*.Dockerfile)
+LOCK = $(DEV)/uv pip compile --quiet pyproject.toml --universal --python-version 3.11 --fork-strategy fewest \
+	--generate-hashes --no-emit-index-url --no-emit-package openvino-telemetry --custom-compile-command "make lock"
+
+.PHONY: help
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: serve
+serve: .venv-serve/stamp ## serve models/ on PORT (8000) and HOST (all addresses); needs no TensorFlow
+	@echo "Darkroom will answer at $(URL); try: curl -F image=@picture.jpg $(URL)/predict"
+	@exec $(SERVE)/python -m service
+
+.PHONY: train
+train: .venv/stamp ## train CIFAR-10 and publish under models/ (ARGS="--help" lists the options)
+	@exec $(DEV)/python -m training $(ARGS)
+
+.PHONY: test
+test: .venv/stamp ## all tests; those of the containers run where Docker is there
+	$(DEV)/python -m pytest $(ARGS)
+
+.PHONY: test-fast
+test-fast: .venv/stamp ## the tests that take under two minutes together
+	$(DEV)/python -m pytest -m "not slow and not containers" $(ARGS)
+
+.PHONY: check
+check: .venv/stamp ## format, lint, types, workflows, Dockerfiles, compose file
+	$(DEV)/ruff format --check .
+	$(DEV)/ruff check .
+	$(DEV)/mypy
+	$(DEV)/actionlint
+	$(DEV)/zizmor --offline --quiet .github/workflows
+	$(DEV)/hadolint $(DOCKERFILES)
+	@if docker compose version >/dev/null 2>&1; then echo docker compose config; \
+	docker compose --profile '*' config --quiet; else echo "no Docker Compose here: docker-compose.yml is not checked"; fi
+
+.PHONY: format
+format: .venv/stamp ## format the code and apply the linter's safe fixes
+	$(DEV)/ruff check --fix .
+	$(DEV)/ruff format .
+
+.PHONY: bench
+bench: .venv/stamp ## measure start time, memory and latency of the service
+	$(DEV)/python benchmarks/latency.py $(ARGS)
+
+.PHONY: lock
+lock: .venv/stamp ## write requirements/*.txt anew (ARGS=--upgrade takes the newest versions)
+	$(LOCK) $(ARGS) --extra service --output-file requirements/service.txt
+	$(LOCK) $(ARGS) --extra training --extra cuda --output-file requirements/trainer.txt
+	$(LOCK) $(ARGS) --extra service --extra training --extra cpu --extra dev --output-file requirements/dev.txt
+
+.PHONY: images
+images: ## build both container images
+	docker compose --profile train build
+
+.PHONY: clean
+clean: ## remove environments and caches; models/ and runs/ stay
+	rm -rf .venv .venv-serve .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/stamp: requirements/dev.txt
+.venv-serve/stamp: requirements/service.txt
+
+# A lock is complete, so pip installs exactly what it lists, and nothing that is missing from it on purpose. The stamp is
+# a copy of the lock: a lock that is only newer, as after a checkout, rebuilds nothing.
+%/stamp:
+	@if cmp -s $< $@; then touch $@; exit; fi; \
+	python=$(PYTHON); if [ -z "$$python" ]; then \
+	echo "Darkroom needs Python 3.11, 3.12 or 3.13 with the venv module (Debian: apt-get install python3-venv); none was" \
+	"found on PATH. Give one with PYTHON=/path/to/python." >&2; exit 1; fi; \
+	echo "installing the $$(grep -c == $<) packages of $< into $*/"; \
+	rm -rf $*; "$$python" -m venv $*; \
+	$*/bin/python -m pip install --quiet --disable-pip-version-check --no-input --no-deps --require-hashes \
+	--only-binary :all: -r $<; \
+	cp $< $@

@@ -1,0 +1,46 @@
+"""What the README says is so."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from artifact import validate
+from training.presets import PRESETS
+
+
+@pytest.fixture
+def readme(root: Path) -> str:
+    """Return the text of the README."""
+    return (root / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_figures_are_those_of_the_bundled_version(root: Path, readme: str) -> None:
+    """Accuracy, cost and epochs in the README equal the metadata of models/cifar10/1, whose files are intact."""
+    metadata = validate(root / "models" / "cifar10" / "1")
+    assert f"**{metadata.metrics.accuracy:.2%}** of the {metadata.metrics.images:,} test images" in readme
+    assert f"{metadata.megaflops:.0f} MFLOP" in readme
+    assert f"{metadata.training['epochs']} epochs" in readme
+    assert metadata.metrics.accuracy >= 0.94
+    assert metadata.dataset["train"] == 50_000
+
+
+def test_every_link_leads_somewhere(root: Path) -> None:
+    """Each relative link in the README and in the documents names a file that exists."""
+    for document in (root / "README.md", root / "CONTRIBUTING.md", *(root / "docs").glob("*.md")):
+        for target in re.findall(r"\]\(([^)#]+)\)", document.read_text(encoding="utf-8")):
+            if not target.startswith("http"):
+                assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_every_make_target_exists(root: Path, readme: str) -> None:
+    """Each ``make`` command in the README is a target of the Makefile."""
+    targets = set(re.findall(r"^([a-z-]+):", (root / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    named = set(re.findall(r"\bmake ([a-z-]+)", readme))
+    assert named
+    assert named <= targets
+
+
+def test_every_preset_in_the_readme_exists(readme: str) -> None:
+    """Each ``--preset`` in the README is one of the trainer's."""
+    assert set(re.findall(r"--preset ([a-z]+)", readme)) <= set(PRESETS)

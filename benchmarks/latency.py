@@ -35,7 +35,7 @@ if str(ROOT) not in sys.path:  # run as a file, the folder of the packages is no
 
 from artifact import latest, validate, version_path  # noqa: E402
 from service.engine import load, usable_cores  # noqa: E402
-from service.registry import only_model  # noqa: E402
+from service.registry import default_model  # noqa: E402
 from service.settings import Settings  # noqa: E402
 
 _WARM_UP = 50
@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _version(settings: Settings) -> Path:
-    name = settings.model_name or only_model(settings.model_dir)
+    name = settings.model_name or default_model(settings.model_dir)
     version = settings.model_version or (latest(settings.model_dir, name) if name else None)
     if name is None or version is None:
         sys.exit(f"error: there is no model version in {settings.model_dir}; set MODEL_DIR")

@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 
 from service import logs
-from service.registry import AmbiguousModel, only_model
+from service.registry import AmbiguousModel, default_model
 from service.settings import Settings, SettingsError, documentation
 
 _INTRODUCTION = """\
@@ -69,7 +69,7 @@ def _with_model_name(settings: Settings) -> Settings:
     if settings.model_name is not None:
         return settings
     try:
-        return dataclasses.replace(settings, model_name=only_model(settings.model_dir))
+        return dataclasses.replace(settings, model_name=default_model(settings.model_dir))
     except AmbiguousModel as error:
         raise SettingsError(f"MODEL_NAME is not set, but {error}") from error
     except OSError as error:

@@ -18,6 +18,8 @@ from service.errors import ModelUnavailable
 
 log = logging.getLogger(__name__)
 
+BUNDLED = "cifar10"  # the model that the project comes with
+
 _SUM_TOLERANCE = 0.02  # bfloat16 keeps 8 bits, so ten probabilities add up to 1 no better than this
 
 Fingerprint = tuple[tuple[str, int, int, int], ...]
@@ -74,7 +76,7 @@ class Registry:
         make_batcher: Callable[[Engine], Batcher],
         observer: ModelObserver,
     ) -> None:
-        """Read nothing yet; ``refresh`` or ``start`` does. ``name`` None means the only model in ``models``."""
+        """Read nothing yet; ``refresh`` or ``start`` does. ``name`` None means the default model."""
         self.models = models
         self.pin = pin
         self._name = name
@@ -174,7 +176,7 @@ class Registry:
             self._stop.wait(poll_seconds)
 
     def _refresh(self) -> None:
-        self._name = self._name or only_model(self.models)
+        self._name = self._name or default_model(self.models)
         if self._name is None:
             self._no_model(f"There is no model in the folder {self.models}; train one or mount a folder that has one.")
             return
@@ -260,19 +262,21 @@ class Registry:
         self._reason = reason
 
 
-def only_model(models: Path) -> str | None:
-    """Return the name of the only model in folder ``models``; None where there is none.
+def default_model(models: Path) -> str | None:
+    """Return the name of the model in folder ``models`` where none was chosen; None where there is none.
+
+    Among several it is the bundled one, so that training a second model does not keep a service from starting again.
 
     Raises:
-        AmbiguousModel: there are several.
+        AmbiguousModel: there are several, and the bundled one is not among them.
         OSError: the folder cannot be read.
     """
     if not models.is_dir():
         return None
     names = sorted(entry.name for entry in models.iterdir() if entry.is_dir() and versions(models, entry.name))
-    if len(names) > 1:
+    if len(names) > 1 and BUNDLED not in names:
         raise AmbiguousModel(f"{models} holds several models: {', '.join(names)}; set MODEL_NAME to one of them")
-    return names[0] if names else None
+    return BUNDLED if BUNDLED in names else next(iter(names), None)
 
 
 def _fingerprint(path: Path) -> Fingerprint:

@@ -78,10 +78,10 @@ class Settings:
     host: str = _setting("HOST", "0.0.0.0", _TEXT, "Address to listen on; 127.0.0.1 keeps it to this machine.")  # noqa: S104
     port: int = _setting("PORT", 8000, _integer(1, 65535), "TCP port to listen on.")
     model_dir: Path = _setting(  # noqa: RUF009 - it calls dataclasses.field
-        "MODEL_DIR", Path("models"), _PATH, "Folder that holds <name>/<version>/ folders."
+        "MODEL_DIR", Path("models"), _PATH, "Folder that holds NAME/VERSION/ folders."
     )
     model_name: str | None = _setting(
-        "MODEL_NAME", None, _NAME, "Model to serve; needed only where MODEL_DIR holds several."
+        "MODEL_NAME", None, _NAME, "Model to serve; unset takes the only one in MODEL_DIR, or cifar10 among several."
     )
     model_version: int | None = _setting(
         "MODEL_VERSION", None, _integer(1, 2**31 - 1), "Serve this version only; unset follows the newest valid one."

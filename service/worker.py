@@ -8,6 +8,7 @@ import socket
 import struct
 import sys
 import time
+from types import FrameType
 from typing import Protocol, runtime_checkable
 
 from gunicorn.workers.gthread import TConn, ThreadWorker
@@ -72,6 +73,14 @@ class DarkroomWorker(ThreadWorker):
         limit = time.monotonic() + _SILENT_SECONDS
         for connection in self.pending_conns:
             connection.timeout = min(connection.timeout or limit, limit)
+
+    def handle_quit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop at once.
+
+        The threaded worker's own handler takes a lock of the thread pool, which the code that the signal interrupted
+        may hold: then it would wait for itself until it is killed. The interpreter ends the pool anyway.
+        """
+        super(ThreadWorker, self).handle_quit(sig, frame)
 
     def _close_port(self) -> None:
         """Take in those who are connected already, then refuse others.

@@ -14,7 +14,7 @@ from service.batcher import Batcher
 from service.engine import Engine, Images, Probabilities
 from service.errors import ModelUnavailable
 from service.images_in import Item
-from service.registry import AmbiguousModel, Registry, only_model
+from service.registry import AmbiguousModel, Registry, default_model
 from tests.models import LABELS, SIDE, copy
 from tests.service.conftest import MakeServices
 
@@ -214,15 +214,17 @@ def test_everything_removed_keeps_the_last(services: Services, models: Path) -> 
     assert red_is(services) == "red"
 
 
-def test_only_model(models: Path, published: Path, tmp_path: Path) -> None:
-    """The only model is found among folders that are none; several are an error that lists them."""
+def test_default_model(models: Path, published: Path, tmp_path: Path) -> None:
+    """The only model is found among folders that are none; of several only the bundled one is chosen."""
     (models / ".cache").mkdir()
     (models / "empty").mkdir()
-    assert only_model(models) == "colours"
-    assert only_model(tmp_path / "nowhere") is None
+    assert default_model(models) == "colours"
+    assert default_model(tmp_path / "nowhere") is None
     copy(published, models, 1, name="shapes")
     with pytest.raises(AmbiguousModel, match="colours, shapes"):
-        only_model(models)
+        default_model(models)
+    copy(published, models, 1, name="cifar10")
+    assert default_model(models) == "cifar10"
 
 
 def test_swaps_under_load_lose_nothing(services: Services, models: Path, published: Path) -> None:

@@ -67,7 +67,7 @@ lock: .venv/stamp ## write requirements/*.txt anew (ARGS=--upgrade takes the new
 
 .PHONY: images
 images: ## build both container images
-	docker compose --profile train build
+	REVISION=$$(git describe --always --dirty --abbrev=12) docker compose --profile train build
 
 .PHONY: clean
 clean: ## remove environments and caches; models/ and runs/ stay

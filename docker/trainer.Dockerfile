@@ -21,7 +21,10 @@ RUN mkdir -p /models /runs /cache && chmod 1777 /models /runs /cache
 WORKDIR /app
 COPY artifact/ artifact/
 COPY training/ training/
-ENV PATH=/venv/bin:$PATH \
+# The revision of the code, for the metadata of what it trains; the image has no repository to ask.
+ARG REVISION
+ENV DARKROOM_REVISION=${REVISION} \
+    PATH=/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     MODEL_DIR=/models \

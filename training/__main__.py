@@ -1,7 +1,16 @@
 """The entry point of ``python -m training``."""
 
+import os
 import sys
 
 from training.cli import main
 
-sys.exit(main(sys.argv[1:]))
+_INTERRUPTED = 128
+
+code = main(sys.argv[1:])
+if code > _INTERRUPTED:
+    # TensorFlow's threads still make batches, and would complain of an interpreter that goes away under them.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+sys.exit(code)

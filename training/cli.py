@@ -12,12 +12,15 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 from artifact import InvalidVersion
 from training.errors import Interrupted, TrainingError
 from training.presets import PRESETS
 
 VALIDATION_IMAGES = 5000
+_GPU_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))  # Linux, and Linux under Windows
 
 _TRAIN_HELP = """\
 Train an image classifier and publish it as the next version under MODELS/NAME/.
@@ -42,6 +45,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = _evaluate_parser() if arguments[:1] == ["evaluate"] else _train_parser()
     options = parser.parse_args(arguments)
     command: Callable[[argparse.Namespace], int] = options.command
+    before = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         return command(options)
     except (TrainingError, InvalidVersion) as error:
@@ -53,6 +57,14 @@ def main(arguments: Sequence[str]) -> int:
         name = signal.Signals(interruption.signal_number).name
         print(f"Stopped by {name}. Give the same command again to go on from the last epoch.", file=sys.stderr)
         return 128 + interruption.signal_number
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
+    """Leave through every ``with``, so that nothing half-written stays behind."""
+    raise Interrupted(number)
 
 
 def _fail(message: str) -> int:
@@ -130,37 +142,42 @@ def _evaluate_parser() -> argparse.ArgumentParser:
 
 
 def _train(options: argparse.Namespace) -> int:
-    with _quiet_import():
+    with _quiet_start():
         from training.commands import train_and_publish
 
     return train_and_publish(options)
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    with _quiet_import():
+    with _quiet_start():
         from training.commands import evaluate_version
 
     return evaluate_version(options)
 
 
 @contextmanager
-def _quiet_import() -> Iterator[None]:
-    """Keep what TensorFlow's C++ code prints while it is imported off the terminal, unless the import fails.
+def _quiet_start() -> Iterator[None]:
+    """Let the backend look for devices at the end of the block, and keep what its C++ code prints off the terminal.
 
-    No setting silences it: the lines come before its logging has read one.
+    No setting silences TensorFlow: its first lines come before its logging has read one. Where an import fails, or
+    where there is a GPU that it may complain of, everything is shown.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     standard_error = os.dup(2)
     with tempfile.TemporaryFile() as printed:
         os.dup2(printed.fileno(), 2)
+        quiet = False
         try:
             yield
-        except BaseException:
-            printed.seek(0)
-            os.write(standard_error, printed.read())
-            raise
+            from training.hardware import has_gpu
+
+            has_gpu()
+            quiet = not any(device.exists() for device in _GPU_DEVICES)
         finally:
             os.dup2(standard_error, 2)
+            if not quiet:
+                printed.seek(0)
+                os.write(standard_error, printed.read())
             os.close(standard_error)
 
 

@@ -97,18 +97,21 @@ class StopOnSignal(keras.callbacks.Callback):  # type: ignore[misc]
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Take over both signals within the block; a second one ends the process at once."""
+        """Take over both signals within the block; a second one does not wait for the step."""
         numbers = (signal.SIGTERM, signal.SIGINT)
-        before = {number: signal.signal(number, self._receive) for number in numbers}
+        self._before = {number: signal.signal(number, self._receive) for number in numbers}
         try:
             yield
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            self._restore()
 
     def _receive(self, number: int, _frame: FrameType | None) -> None:
         self._received = number
-        signal.signal(number, signal.SIG_DFL)
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
 
 def duration(seconds: float) -> str:

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -169,3 +170,21 @@ def test_evaluate_names_what_is_wrong(run_training: Train, tmp_path: Path) -> No
     done = run_training("evaluate", tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"training: error: {tmp_path}: saved_model.pb is missing\n"
+
+
+@pytest.mark.slow
+def test_a_signal_while_publishing_leaves_nothing(root: Path, tmp_path: Path) -> None:
+    """SIGTERM between training and publishing removes the draft and keeps the checkpoint."""
+    models, run = tmp_path / "m", tmp_path / "run"
+    arguments = ("--preset", "smoke", "--epochs", "1", "--models", str(models), "--run", str(run))
+    with subprocess.Popen(
+        [sys.executable, "-m", "training", *arguments], cwd=root, env=environment(), stderr=subprocess.PIPE, text=True
+    ) as process:
+        while not list(models.glob("smoke/.draft-*")):
+            assert process.poll() is None, "it ended before it could be stopped"
+            time.sleep(0.005)
+        process.terminate()
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, errors
+    assert list(models.iterdir()) == []
+    assert (run / "epoch-1").is_dir()

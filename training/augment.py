@@ -22,11 +22,15 @@ class Batches:
     batch is left out, since its gradient would count for more than its pictures.
     """
 
-    def __init__(self, split: Split, classes: int, batch_size: int, translation: int, *, flip: bool, seed: int) -> None:
+    def __init__(
+        self, split: Split, classes: int, batch_size: int, translation: int, *, cutout: int = 0, flip: bool, seed: int
+    ) -> None:
         self._padded = pad(split.images, translation)
         self._one_hot = np.eye(classes, dtype=np.float32)[split.classes]  # [N, classes]
         self._batch_size = min(batch_size, len(split))
         self._translation = translation
+        self._cutout = cutout
+        self._blank = split.images.mean(axis=(0, 1, 2)).astype(np.uint8)  # [C]
         self._flip = flip
         self._seed = seed
         self._mirrored_first = np.random.default_rng([seed, 0]).random(len(split)) < 0.5  # [N]
@@ -46,6 +50,8 @@ class Batches:
             if self._flip:
                 mirrored = self._mirrored_first[chosen] ^ (number % 2 == 1)
                 images[mirrored] = images[mirrored, :, ::-1]
+            if self._cutout:
+                cut_out(images, self._cutout, self._blank, rng)
             yield images, self._one_hot[chosen]
 
     def from_epoch(self, number: int) -> Iterator[Batch]:
@@ -67,6 +73,17 @@ def shift(padded: Pixels, shifts: NDArray[np.int64], width: int) -> Pixels:
         same = (shifts == (row, column)).all(axis=1)
         images[same] = padded[same, row : row + height, column : column + breadth]
     return images
+
+
+def cut_out(images: Pixels, side: int, colour: Pixels, rng: np.random.Generator) -> None:
+    """Blank a square of ``side`` pixels at a random place of each of ``images`` [N, H, W, C], with ``colour`` [C].
+
+    From DeVries and Taylor, "Improved Regularization of CNNs with Cutout" (arXiv 1708.04552).
+    """
+    tops = rng.integers(images.shape[1] - side + 1, size=len(images))
+    lefts = rng.integers(images.shape[2] - side + 1, size=len(images))
+    for image, top, left in zip(images, tops, lefts, strict=True):
+        image[top : top + side, left : left + side] = colour
 
 
 def one_hot(split: Split, classes: int) -> Batch:

@@ -34,6 +34,7 @@ examples:
   python -m training                                     CIFAR-10, downloaded, with the standard preset
   python -m training --data cifar-10-python.tar.gz       the same from an archive or folder
   python -m training --preset smoke                      the whole path in under a minute, on made-up pictures
+  python -m training --preset polish --start-from models/cifar10/1    a second, shorter cycle
   python -m training evaluate models/cifar10/1 --data cifar-10-python.tar.gz
 
 exit codes: 0 published, 1 it failed (the last line says why), 2 wrong usage, 130 and 143 interrupted (resumable)
@@ -110,6 +111,12 @@ def _train_parser() -> argparse.ArgumentParser:
     output.add_argument("--fresh", action="store_true", help="start over, even where a run could be resumed")
     recipe = parser.add_argument_group("recipe")
     recipe.add_argument("--preset", choices=sorted(PRESETS), default="standard", help="default: %(default)s")
+    recipe.add_argument(
+        "--start-from",
+        type=Path,
+        metavar="VERSION",
+        help="begin with the weights of a published version, e.g. models/cifar10/1; the polish preset is made for this",
+    )
     recipe.add_argument("--epochs", type=_at_least(1), metavar="N", help="passes over the training images")
     recipe.add_argument(
         "--batch-size", type=_at_least(1), metavar="N", help="images a step; the learning rate follows in proportion"

@@ -25,7 +25,7 @@ from training.plots import save_plots
 from training.presets import Recipe, recipe
 from training.progress import duration
 from training.run_folder import RunFolder
-from training.train import Trained, train
+from training.train import Start, Trained, train
 
 _ORIGIN = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 _SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
@@ -48,7 +48,8 @@ def train_and_publish(options: argparse.Namespace) -> int:
     precision = set_precision(options.precision)
     environment = {"backend": keras.backend.backend(), "precision": precision, "hardware": describe()}
     _announce(dataset, chosen, environment)
-    trained = train(dataset, chosen, run, environment)
+    start = _start(options.start_from, dataset) if options.start_from else None
+    trained = train(dataset, chosen, run, environment, start)
     if keras.backend.backend() != "tensorflow":
         return _publish_with_tensorflow()
     _publish(trained, dataset, options.models, name)
@@ -62,10 +63,7 @@ def evaluate_version(options: argparse.Namespace) -> int:
 
     metadata = artifact.validate(options.version)
     dataset = _load(options.data, None, smoke=metadata.dataset["name"] == "made-up")
-    if dataset.labels != metadata.labels:
-        raise TrainingError(
-            f"{options.version} knows {', '.join(metadata.labels)}; the data has {', '.join(dataset.labels)}"
-        )
+    _require_same_labels(options.version, metadata, dataset)
     split = dataset.test if options.split == "test" else dataset.validation
     evaluation = evaluate(openvino_predict(options.version), dataset.labels, split, f"{dataset.name} {options.split}")
     _print_evaluation(evaluation)
@@ -73,6 +71,26 @@ def evaluate_version(options: argparse.Namespace) -> int:
         options.plots.mkdir(parents=True, exist_ok=True)
         print(f"Wrote {', '.join(save_plots(evaluation, [], options.plots))} to {options.plots}.")
     return 0
+
+
+def _start(version: Path, dataset: Dataset) -> Start:
+    from training.export import read_weights
+
+    metadata = artifact.validate(version)
+    _require_same_labels(version, metadata, dataset)
+    origin = {
+        "name": metadata.name,
+        "version": metadata.version,
+        "accuracy": metadata.metrics.accuracy,
+        "training_seconds": metadata.training_seconds,
+        "training": metadata.training,
+    }
+    return Start(read_weights(version), origin)
+
+
+def _require_same_labels(version: Path, metadata: Metadata, dataset: Dataset) -> None:
+    if dataset.labels != metadata.labels:
+        raise TrainingError(f"{version} knows {', '.join(metadata.labels)}; the data has {', '.join(dataset.labels)}")
 
 
 def _require_writable(folder: Path) -> None:

@@ -3,6 +3,7 @@
 This is the one module of the trainer that needs TensorFlow, whichever backend trained.
 """
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,14 @@ class _Servable(tf.Module):  # type: ignore[misc]
 
     def __init__(self, model: keras.Model, picture: Input) -> None:
         super().__init__()
-        self._model = model
+        # A function, since a model as an attribute would be saved along with its variables, and those twice.
+        self._logits = functools.partial(model, training=False)
         self._input = picture
-        # The optimizer's state hangs on the Keras model; only these are needed to answer.
-        self.kept = [variable.value for variable in model.variables]
+        self.weights = [variable.value for variable in model.weights]
 
     def classify(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """Pictures uint8 [N, H, W, 3] -> probabilities float32 [N, classes]."""
-        logits = self._model(tf.cast(images, tf.float32), training=False)
+        logits = self._logits(tf.cast(images, tf.float32))
         return {"probabilities": tf.nn.softmax(logits)}
 
     def classify_bytes(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -77,6 +78,11 @@ def save(model: keras.Model, picture: Input, path: Path) -> None:
         tf.saved_model.save(servable, str(path), signatures=signatures)
     except tf.errors.OpError as error:
         raise OSError(f"the SavedModel could not be written to {path}: {error.message}") from error
+
+
+def read_weights(path: Path) -> list[NDArray[np.float32]]:
+    """Return the weights in the SavedModel in folder ``path``, in the order of the network that was saved."""
+    return [variable.numpy() for variable in tf.saved_model.load(str(path)).weights]
 
 
 def tensorflow_predict(path: Path) -> Predict:

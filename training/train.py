@@ -1,12 +1,14 @@
 """Train a network on a data set, resumably."""
 
 from dataclasses import asdict, dataclass
-from itertools import islice
 
 import keras
+import numpy as np
+from numpy.typing import NDArray
 
 from training.augment import Batches, one_hot
-from training.dataset import Dataset
+from training.dataset import Dataset, Pixels
+from training.errors import TrainingError
 from training.model import build, fit_to_pixels
 from training.optimizer import optimizer
 from training.presets import Recipe
@@ -24,49 +26,90 @@ class Trained:
     state: RunState
 
 
-def train(dataset: Dataset, recipe: Recipe, folder: RunFolder, environment: dict[str, str]) -> Trained:
+@dataclass(frozen=True)
+class Start:
+    """The weights of a published version to begin with, in the order of the network's, and what that version was."""
+
+    weights: list[NDArray[np.float32]]
+    origin: dict[str, object]
+
+
+def train(
+    dataset: Dataset, recipe: Recipe, folder: RunFolder, environment: dict[str, str], start: Start | None = None
+) -> Trained:
     """Train on ``dataset.train``, beginning at the last checkpoint of ``folder``, and return the averaged network.
 
-    ``environment`` says in words where it runs, for the run's record.
+    ``environment`` says in words where it runs, for the run's record. Where there is no checkpoint, training begins
+    with the weights of ``start``, else at random.
 
     Raises:
         Interrupted: SIGTERM or SIGINT came; the epochs done are saved in ``folder``.
-        TrainingError: ``folder`` holds another run.
+        TrainingError: ``folder`` holds another run, or ``start`` is of another network.
         OSError: ``folder`` cannot be written.
     """
     classes = len(dataset.labels)
     model = build(dataset.input_shape, classes, recipe.widths, recipe.seed)
-    fit_to_pixels(model, dataset.train.images)
-    batches = Batches(dataset.train, classes, recipe.batch_size, recipe.translation, flip=recipe.flip, seed=recipe.seed)
+    if start is None:
+        fit_to_pixels(model, dataset.train.images)
+    else:
+        _set_weights(model, start)
+    batches = Batches(
+        dataset.train,
+        classes,
+        recipe.batch_size,
+        recipe.translation,
+        cutout=recipe.cutout,
+        flip=recipe.flip,
+        seed=recipe.seed,
+    )
     model.compile(
         optimizer=optimizer(recipe, len(batches)),
         loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing),
         metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
     )
     model.optimizer.build(model.trainable_variables)
-    state = folder.resume(model, settings(dataset, recipe), environment)
+    state = folder.resume(model, settings(dataset, recipe, start), environment)
     if state.epoch:
         print(f"Resuming {folder.path} after epoch {state.epoch} of {recipe.epochs}.", flush=True)
     state = _fit(model, batches, dataset, recipe, folder, state)
     model.optimizer.finalize_variable_values(model.trainable_variables)
-    recalibrate(model, batches)
+    recalibrate(model, dataset.train.images, recipe.batch_size)
     return Trained(model, state)
 
 
-def settings(dataset: Dataset, recipe: Recipe) -> dict[str, object]:
+def settings(dataset: Dataset, recipe: Recipe, start: Start | None) -> dict[str, object]:
     """Return what makes two runs the same: resuming one with another would give neither."""
-    held_out = len(dataset.validation)
-    return {**asdict(recipe), "widths": list(recipe.widths), "data": dataset.digest(), "validation_images": held_out}
+    return {
+        **asdict(recipe),
+        "widths": list(recipe.widths),
+        "data": dataset.digest(),
+        "validation_images": len(dataset.validation),
+        "start_from": start.origin if start else None,
+    }
 
 
-def recalibrate(model: keras.Model, batches: Batches) -> None:
-    """Measure the statistics of batch normalisation anew: they were taken with weights that averaging has replaced."""
+def _set_weights(model: keras.Model, start: Start) -> None:
+    expected = [tuple(weight.shape) for weight in model.weights]
+    if [weight.shape for weight in start.weights] != expected:
+        raise TrainingError(
+            "the version to start from is of another network; choose the preset that it was trained with"
+        )
+    model.set_weights(start.weights)
+    model.get_layer("normalize").finalize_state()
+
+
+def recalibrate(model: keras.Model, images: Pixels, batch_size: int) -> None:
+    """Measure the statistics of batch normalisation anew, on ``images`` uint8 [N, H, W, 3] as they are.
+
+    Those of the training were taken with weights that averaging has replaced, and on augmented pictures, which differ
+    from those that will be classified.
+    """
     norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     momenta = [norm.momentum for norm in norms]
-    for index, (images, _) in enumerate(islice(batches.epoch(0), _RECALIBRATION_BATCHES)):
+    for index, begin in enumerate(range(0, min(len(images), _RECALIBRATION_BATCHES * batch_size), batch_size)):
         for norm in norms:
             norm.momentum = index / (index + 1)  # the plain mean over the batches seen so far
-        model(images, training=True)
+        model(images[begin : begin + batch_size], training=True)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
 

@@ -7,7 +7,6 @@ import keras
 import numpy as np
 import pytest
 
-from training.augment import Batches
 from training.dataset import Dataset
 from training.errors import Interrupted, TrainingError
 from training.model import build
@@ -109,11 +108,10 @@ def test_only_the_last_checkpoint_is_kept(small: Dataset, short: Recipe, tmp_pat
 
 def test_recalibration_measures_the_plain_mean(small: Dataset) -> None:
     """After it, the statistics of the first normalisation are the mean over the batches' own."""
-    batches = Batches(small.train, 3, batch_size=16, translation=0, flip=False, seed=0)
     model = build((32, 32, 3), 3, (8, 8), seed=0)
-    recalibrate(model, batches)
+    recalibrate(model, small.train.images, batch_size=16)
     norm = model.get_layer("group1_a_norm")
     before = keras.Model(model.input, norm.input)
-    means = [np.asarray(before(images)).mean(axis=(0, 1, 2)) for images, _ in batches.epoch(0)]
+    means = [np.asarray(before(images)).mean(axis=(0, 1, 2)) for images in np.split(small.train.images, 3)]
     np.testing.assert_allclose(np.asarray(norm.moving_mean), np.mean(means, axis=0), rtol=1e-3, atol=1e-3)
     assert norm.momentum == 0.6

@@ -1,5 +1,7 @@
 """The model card: what a person should know before using a model version."""
 
+from typing import Any
+
 from artifact import Metadata
 
 _CAPTIONS = {
@@ -9,6 +11,15 @@ _CAPTIONS = {
 }
 
 
+def _setting(value: Any) -> str:
+    """Return a setting's value for the table; of a version that was started from, what tells it from others."""
+    if not isinstance(value, dict):
+        return str(value)
+    version, training = f"{value['name']} version {value['version']}", value["training"]
+    minutes = value["training_seconds"] / 60
+    return f"{version}: {value['accuracy']:.2%} after {training['epochs']} epochs, {minutes:.1f} minutes"
+
+
 def model_card(metadata: Metadata, plots: list[str]) -> str:
     """Return the card in Markdown; ``plots`` are the names of the picture files beside it."""
     metrics, size = metadata.metrics, metadata.input
@@ -16,7 +27,7 @@ def model_card(metadata: Metadata, plots: list[str]) -> str:
         f"| {label} | {figures['precision']:.2%} | {figures['recall']:.2%} |"
         for label, figures in metrics.per_class.items()
     )
-    recipe = "\n".join(f"| {name} | {value} |" for name, value in metadata.training.items())
+    recipe = "\n".join(f"| {name} | {_setting(value)} |" for name, value in metadata.training.items())
     pictures = "\n\n".join(f"![{_CAPTIONS[name]}]({name})" for name in plots)
     return f"""# {metadata.name}
 

@@ -6,7 +6,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from training.augment import Batch, Batches, pad, shift
+from training.augment import Batch, Batches, cut_out, pad, shift
 from training.dataset import Dataset, Pixels
 
 
@@ -68,6 +68,21 @@ def test_a_shift_moves_by_the_pixels_given(small: Dataset) -> None:
     np.testing.assert_array_equal(moved[0, -1], images[0, -2])
     np.testing.assert_array_equal(moved[1, :, 2:], images[1, :, :-2])
     np.testing.assert_array_equal(moved[2], images[2])
+
+
+def test_cutout_blanks_one_square_of_each_picture(small: Dataset) -> None:
+    """Inside the square is the colour given, outside nothing changes, and the squares lie at different places."""
+    images = small.train.images.copy()
+    cut_out(images, 8, np.array([1, 2, 3], np.uint8), np.random.default_rng(0))
+    changed = (images != small.train.images).any(axis=3)  # [N, 32, 32]
+    corners = set()
+    for mask, image in zip(changed, images, strict=True):
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        assert (len(rows), len(columns)) == (8, 8)
+        assert (image[rows[0] : rows[0] + 8, columns[0] : columns[0] + 8] == (1, 2, 3)).all()
+        assert mask.sum() <= 64
+        corners.add((rows[0], columns[0]))
+    assert len(corners) > 20
 
 
 def test_fewer_pictures_than_a_batch_make_one_smaller_batch(small: Dataset) -> None:

@@ -65,6 +65,23 @@ def test_a_run_publishes_a_valid_version(smoke: tuple[Path, str], run_training: 
 
 
 @pytest.mark.slow
+def test_a_run_can_start_from_a_version(smoke: tuple[Path, str], run_training: Train, tmp_path: Path) -> None:
+    """With --start-from the first epoch begins where the version ended, and the metadata says where that was."""
+    arguments = ("--models", tmp_path / "m", "--run", tmp_path / "r", "--start-from", smoke[0])
+    done = run_training(*SMOKE, *arguments)
+    assert done.returncode == 0, done.stderr
+    metadata = artifact.validate(tmp_path / "m" / "smoke" / "1")
+    assert metadata.training["start_from"]["training"]["epochs"] == 3
+    first_epoch = re.search(r"epoch 1/1 .*?accuracy (\S+)", done.stdout)
+    assert first_epoch is not None
+    assert float(first_epoch[1]) > 0.95  # at random it begins below 0.92
+    other = write_archive(tmp_path / "cifar.tar.gz", python_layout())
+    refused = run_training("--data", other, "--validation-images", "0", *arguments)
+    assert refused.returncode == 1
+    assert "knows disc, square, stripes; the data has airplane" in refused.stderr
+
+
+@pytest.mark.slow
 def test_another_keras_backend_trains_too(run_training: Train, tmp_path: Path) -> None:
     """Under JAX the same code learns the same task; TensorFlow then publishes it."""
     pytest.importorskip("jax")

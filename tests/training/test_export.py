@@ -1,0 +1,65 @@
+"""What is exported answers as the network does, and a difference is found."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from artifact import Input
+from training import export
+from training.dataset import Dataset
+from training.errors import TrainingError
+from training.model import build, fit_to_pixels
+
+pytestmark = pytest.mark.slow
+
+PICTURE = Input(height=32, width=32)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[keras.Model, Path]:
+    """Return an untrained network and the SavedModel made of it."""
+    model = build((32, 32, 3), 3, (8, 16), seed=0)
+    fit_to_pixels(model, np.random.default_rng(0).integers(256, size=(50, 32, 32, 3), dtype=np.uint8))
+    path = tmp_path_factory.mktemp("export") / "1"
+    export.save(model, PICTURE, path)
+    return model, path
+
+
+def test_a_saved_model_answers_as_the_network(saved: tuple[keras.Model, Path], small: Dataset) -> None:
+    """TensorFlow and OpenVINO give the network's probabilities for the same pictures."""
+    model, path = saved
+    assert export.check(model, path, small.test.images) < 1e-4
+    rows = export.openvino_predict(path)(small.test.images)
+    assert rows.shape == (9, 3)
+    np.testing.assert_allclose(rows.sum(axis=1), 1, atol=1e-5)
+
+
+def test_another_network_is_found_out(saved: tuple[keras.Model, Path], small: Dataset) -> None:
+    """A SavedModel whose answers differ is not published, and the error says by how much."""
+    other = build((32, 32, 3), 3, (8, 16), seed=1)
+    fit_to_pixels(other, small.train.images)
+    with pytest.raises(TrainingError, match="differs from the network by"):
+        export.check(other, saved[1], small.test.images)
+
+
+def test_weights_are_saved_once_and_come_back(saved: tuple[keras.Model, Path]) -> None:
+    """Every weight lies in the SavedModel a single time, in the order of the network's."""
+    model, path = saved
+    for expected, found in zip(model.get_weights(), export.read_weights(path), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    floats = sum(weight.size for weight in model.get_weights())
+    assert (path / "variables" / "variables.data-00000-of-00001").stat().st_size < 1.5 * 4 * floats
+
+
+def test_files_of_any_size_are_cut_to_the_centre(saved: tuple[keras.Model, Path], small: Dataset) -> None:
+    """A wide picture's sides are cut off by the serve_bytes signature: what is there does not change the answer."""
+    _, path = saved
+    picture = small.test.images[0]
+    left, right = np.zeros_like(picture), np.full_like(picture, 255)
+    wide = np.concatenate([left, picture, right], axis=1)
+    files = [tf.io.encode_png(image).numpy() for image in (picture, wide)]
+    answers = tf.saved_model.load(str(path)).signatures["serve_bytes"](image_bytes=tf.constant(files))["probabilities"]
+    np.testing.assert_allclose(answers[0], answers[1], atol=1e-6)

@@ -97,13 +97,19 @@ class StopOnSignal(keras.callbacks.Callback):  # type: ignore[misc]
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Take over both signals within the block; a second one does not wait for the step."""
+        """Take over both signals within the block; a second one does not wait for the step.
+
+        Raises:
+            Interrupted: at the block's end, where a signal came after the last step.
+        """
         numbers = (signal.SIGTERM, signal.SIGINT)
         self._before = {number: signal.signal(number, self._receive) for number in numbers}
         try:
             yield
         finally:
             self._restore()
+        if self._received is not None:
+            raise Interrupted(self._received)
 
     def _receive(self, number: int, _frame: FrameType | None) -> None:
         self._received = number

@@ -12,11 +12,9 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 from artifact import InvalidVersion
-from training.errors import Interrupted, TrainingError
+from training.errors import Interrupted, Interruption, TrainingError
 from training.presets import PRESETS
 
 VALIDATION_IMAGES = 5000
@@ -46,7 +44,8 @@ def main(arguments: Sequence[str]) -> int:
     parser = _evaluate_parser() if arguments[:1] == ["evaluate"] else _train_parser()
     options = parser.parse_args(arguments)
     command: Callable[[argparse.Namespace], int] = options.command
-    before = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
+    options.interruption = Interruption()
+    before = {number: signal.signal(number, options.interruption.receive) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         return command(options)
     except (TrainingError, InvalidVersion) as error:
@@ -61,11 +60,6 @@ def main(arguments: Sequence[str]) -> int:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
-    """Leave through every ``with``, so that nothing half-written stays behind."""
-    raise Interrupted(number)
 
 
 def _fail(message: str) -> int:

@@ -17,7 +17,7 @@ from training import cifar10, synthetic
 from training.card import model_card
 from training.cli import VALIDATION_IMAGES
 from training.dataset import Dataset, hold_out
-from training.errors import TrainingError
+from training.errors import Interruption, TrainingError
 from training.evaluate import Evaluation, evaluate
 from training.hardware import describe, has_gpu, set_precision
 from training.model import in_float32, megaflops
@@ -52,7 +52,7 @@ def train_and_publish(options: argparse.Namespace) -> int:
     trained = train(dataset, chosen, run, environment, start)
     if keras.backend.backend() != "tensorflow":
         return _publish_with_tensorflow()
-    _publish(trained, dataset, options.models, name)
+    _publish(trained, dataset, options.models, name, options.interruption)
     run.clear()
     return 0
 
@@ -148,7 +148,7 @@ def _publish_with_tensorflow() -> int:
     return subprocess.run([sys.executable, "-m", "training", *arguments], env=environment, check=False).returncode
 
 
-def _publish(trained: Trained, dataset: Dataset, models: Path, name: str) -> None:
+def _publish(trained: Trained, dataset: Dataset, models: Path, name: str, interruption: Interruption) -> None:
     from training import export
 
     height, width, _ = dataset.input_shape
@@ -179,6 +179,7 @@ def _publish(trained: Trained, dataset: Dataset, models: Path, name: str) -> Non
             training_seconds=round(state.seconds, 1),
         )
         (draft.path / MODEL_CARD).write_text(model_card(metadata, plots), encoding="utf-8")
+        interruption.check()
         path = draft.publish(metadata)
     _print_evaluation(evaluation)
     print(f"Trained in {duration(state.seconds)}. Published {path}.")

@@ -1,4 +1,6 @@
-"""What a user can put right, as opposed to a fault of the program."""
+"""What ends a training early: what a user can put right, and a user's wish."""
+
+from types import FrameType
 
 
 class TrainingError(Exception):
@@ -11,3 +13,20 @@ class Interrupted(Exception):
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal_number)
         self.signal_number = signal_number
+
+
+class Interruption:
+    """Turns a signal into Interrupted, so that the program leaves through every ``with`` and cleans up."""
+
+    def __init__(self) -> None:
+        self._received: int | None = None
+
+    def receive(self, number: int, _frame: FrameType | None) -> None:
+        """Raise Interrupted; a handler for ``signal.signal``."""
+        self._received = number
+        self.check()
+
+    def check(self) -> None:
+        """Raise Interrupted if a signal came: Python drops what a handler raises inside a callback of native code."""
+        if self._received is not None:
+            raise Interrupted(self._received)

@@ -1,38 +1,43 @@
 """Signals are never lost, and times read well."""
 
-import os
-import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from training.errors import Interrupted
-from training.progress import StopOnSignal, duration
+from training.progress import duration
 
 pytestmark = pytest.mark.slow  # importing Keras takes seconds
 
 
-def test_a_signal_between_two_steps_stops_after_the_next(capsys: pytest.CaptureFixture[str]) -> None:
-    """The step that runs is finished; then the training stops."""
-    stop = StopOnSignal()
+def _run(steps: str, root: Path) -> str:
+    """Run ``steps`` while signals are listened to, in a process of its own, and return what it prints."""
+    lines = [
+        "import os, signal",
+        "from training.errors import Interrupted",
+        "from training.progress import StopOnSignal",
+        "stop = StopOnSignal()",
+        "try:",
+        "    with stop.listening():",
+        *(f"        {step}" for step in steps.splitlines()),
+        "except Interrupted as interruption:",
+        "    print('interrupted by', interruption.signal_number)",
+        "print(signal.getsignal(signal.SIGTERM) == signal.SIG_DFL)",
+    ]
+    command = [sys.executable, "-c", "\n".join(lines)]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
 
-    def steps() -> None:
-        with stop.listening():
-            os.kill(os.getpid(), signal.SIGTERM)
-            print("the step goes on")
-            stop.on_train_batch_end(0)
 
-    with pytest.raises(Interrupted) as interruption:
-        steps()
-    assert interruption.value.signal_number == signal.SIGTERM
-    assert capsys.readouterr().out == "the step goes on\n"
+def test_a_signal_between_two_steps_stops_after_the_next(root: Path) -> None:
+    """The step that runs is finished; then the training stops, and the handler from before is back."""
+    steps = "os.kill(os.getpid(), signal.SIGTERM)\nprint('goes on')\nstop.on_train_batch_end(0)\nprint('never')"
+    assert _run(steps, root) == "goes on\ninterrupted by 15\nTrue\n"
 
 
-def test_a_signal_after_the_last_step_still_counts() -> None:
+def test_a_signal_after_the_last_step_still_counts(root: Path) -> None:
     """Where no step follows, the training ends as interrupted all the same, and publishes nothing."""
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(Interrupted), StopOnSignal().listening():
-        os.kill(os.getpid(), signal.SIGTERM)
-    assert signal.getsignal(signal.SIGTERM) == before
+    assert _run("os.kill(os.getpid(), signal.SIGTERM)", root) == "interrupted by 15\nTrue\n"
 
 
 @pytest.mark.parametrize(

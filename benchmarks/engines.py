@@ -47,16 +47,14 @@ def _in_process(version: str, engine: str, precision: str) -> Figures:
 
 def _measure(version: Path, engine_name: str, precision: str) -> Figures:
     started = time.perf_counter()
-    import os
-
     import numpy as np
 
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     import artifact
-    from service.engine import load
+    from service.engine import load, usable_cores
 
     size = artifact.read_metadata(version).input
-    engine = load(engine_name, version, precision, len(os.sched_getaffinity(0)))
+    engine = load(engine_name, version, precision, usable_cores())
     images = np.random.default_rng(0).integers(256, size=(_BATCH, size.height, size.width, 3), dtype=np.uint8)
     engine.predict(images[:1])
     start = time.perf_counter() - started

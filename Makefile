@@ -63,7 +63,8 @@ bench: .venv/stamp ## measure start time, memory and latency of the service
 lock: .venv/stamp ## write requirements/*.txt anew (ARGS=--upgrade takes the newest versions)
 	$(LOCK) $(ARGS) --extra service --output-file requirements/service.txt
 	$(LOCK) $(ARGS) --extra training --extra cuda --output-file requirements/trainer.txt
-	$(LOCK) $(ARGS) --extra service --extra training --extra cpu --extra dev --output-file requirements/dev.txt
+	$(LOCK) $(ARGS) --extra service --extra training --extra client --extra cpu --extra dev --output-file requirements/dev.txt
+	$(LOCK) $(ARGS) --extra interop --output-file requirements/interop.txt
 
 .PHONY: images
 images: ## build both container images
@@ -76,6 +77,7 @@ clean: ## remove environments and caches; models/ and runs/ stay
 
 .venv/stamp: requirements/dev.txt
 .venv-serve/stamp: requirements/service.txt
+.venv-interop/stamp: requirements/interop.txt
 
 # A lock is complete, so pip installs exactly what it lists, and nothing that is missing from it on purpose. The stamp is
 # a copy of the lock: a lock that is only newer, as after a checkout, rebuilds nothing.

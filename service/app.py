@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flask import Flask, Response, g, request
+from werkzeug.routing import BaseConverter
 
 from service import errors, routes
 from service.batcher import Batcher
-from service.bodies import BodyRequest, bound_body, discard_body
+from service.bodies import BodyRequest, bound_body, compress, discard_body
 from service.decoding import Decoder
 from service.engine import Engine, load, usable_cores
 from service.metrics import Metrics
@@ -25,6 +26,12 @@ access_log = logging.getLogger("service.access")
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _UNKNOWN = "unknown"
+
+
+class ModelConverter(BaseConverter):
+    """The name of a model in a path; what follows a colon is what to do with it."""
+
+    regex = "[^/:]+"
 
 
 @dataclass(frozen=True)
@@ -57,14 +64,14 @@ def make_services(
     def load_engine(path: Path) -> Engine:
         return load(settings.engine, path, settings.precision, engine_threads)
 
-    def make_batcher(engine: Engine) -> Batcher:
-        return Batcher(engine, settings.queue_length, metrics, clock)
+    def make_batcher(engine: Engine, version: int) -> Batcher:
+        return Batcher(engine, settings.queue_length, metrics.of(version), clock)
 
     registry = Registry(
         settings.model_dir, settings.model_name, settings.model_version, load_engine, make_batcher, metrics
     )
     decoder = Decoder(settings.max_image_pixels, large_at_once=min(cores, 4), clock=clock)
-    return Services(settings, registry, Predictor(decoder, metrics, clock), metrics, draining, clock, clock())
+    return Services(settings, registry, Predictor(decoder, metrics.of, clock), metrics, draining, clock, clock())
 
 
 def create_app(services: Services) -> Flask:
@@ -74,13 +81,19 @@ def create_app(services: Services) -> Flask:
     app.request_class = BodyRequest
     app.config["MAX_CONTENT_LENGTH"] = services.settings.max_body_bytes
     app.config["MAX_FORM_PARTS"] = services.settings.max_batch
-    app.json.sort_keys = False  # type: ignore[attr-defined]  # the default provider has it
-    errors.register(app)
+    app.url_map.converters["model"] = ModelConverter
+    errors.register(app, routes.dialects())
     _observe(app, services)
     _limit_body(app, services.settings)
+    app.after_request(_compress)
     for blueprint in routes.blueprints(services):
         app.register_blueprint(blueprint)
     return app
+
+
+def _compress(response: Response) -> Response:
+    compress(request, response)
+    return response
 
 
 def _limit_body(app: Flask, settings: Settings) -> None:

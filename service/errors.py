@@ -1,10 +1,17 @@
-"""What can go wrong with a request, and how it is told: one table of statuses, one place that renders."""
+"""What can go wrong with a request, and how it is told: one table of statuses, one place that renders.
+
+Protocols tell errors in their own form, a ``Dialect``, which goes by the beginning of the path.
+"""
 
 import http
 import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from flask import Flask, Response, g, jsonify
+import msgspec
+from flask import Flask, Response, g, request
+from msgspec import Struct
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 log = logging.getLogger(__name__)
@@ -46,6 +53,10 @@ class SlowBody(ServiceError):
     """The client stopped sending before the body was complete."""
 
 
+class UnknownModel(ServiceError):
+    """The request names a model or a version that is not served."""
+
+
 class QueueFull(ServiceError):
     """More images wait for the engine than are allowed."""
 
@@ -65,17 +76,19 @@ class EngineFailed(ServiceError):
 class _Rendering(NamedTuple):
     status: int
     name: str
+    content: bool = False  # the fault is in what the body says
     retry_after: int | None = None  # seconds
 
 
 _RENDERINGS: dict[type[ServiceError], _Rendering] = {
-    InvalidRequest: _Rendering(400, "invalid_request"),
-    InvalidImage: _Rendering(400, "invalid_image"),
+    InvalidRequest: _Rendering(400, "invalid_request", content=True),
+    InvalidImage: _Rendering(400, "invalid_image", content=True),
+    UnknownModel: _Rendering(404, "unknown_model"),
     SlowBody: _Rendering(408, "slow_body"),
-    ImageTooLarge: _Rendering(413, "image_too_large"),
+    ImageTooLarge: _Rendering(413, "image_too_large", content=True),
     BodyTooLarge: _Rendering(413, "body_too_large"),
-    TooManyItems: _Rendering(413, "too_many_items"),
-    UnsupportedImage: _Rendering(415, "unsupported_image"),
+    TooManyItems: _Rendering(413, "too_many_items", content=True),
+    UnsupportedImage: _Rendering(415, "unsupported_image", content=True),
     UnsupportedBody: _Rendering(415, "unsupported_body"),
     EngineFailed: _Rendering(500, "engine_failed"),
     QueueFull: _Rendering(503, "queue_full", retry_after=1),
@@ -83,7 +96,67 @@ _RENDERINGS: dict[type[ServiceError], _Rendering] = {
     DeadlineExceeded: _Rendering(504, "deadline_exceeded"),
 }
 
+# Where these come from is the same for every route.
+BODY_ERRORS = (InvalidRequest, SlowBody, BodyTooLarge, UnsupportedBody)
+PREDICTION_ERRORS = (
+    InvalidImage,
+    ImageTooLarge,
+    TooManyItems,
+    UnsupportedImage,
+    EngineFailed,
+    QueueFull,
+    ModelUnavailable,
+    DeadlineExceeded,
+)
+
 _IMPLIED_METHODS = {"HEAD", "OPTIONS"}
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An error on its way to the client."""
+
+    status: int
+    name: str
+    message: str
+    retry_after: int | None = None  # seconds
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How the clients of one protocol are told about errors.
+
+    It holds for the paths that begin with ``prefix``. ``body`` is the type of what ``render`` makes. Where
+    ``one_fault``, all that can be wrong with the content of a request is a 400. ``unknown_path`` is the status of a
+    path that is no route.
+    """
+
+    prefix: str
+    body: type[Struct]
+    render: Callable[[Failure], Struct]
+    one_fault: bool = False
+    unknown_path: int = 404
+
+    def status(self, error: type[ServiceError]) -> int:
+        """Return the status of ``error`` in this dialect."""
+        rendering = _RENDERINGS[error]
+        return 400 if self.one_fault and rendering.content else rendering.status
+
+
+class ErrorAnswer(Struct, kw_only=True):
+    """What went wrong, as a word for programs and a sentence for people."""
+
+    success: bool = False
+    error: str
+    message: str
+
+
+OWN = Dialect("/", ErrorAnswer, lambda failure: ErrorAnswer(error=failure.name, message=failure.message))
+
+
+def dialect_of(path: str, dialects: Sequence[Dialect]) -> Dialect:
+    """Return the one of ``dialects`` that holds for ``path``; the project's own where none does."""
+    return next((dialect for dialect in dialects if path.startswith(dialect.prefix)), OWN)
 
 
 def name_of(error: ServiceError) -> str:
@@ -91,38 +164,41 @@ def name_of(error: ServiceError) -> str:
     return _RENDERINGS[type(error)].name
 
 
-def register(app: Flask) -> None:
-    """Make every error of ``app`` a JSON answer ``{"success": false, "error": ..., "message": ...}``."""
-    app.register_error_handler(ServiceError, _render_service_error)
-    app.register_error_handler(HTTPException, _render_http_exception)
-    app.register_error_handler(Exception, _render_unknown)
+def register(app: Flask, dialects: Sequence[Dialect] = ()) -> None:
+    """Make every error of ``app`` a JSON answer in the dialect of its path."""
+
+    def service_error(error: ServiceError) -> Response:
+        dialect = dialect_of(request.path, dialects)
+        rendering = _RENDERINGS[type(error)]
+        status = dialect.status(type(error))
+        return _render(dialect, Failure(status, rendering.name, str(error), rendering.retry_after))
+
+    def http_exception(error: HTTPException) -> Response:
+        dialect = dialect_of(request.path, dialects)
+        status = error.code or 500
+        if isinstance(error, NotFound):
+            status = dialect.unknown_path
+        response = _render(dialect, Failure(status, _short_name(status), _message(error)))
+        for header, value in error.get_headers():
+            if header.lower() in ("allow", "location", "retry-after"):
+                response.headers[header] = value
+        return response
+
+    def unknown(error: Exception) -> Response:
+        log.error("unexpected error", exc_info=error, extra={"fields": {"request_id": g.get("request_id")}})
+        message = "The service failed on this request; its log has the details."
+        return _render(dialect_of(request.path, dialects), Failure(500, "internal_error", message))
+
+    app.register_error_handler(ServiceError, service_error)
+    app.register_error_handler(HTTPException, http_exception)
+    app.register_error_handler(Exception, unknown)
 
 
-def _render_service_error(error: ServiceError) -> Response:
-    rendering = _RENDERINGS[type(error)]
-    response = _render(rendering.status, rendering.name, str(error))
-    if rendering.retry_after is not None:
-        response.headers["Retry-After"] = str(rendering.retry_after)
-    return response
-
-
-def _render_http_exception(error: HTTPException) -> Response:
-    status = error.code or 500
-    response = _render(status, _short_name(status), _message(error))
-    for header, value in error.get_headers():
-        if header.lower() in ("allow", "location", "retry-after"):
-            response.headers[header] = value
-    return response
-
-
-def _render_unknown(error: Exception) -> Response:
-    log.error("unexpected error", exc_info=error, extra={"fields": {"request_id": g.get("request_id")}})
-    return _render(500, "internal_error", "The service failed on this request; its log has the details.")
-
-
-def _render(status: int, name: str, message: str) -> Response:
-    response = jsonify(success=False, error=name, message=message)
-    response.status_code = status
+def _render(dialect: Dialect, failure: Failure) -> Response:
+    body = msgspec.json.encode(dialect.render(failure)) + b"\n"
+    response = Response(body, failure.status, content_type="application/json")
+    if failure.retry_after is not None:
+        response.headers["Retry-After"] = str(failure.retry_after)
     return response
 
 
@@ -132,7 +208,7 @@ def _short_name(status: int) -> str:
 
 def _message(error: HTTPException) -> str:
     if isinstance(error, NotFound):
-        return "There is nothing here; POST a picture to /predict, or look at /health, /model and /metrics."
+        return "There is nothing here; POST a picture to /predict, or look at /docs, which lists every route."
     if isinstance(error, MethodNotAllowed) and error.valid_methods:
         return f"This route takes {', '.join(sorted(set(error.valid_methods) - _IMPLIED_METHODS))}."
     return error.description or http.HTTPStatus(error.code or 500).phrase

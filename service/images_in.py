@@ -4,16 +4,19 @@ import binascii
 import io
 from base64 import b64decode
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 from flask import Request
+from msgspec import Struct
 from numpy.lib import format as npy
 
 from artifact import Input
 from service.bodies import json_body, parse_form, read_body
 from service.errors import InvalidRequest, ServiceError, TooManyItems, UnsupportedBody
+from service.operations import JSON, Content
 
 NPY = "application/x-npy"
 _NPY_MAGIC = b"\x93NUMPY"
@@ -23,9 +26,53 @@ _IMAGE_HINT = (
     'or as JSON {"image": "<base64>"}.'
 )
 _IMAGES_HINT = 'Send them as multipart fields "images", as JSON {"images": ["<base64>", ...]}, or as a uint8 tensor.'
+# What may be in a body, for the routes to declare. Any bytes will do as a picture; what is no picture is told later.
+_FILE = msgspec.Meta(extra_json_schema={"type": "string", "format": "binary", "contentEncoding": None})
+_BASE64 = msgspec.Meta(
+    description="A picture in base64, or a data: URL of one.", extra_json_schema={"format": "picture"}
+)
+_IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "image/tiff", "image/avif")
 _IMAGE_FIELDS = ("image", "file")
 _IMAGES_FIELDS = ("images", "files", "image", "file")
+_Json = TypeVar("_Json", bound=Struct)
+
 _OTHER_VALUES = 100  # values that JSON may hold beside the pictures
+
+
+class ImageForm(Struct):
+    """One picture in a form; the field may be called ``file`` as well."""
+
+    image: Annotated[bytes, _FILE]
+
+
+class ImagesForm(Struct):
+    """Pictures in a form; the fields may be called ``files``, ``image`` or ``file`` as well."""
+
+    images: Annotated[list[Annotated[bytes, _FILE]], msgspec.Meta(min_length=1)]
+
+
+class ImageJson(Struct):
+    """One picture in JSON."""
+
+    image: Annotated[str, _BASE64]
+
+
+class ImagesJson(Struct):
+    """Pictures in JSON, each a string as for one picture; what is none gets its own error."""
+
+    images: Annotated[list[Any], msgspec.Meta(min_length=1)]
+
+
+IMAGE_BODIES = (
+    Content(("multipart/form-data",), ImageForm),
+    Content((*_IMAGE_TYPES, "application/octet-stream")),
+    Content((JSON,), ImageJson),
+)
+IMAGES_BODIES = (
+    Content(("multipart/form-data",), ImagesForm),
+    Content((JSON,), ImagesJson),
+    Content((NPY, "application/octet-stream")),
+)
 
 
 @dataclass(frozen=True)
@@ -48,8 +95,8 @@ def read_image(request: Request) -> Item:
         if len(items) > 1:
             raise InvalidRequest(f"There are {len(items)} pictures; send one, or all of them to /predict/batch.")
         return items[0]
-    if kind == "application/json":
-        return _decoded(_json_value(request, "image", _IMAGE_HINT))
+    if kind == JSON:
+        return _decoded(_json(request, ImageJson, _IMAGE_HINT, _OTHER_VALUES).image)
     if kind.startswith("image/") or kind in _RAW:
         return Item(_body(request, _IMAGE_HINT))
     raise UnsupportedBody(f"The content type {kind!r} is not read here. {_IMAGE_HINT}")
@@ -67,13 +114,15 @@ def read_images(request: Request, size: Input, max_items: int) -> list[Item]:
     kind = request.mimetype
     if kind == "multipart/form-data":
         items = _form_items(request, _IMAGES_FIELDS, _IMAGES_HINT)
-    elif kind == "application/json":
-        items = _json_items(_json_value(request, "images", _IMAGES_HINT, max_items + _OTHER_VALUES), max_items)
+    elif kind == JSON:
+        values = _json(request, ImagesJson, _IMAGES_HINT, max_items + _OTHER_VALUES).images
+        check_count(len(values), max_items)
+        items = [_decoded_or_error(value) for value in values]
     elif kind in (NPY, "application/npy", *_RAW):
         items = [Item(image) for image in _tensor(_body(request, _IMAGES_HINT), kind, size, max_items)]
     else:
         raise UnsupportedBody(f"The content type {kind!r} is not read here. {_IMAGES_HINT}")
-    _check_count(len(items), max_items)
+    check_count(len(items), max_items)
     return items
 
 
@@ -95,18 +144,11 @@ def _form_items(request: Request, fields: tuple[str, ...], hint: str) -> list[It
     return [Item(file.stream.read(), file.filename or None) for file in files]
 
 
-def _json_value(request: Request, key: str, hint: str, max_values: int = _OTHER_VALUES) -> Any:
-    document = json_body(request, max_values)
-    if not isinstance(document, dict) or key not in document:
-        raise InvalidRequest(f'The JSON must be an object with the key "{key}". {hint}')
-    return document[key]
-
-
-def _json_items(values: Any, max_items: int) -> list[Item]:
-    if not isinstance(values, list) or not values:
-        raise InvalidRequest(f'"images" must be a list of base64 strings that is not empty. {_IMAGES_HINT}')
-    _check_count(len(values), max_items)
-    return [_decoded_or_error(value) for value in values]
+def _json(request: Request, type_: type[_Json], hint: str, max_values: int) -> _Json:
+    try:
+        return json_body(request, type_, max_values)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{error} {hint}") from error
 
 
 def _decoded_or_error(value: Any) -> Item:
@@ -149,7 +191,7 @@ def _tensor(body: bytes, kind: str, size: Input, max_items: int) -> npt.NDArray[
             "pictures in files go into multipart fields or JSON."
         )
     images = np.frombuffer(body, np.uint8).reshape(-1, *shape)
-    _check_count(len(images), max_items)
+    check_count(len(images), max_items)
     return images
 
 
@@ -168,13 +210,14 @@ def _npy(body: bytes, size: Input, max_items: int) -> npt.NDArray[np.uint8]:
         raise InvalidRequest(
             f"The array is {dtype} {list(shape)}{order}; it must be uint8 [N, {expected[0]}, {expected[1]}, 3]."
         )
-    _check_count(shape[0], max_items)
+    check_count(shape[0], max_items)
     start, count = stream.tell(), int(np.prod(shape))
     if len(body) - start != count:
         raise InvalidRequest(f"The .npy body holds {len(body) - start} bytes of data; its header says {count}.")
     return np.frombuffer(body, np.uint8, count, start).reshape(shape)
 
 
-def _check_count(items: int, max_items: int) -> None:
+def check_count(items: int, max_items: int) -> None:
+    """Raise TooManyItems if a request has more than ``max_items``."""
     if items > max_items:
         raise TooManyItems(f"There are {items} pictures; at most {max_items} are allowed in one request.")

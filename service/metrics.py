@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -23,14 +24,24 @@ class Metrics:
         route = ["route", "method", "status"]
         self.requests = Counter("darkroom_requests", "Requests by route, method and status.", route, registry=registry)
         self.request_seconds = self._seconds("request", "From the request's headers to the answer.", route)
-        self.decode_seconds = self._seconds("decode", "Decoding and scaling one picture.")
-        self.queue_seconds = self._seconds("queue", "Waiting for the engine, for each part of a request.")
-        self.engine_seconds = self._seconds("engine", "The engine's time for one batch.")
+        version = ["version"]
+        self.inference_seconds = self._seconds(
+            "inference", "From pictures to probabilities, for one request.", [*version, "outcome"]
+        )
+        self.decode_seconds = self._seconds("decode", "Decoding and scaling one picture.", version)
+        self.queue_seconds = self._seconds("queue", "Waiting for the engine, for each part of a request.", version)
+        self.engine_seconds = self._seconds("engine", "The engine's time for one batch.", version)
         self.batch_size = Histogram(
-            "darkroom_batch_size", "Images in one batch of the engine.", buckets=_IMAGES, registry=registry
+            "darkroom_batch_size", "Images in one batch of the engine.", version, buckets=_IMAGES, registry=registry
         )
         self.predictions = Counter(
-            "darkroom_predictions", "Classified images by their most probable label.", ["label"], registry=registry
+            "darkroom_predictions",
+            "Classified images by their most probable label.",
+            [*version, "label"],
+            registry=registry,
+        )
+        self.last_inference = self._gauge(
+            "last_inference_timestamp_seconds", "When a request was last answered with probabilities.", "max", version
         )
         self.in_flight = self._gauge("requests_in_flight", "Requests that are being handled.", "livesum")
         self.queue_images = self._gauge("queue_images", "Images that wait for the engine.", "livesum")
@@ -54,20 +65,9 @@ class Metrics:
             registry=self.registry,
         )
 
-    # What the batcher tells.
-
-    def queued(self, change: int) -> None:
-        """Count ``change`` images more (or fewer) in the queue."""
-        self.queue_images.inc(change)
-
-    def waited(self, seconds: float) -> None:
-        """Note how long one job waited in the queue."""
-        self.queue_seconds.observe(seconds)
-
-    def ran(self, images: int, seconds: float) -> None:
-        """Note that the engine ran a batch of ``images``."""
-        self.engine_seconds.observe(seconds)
-        self.batch_size.observe(images)
+    def of(self, version: int) -> "VersionMetrics":
+        """Return the metrics of one model version."""
+        return VersionMetrics(self, version)
 
     # What the registry tells.
 
@@ -83,11 +83,101 @@ class Metrics:
 
     def render(self) -> bytes:
         """Return the metrics of all workers in Prometheus' text format; of this process alone outside gunicorn."""
+        return generate_latest(self._everyone())
+
+    def totals(self, version: int) -> "Totals":
+        """Return what all workers together did with ``version`` so far."""
+        sums: dict[str, float] = {}
+        for family in self._everyone().collect():
+            for sample in family.samples:
+                if sample.labels.get("version") == str(version) and not sample.name.endswith("_bucket"):
+                    name = sample.name.removeprefix("darkroom_")
+                    if "outcome" in sample.labels:
+                        name = f"{sample.labels['outcome']}_{name}"
+                    sums[name] = sums.get(name, 0.0) + sample.value
+
+        def duration(name: str) -> Duration:
+            return Duration(int(sums.get(f"{name}_seconds_count", 0)), sums.get(f"{name}_seconds_sum", 0.0))
+
+        return Totals(
+            last_inference=sums.get("last_inference_timestamp_seconds", 0.0),
+            images=int(sums.get("batch_size_sum", 0)),
+            success=duration("success_inference"),
+            failure=duration("failure_inference"),
+            decode=duration("decode"),
+            queue=duration("queue"),
+            engine=duration("engine"),
+        )
+
+    def _everyone(self) -> CollectorRegistry:
         if MULTIPROCESS_FOLDER not in os.environ:
-            return generate_latest(self.registry)
+            return self.registry
         everyone = CollectorRegistry()
         MultiProcessCollector(everyone)  # type: ignore[no-untyped-call]
-        return generate_latest(everyone)
+        return everyone
+
+
+class VersionMetrics:
+    """The metrics of one model version; its batcher and the predictor tell it what they do."""
+
+    def __init__(self, metrics: Metrics, version: int) -> None:
+        """Look the version's metrics up once; doing so for each request would cost as much as counting."""
+        label = str(version)
+        self.decode_seconds = metrics.decode_seconds.labels(label)
+        self._queue_images = metrics.queue_images
+        self._queue_seconds = metrics.queue_seconds.labels(label)
+        self._engine_seconds = metrics.engine_seconds.labels(label)
+        self._batch_size = metrics.batch_size.labels(label)
+        self._success = metrics.inference_seconds.labels(label, "success")
+        self._failure = metrics.inference_seconds.labels(label, "failure")
+        self._last = metrics.last_inference.labels(label)
+        self._predictions = metrics.predictions
+        self._label = label
+
+    def queued(self, change: int) -> None:
+        """Count ``change`` images more (or fewer) in the queue."""
+        self._queue_images.inc(change)
+
+    def waited(self, seconds: float) -> None:
+        """Note how long one job waited in the queue."""
+        self._queue_seconds.observe(seconds)
+
+    def ran(self, images: int, seconds: float) -> None:
+        """Note that the engine ran a batch of ``images``."""
+        self._engine_seconds.observe(seconds)
+        self._batch_size.observe(images)
+
+    def answered(self, seconds: float) -> None:
+        """Note that a request got its probabilities."""
+        self._success.observe(seconds)
+        self._last.set_to_current_time()
+
+    def failed(self, seconds: float) -> None:
+        """Note that a request got an error instead."""
+        self._failure.observe(seconds)
+
+    def predicted(self, label: str, images: int) -> None:
+        """Count ``images`` whose most probable label is ``label``."""
+        self._predictions.labels(self._label, label).inc(images)
+
+
+class Duration(NamedTuple):
+    """How often something was done, and how long it took in all, in seconds."""
+
+    times: int
+    seconds: float
+
+
+class Totals(NamedTuple):
+    """What was done with one model version so far. ``last_inference`` is in seconds since the epoch, 0 for never."""
+
+    last_inference: float
+    images: int
+    success: Duration
+    failure: Duration
+    decode: Duration
+    queue: Duration
+    engine: Duration
 
 
 def worker_died(process: int) -> None:

@@ -1,9 +1,11 @@
 """The call that every protocol shares: pictures in, rows of probabilities out, within the deadline."""
 
+import functools
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,7 +23,7 @@ from service.errors import (
     UnsupportedImage,
 )
 from service.images_in import Item
-from service.metrics import Metrics
+from service.metrics import VersionMetrics
 from service.registry import LoadedModel
 
 Row = npt.NDArray[np.float32]  # [classes]
@@ -34,10 +36,15 @@ _PARTS_IN_QUEUE = 2  # one runs while the next is decoded; more would only make 
 class Predictor:
     """Decodes pictures, feeds them to a model's batcher and counts what came out."""
 
-    def __init__(self, decoder: Decoder, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
-        """Take what decodes, what counts and the clock that deadlines are told in."""
+    def __init__(
+        self,
+        decoder: Decoder,
+        metrics_of: Callable[[int], VersionMetrics],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Take what decodes, what counts for each version, and the clock that deadlines are told in."""
         self._decoder = decoder
-        self._metrics = metrics
+        self._metrics_of = functools.lru_cache(maxsize=16)(metrics_of)
         self._clock = clock
 
     def one(self, model: LoadedModel, item: Item, deadline: float) -> Row:
@@ -46,10 +53,11 @@ class Predictor:
         Raises:
             ServiceError: the picture cannot be used, the queue is full, or the time is up.
         """
-        images = self._pixels(model, item, deadline)[np.newaxis]  # [1, H, W, 3]
-        row: Row = model.batcher.result(model.batcher.submit(images, deadline), deadline)[0]
-        self._count(model, [row])
-        return row
+        with self._observed(model) as metrics:
+            images = self._pixels(model, item, deadline, metrics)[np.newaxis]  # [1, H, W, 3]
+            row: Row = model.batcher.result(model.batcher.submit(images, deadline), deadline)[0]
+            _count(metrics, model, [row])
+            return row
 
     def many(self, model: LoadedModel, items: Sequence[Item], deadline: float) -> list[Row | ServiceError]:
         """Return for each picture, in order, its probabilities, float32 [classes], or what is wrong with it.
@@ -60,29 +68,56 @@ class Predictor:
             ServiceError: the queue is full, or the time is up; then there is no answer for any picture.
         """
         request = _LongRequest(model, deadline, results=[None] * len(items))
-        for index, item in enumerate(items):
-            if self._clock() >= deadline:
-                raise DeadlineExceeded(LATE)
-            try:
-                request.add(index, self._pixels(model, item, deadline))
-            except _ITEM_ERRORS as error:
-                request.results[index] = error
-        answers = request.finish()
-        self._count(model, [answer for answer in answers if not isinstance(answer, ServiceError)])
-        return answers
+        with self._observed(model) as metrics:
+            for index, item in enumerate(items):
+                if self._clock() >= deadline:
+                    raise DeadlineExceeded(LATE)
+                try:
+                    request.add(index, self._pixels(model, item, deadline, metrics))
+                except _ITEM_ERRORS as error:
+                    request.results[index] = error
+            answers = request.finish()
+            _count(metrics, model, [answer for answer in answers if not isinstance(answer, ServiceError)])
+            return answers
 
-    def _pixels(self, model: LoadedModel, item: Item, deadline: float) -> Images:
+    def every(self, model: LoadedModel, items: Sequence[Item], deadline: float) -> Probabilities:
+        """Return the probabilities of all pictures, float32 [N, classes], for protocols that know no partial answer.
+
+        Raises:
+            ServiceError: one of the pictures cannot be used, the queue is full, or the time is up.
+        """
+        rows: list[Row] = []
+        for index, answer in enumerate(self.many(model, items, deadline)):
+            if isinstance(answer, ServiceError):
+                raise type(answer)(f"Picture {index}: {answer}" if len(items) > 1 else str(answer))
+            rows.append(answer)
+        return np.stack(rows)
+
+    @contextmanager
+    def _observed(self, model: LoadedModel) -> Iterator[VersionMetrics]:
+        """Give the version's metrics and note in them how the block ends."""
+        metrics = self._metrics_of(model.version)
+        started = self._clock()
+        try:
+            yield metrics
+        except BaseException:
+            metrics.failed(self._clock() - started)
+            raise
+        metrics.answered(self._clock() - started)
+
+    def _pixels(self, model: LoadedModel, item: Item, deadline: float, metrics: VersionMetrics) -> Images:
         """Return the picture as uint8 [H, W, 3]."""
         if isinstance(item.content, ServiceError):
             raise item.content
         if isinstance(item.content, np.ndarray):
             return item.content
-        with self._metrics.decode_seconds.time():
+        with metrics.decode_seconds.time():
             return self._decoder.decode(item.content, model.metadata.input, deadline)
 
-    def _count(self, model: LoadedModel, rows: Sequence[Row]) -> None:
-        for index, count in Counter(int(np.argmax(row)) for row in rows).items():
-            self._metrics.predictions.labels(model.metadata.labels[index]).inc(count)
+
+def _count(metrics: VersionMetrics, model: LoadedModel, rows: Sequence[Row]) -> None:
+    for index, count in Counter(int(np.argmax(row)) for row in rows).items():
+        metrics.predicted(model.metadata.labels[index], count)
 
 
 @dataclass

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
@@ -14,7 +15,7 @@ import numpy as np
 from artifact import Input, InvalidVersion, Metadata, validate, version_path, versions
 from service.batcher import Batcher
 from service.engine import MAX_BATCH, Engine
-from service.errors import ModelUnavailable
+from service.errors import ModelUnavailable, UnknownModel
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,24 @@ class ModelObserver(Protocol):
 
     def refused(self, versions: int) -> None:
         """Note how many versions are kept out."""
+
+
+class State(StrEnum):
+    """Where a version is in its life, in the words of TensorFlow Serving."""
+
+    LOADING = "LOADING"
+    AVAILABLE = "AVAILABLE"
+    UNLOADING = "UNLOADING"
+    END = "END"
+
+
+@dataclass(frozen=True)
+class VersionState:
+    """The state of one version; ``fault`` is why it was refused, where it was."""
+
+    version: int
+    state: State
+    fault: str | None = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +92,7 @@ class Registry:
         name: str | None,
         pin: int | None,
         load_engine: Callable[[Path], Engine],
-        make_batcher: Callable[[Engine], Batcher],
+        make_batcher: Callable[[Engine, int], Batcher],
         observer: ModelObserver,
     ) -> None:
         """Read nothing yet; ``refresh`` or ``start`` does. ``name`` None means the default model."""
@@ -86,6 +105,7 @@ class Registry:
         self._lock = threading.Lock()
         self._current: LoadedModel | None = None
         self._refused: dict[int, Refusal] = {}
+        self._states: dict[int, VersionState] = {}
         self._reason = "The model is still being loaded."
         self._stop = threading.Event()
         self._first = threading.Event()
@@ -120,17 +140,38 @@ class Registry:
         except OSError:
             return []
 
+    @property
+    def states(self) -> list[VersionState]:
+        """The versions that were looked at since the start and are still there, in ascending order."""
+        with self._lock:
+            return [self._states[version] for version in sorted(self._states)]
+
+    def check(self, name: str | None = None, version: int | None = None) -> LoadedModel:
+        """Return the version that answers now, for looking at, if it is the one that is asked for; None asks for any.
+
+        Raises:
+            UnknownModel: another model or another version is served.
+            ModelUnavailable: there is no valid version.
+        """
+        model = self._current
+        if name is not None and name != self._name:
+            raise UnknownModel(f"There is no model {name!r} here; {_served(self._name)}.")
+        if model is None:
+            raise ModelUnavailable(self._reason)
+        if version is not None and version != model.version:
+            raise UnknownModel(f"Version {version} of {name!r} is not served; version {model.version} is.")
+        return model
+
     @contextmanager
-    def use(self) -> Iterator[LoadedModel]:
+    def use(self, name: str | None = None, version: int | None = None) -> Iterator[LoadedModel]:
         """Give the version that answers now; it stays usable inside the ``with`` even if another one takes its place.
 
         Raises:
+            UnknownModel: another model or another version is served than the one that is asked for; None asks for any.
             ModelUnavailable: there is no valid version.
         """
         with self._lock:
-            model = self._current
-            if model is None:
-                raise ModelUnavailable(self._reason)
+            model = self.check(name, version)
             model.users += 1
         try:
             yield model
@@ -139,7 +180,7 @@ class Registry:
                 model.users -= 1
                 done = model.retired and model.users == 0
             if done:
-                _release(model)
+                self._release(model)
 
     def start(self, poll_seconds: float, patience: float) -> None:
         """Follow the folder from a thread; wait up to ``patience`` seconds for the first look to be over."""
@@ -206,6 +247,7 @@ class Registry:
 
     def _load(self, name: str, version: int, path: Path, fingerprint: Fingerprint) -> LoadedModel:
         started = time.monotonic()
+        self._note(VersionState(version, State.LOADING))
         metadata = validate(path)
         engine = self._load_engine(path)
         _warm(engine, metadata.input, len(metadata.labels))
@@ -217,7 +259,7 @@ class Registry:
             engine.precision,
             time.monotonic() - started,
         )
-        batcher = self._make_batcher(engine)
+        batcher = self._make_batcher(engine, version)
         return LoadedModel(name, version, path, metadata, engine, batcher, fingerprint, time.time())
 
     def _swap(self, model: LoadedModel) -> None:
@@ -226,6 +268,8 @@ class Registry:
             self._refused.pop(model.version, None)
             if old is not None:
                 old.retired = True
+                self._states[old.version] = VersionState(old.version, State.UNLOADING)
+            self._states[model.version] = VersionState(model.version, State.AVAILABLE)
             idle = old is not None and old.users == 0
         if old is not None:
             self._observer.serving(old.name, old.version, active=False)
@@ -233,18 +277,37 @@ class Registry:
         self._observer.serving(model.name, model.version, active=True)
         self._observer.refused(len(self._refused))
         if old is not None and idle:
-            _release(old)
+            self._release(old)
+
+    def _release(self, model: LoadedModel) -> None:
+        """Let go of a version whose last request is done; its memory goes with the last reference."""
+        model.batcher.close()
+        with self._lock:
+            state = self._states.get(model.version)
+            if state is not None and state.state is State.UNLOADING:  # not loaded again meanwhile
+                self._states[model.version] = VersionState(model.version, State.END)
+        log.info("released version %d", model.version)
+
+    def _note(self, state: VersionState) -> None:
+        with self._lock:
+            current = self._current
+            if current is None or current.version != state.version:  # a version that answers stays available
+                self._states[state.version] = state
 
     def _refuse(self, version: int, reason: str, fingerprint: Fingerprint) -> None:
         log.error("version %d of %s is kept out: %s", version, self._name, reason)
         with self._lock:
             self._refused[version] = Refusal(version, reason, fingerprint)
+        self._note(VersionState(version, State.END, reason))
         self._observer.refused(len(self._refused))
 
     def _forget_refusals(self, found: list[int]) -> None:
         with self._lock:
             for version in set(self._refused) - set(found):
                 del self._refused[version]
+            for version in set(self._states) - set(found):
+                if self._states[version].state is State.END:
+                    del self._states[version]
         self._observer.refused(len(self._refused))
 
     def _explain(self, found: list[int]) -> None:
@@ -304,7 +367,5 @@ def _reason(error: Exception) -> str:
     return f"the engine cannot run it: {type(error).__name__}: {text}"
 
 
-def _release(model: LoadedModel) -> None:
-    """Let go of a version whose last request is done; its memory goes with the last reference."""
-    model.batcher.close()
-    log.info("released version %d", model.version)
+def _served(name: str | None) -> str:
+    return f"{name!r} is served" if name else "none is served"

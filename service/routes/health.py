@@ -4,40 +4,88 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flask import Blueprint, Response, jsonify
+from flask import Blueprint, Response
+from msgspec import Struct
+
+from service.operations import operation
 
 if TYPE_CHECKING:
     from service.app import Services
+
+
+class ModelVersion(Struct):
+    """The version that answers."""
+
+    name: str
+    version: int
+
+
+class EngineInUse(Struct):
+    """What runs the model, and in which arithmetic."""
+
+    name: str
+    precision: str
+
+
+class Health(Struct):
+    """How the service stands: ready, unavailable or draining, and why."""
+
+    status: str
+    reason: str | None
+    model: ModelVersion | None
+    engine: EngineInUse | None
+    uptime_seconds: float
+
+
+class Live(Struct):
+    """The process is up."""
+
+    status: str
+
+
+class Ready(Struct):
+    """Whether the service can answer: ready, unavailable or draining, and why."""
+
+    status: str
+    reason: str | None
 
 
 def blueprint(services: Services) -> Blueprint:
     """Return the routes for probes."""
     routes = Blueprint("health", __name__, url_prefix="/health")
 
+    @routes.after_request
+    def forbid_storing(response: Response) -> Response:
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
     @routes.get("")
-    def summary() -> Response:
-        """Say how it stands; 503 when it is not ready."""
+    @operation(also=(503,))
+    def summary() -> tuple[Health, int]:
+        """Say how the service stands; 503 when it is not ready."""
         status, reason = _status(services)
         model = services.registry.current
-        response = jsonify(
+        health = Health(
             status=status,
             reason=reason,
-            model={"name": model.name, "version": model.version} if model else None,
-            engine={"name": model.engine.name, "precision": model.engine.precision} if model else None,
+            model=ModelVersion(model.name, model.version) if model else None,
+            engine=EngineInUse(model.engine.name, model.engine.precision) if model else None,
             uptime_seconds=round(services.clock() - services.started, 3),
         )
-        return _coded(response, status)
+        return health, _code(status)
 
     @routes.get("/live")
-    def live() -> Response:
+    @operation()
+    def live() -> Live:
         """Say that the process is up."""
-        return jsonify(status="live")
+        return Live("live")
 
     @routes.get("/ready")
-    def ready() -> Response:
+    @operation(also=(503,))
+    def ready() -> tuple[Ready, int]:
         """Say whether it can answer now: there is a model, it is warm, and the service is not stopping."""
         status, reason = _status(services)
-        return _coded(jsonify(status=status, reason=reason), status)
+        return Ready(status, reason), _code(status)
 
     return routes
 
@@ -50,7 +98,5 @@ def _status(services: Services) -> tuple[str, str | None]:
     return "ready", None
 
 
-def _coded(response: Response, status: str) -> Response:
-    response.status_code = 200 if status == "ready" else 503
-    response.headers["Cache-Control"] = "no-store"
-    return response
+def _code(status: str) -> int:
+    return 200 if status == "ready" else 503

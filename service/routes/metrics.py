@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from flask import Blueprint, Response
 
 from service.metrics import CONTENT_TYPE
+from service.operations import operation
 
 if TYPE_CHECKING:
     from service.app import Services
@@ -17,6 +18,7 @@ def blueprint(services: Services) -> Blueprint:
     routes = Blueprint("metrics", __name__)
 
     @routes.get("/metrics")
+    @operation(answers={200: {"text/plain": str}})
     def metrics() -> Response:
         """Return the metrics of all workers in Prometheus' text format."""
         return Response(services.metrics.render(), content_type=CONTENT_TYPE)

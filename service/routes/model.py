@@ -2,20 +2,57 @@
 
 from __future__ import annotations
 
-import dataclasses
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from flask import Blueprint, Response, jsonify
+from flask import Blueprint
+from msgspec import UNSET, Struct, UnsetType
 
+from artifact import Input, Metrics
 from artifact.layout import MODEL_CARD
+from service.operations import operation
 from service.registry import LoadedModel
+from service.routes.health import EngineInUse
 
 if TYPE_CHECKING:
     from service.app import Services
 
-# Checksums are for validation; name and version are the folder's, which is what clients and TensorFlow Serving go by.
-_NOT_SHOWN = ("files", "name", "version")
+
+class RefusedVersion(Struct):
+    """A version that is kept out, and why."""
+
+    version: int
+    reason: str
+
+
+class ModelAnswer(Struct):
+    """The version that answers; ``version`` is null where there is none, ``reason`` says why, and the rest is missing.
+
+    Name and version are the folder's, which is what clients go by.
+    """
+
+    name: str | None
+    version: int | None
+    reason: str | None
+    pinned: bool
+    versions: list[int]
+    refused: list[RefusedVersion]
+    loaded: str | UnsetType = UNSET
+    engine: EngineInUse | UnsetType = UNSET
+    labels: tuple[str, ...] | UnsetType = UNSET
+    input: Input | UnsetType = UNSET
+    metrics: Metrics | UnsetType = UNSET
+    parameters: int | UnsetType = UNSET
+    megaflops: float | UnsetType = UNSET
+    created: str | UnsetType = UNSET
+    training: dict[str, Any] | UnsetType = UNSET
+    dataset: dict[str, Any] | UnsetType = UNSET
+    revision: str | UnsetType = UNSET
+    libraries: dict[str, str] | UnsetType = UNSET
+    hardware: str | UnsetType = UNSET
+    training_seconds: float | UnsetType = UNSET
+    schema_version: int | UnsetType = UNSET
+    model_card: str | UnsetType | None = UNSET
 
 
 def blueprint(services: Services) -> Blueprint:
@@ -23,31 +60,33 @@ def blueprint(services: Services) -> Blueprint:
     routes = Blueprint("model", __name__)
 
     @routes.get("/model")
-    def model() -> Response:
+    @operation()
+    def model() -> ModelAnswer:
         """Describe the version that answers; null where there is none, with the reason."""
         registry = services.registry
         current = registry.current
-        return jsonify(
+        answer = ModelAnswer(
             name=registry.name,
             version=current.version if current else None,
             reason=None if current else registry.reason,
             pinned=registry.pin is not None,
             versions=registry.available,
-            refused=[{"version": refusal.version, "reason": refusal.reason} for refusal in registry.refused],
-            **(_description(current) if current else {}),
+            refused=[RefusedVersion(refusal.version, refusal.reason) for refusal in registry.refused],
         )
+        if current:
+            _describe(answer, current)
+        return answer
 
     return routes
 
 
-def _description(model: LoadedModel) -> dict[str, Any]:
-    metadata = dataclasses.asdict(model.metadata)
-    return {
-        "loaded": datetime.fromtimestamp(model.loaded_at, UTC).isoformat(timespec="seconds"),
-        "engine": {"name": model.engine.name, "precision": model.engine.precision},
-        **{key: value for key, value in metadata.items() if key not in _NOT_SHOWN},
-        "model_card": _model_card(model),
-    }
+def _describe(answer: ModelAnswer, model: LoadedModel) -> None:
+    answer.loaded = datetime.fromtimestamp(model.loaded_at, UTC).isoformat(timespec="seconds")
+    answer.engine = EngineInUse(model.engine.name, model.engine.precision)
+    answer.model_card = _model_card(model)
+    for field in answer.__struct_fields__:
+        if getattr(answer, field) is UNSET:
+            setattr(answer, field, getattr(model.metadata, field))
 
 
 def _model_card(model: LoadedModel) -> str | None:

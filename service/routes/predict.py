@@ -3,20 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
-from flask import Blueprint, Response, jsonify, request
+from flask import Blueprint, request
+from msgspec import UNSET, Meta, Struct, UnsetType
 
-from service.errors import InvalidRequest, ServiceError, name_of
-from service.images_in import Item, read_image, read_images
+from service.errors import PREDICTION_ERRORS, ServiceError, name_of
+from service.images_in import IMAGE_BODIES, IMAGES_BODIES, Item, read_image, read_images
+from service.operations import operation, read_query
 from service.predictor import Row
 from service.registry import LoadedModel
 
 if TYPE_CHECKING:
     from service.app import Services
 
-_DEFAULT_TOP = 5
+
+class PredictQuery(Struct):
+    """What ``/predict`` takes in its address."""
+
+    top: Annotated[int, Meta(ge=1, description="How many labels to tell, the most probable first.")] = 5
+
+
+class Prediction(Struct):
+    """One label and how probable it is."""
+
+    label: str
+    probability: Annotated[float, Meta(ge=0, le=1)]
+
+
+class ServedModel(Struct):
+    """The model version that answered."""
+
+    name: str
+    version: int
+
+
+class PredictAnswer(Struct):
+    """The most probable labels of one picture, in descending order."""
+
+    success: bool
+    predictions: list[Prediction]
+    model: ServedModel
+
+
+class Result(Struct):
+    """What came of one picture of a batch: ``predictions``, or ``error`` and ``message``."""
+
+    index: int
+    filename: str | None
+    predictions: list[Prediction] | UnsetType = UNSET
+    error: str | UnsetType = UNSET
+    message: str | UnsetType = UNSET
+
+
+class BatchAnswer(Struct):
+    """One result for each picture, in order; ``success`` is false where any has an error."""
+
+    success: bool
+    results: list[Result]
+    model: ServedModel
 
 
 def blueprint(services: Services) -> Blueprint:
@@ -24,22 +70,30 @@ def blueprint(services: Services) -> Blueprint:
     routes = Blueprint("predict", __name__)
 
     @routes.post("/predict")
-    def predict() -> Response:
-        """Classify one picture."""
-        top = _top(request.args.get("top"))
+    @operation(query=PredictQuery, body=IMAGE_BODIES, errors=PREDICTION_ERRORS)
+    def predict() -> PredictAnswer:
+        """Classify one picture.
+
+        The content type says how it comes: as a form, as the file itself, or as JSON.
+        """
+        top = read_query(request, PredictQuery).top
         with services.registry.use() as model:
             item = read_image(request)
             row = services.predictor.one(model, item, services.deadline())
-            return jsonify(success=True, predictions=_predictions(row, model, top), model=_model(model))
+            return PredictAnswer(success=True, predictions=_predictions(row, model, top), model=_model(model))
 
     @routes.post("/predict/batch")
-    def predict_batch() -> Response:
-        """Classify many pictures; a bad one carries its own error."""
-        top = _top(request.args.get("top"))
+    @operation(query=PredictQuery, body=IMAGES_BODIES, errors=PREDICTION_ERRORS)
+    def predict_batch() -> BatchAnswer:
+        """Classify many pictures; a bad one carries its own error.
+
+        The content type says how they come: as a form, as JSON, as an .npy file, or as raw uint8 [N, height, width, 3].
+        """
+        top = read_query(request, PredictQuery).top
         with services.registry.use() as model:
             items = read_images(request, model.metadata.input, services.settings.max_batch)
             answers = services.predictor.many(model, items, services.deadline())
-            return jsonify(
+            return BatchAnswer(
                 success=not any(isinstance(answer, ServiceError) for answer in answers),
                 results=_results(items, answers, model, top),
                 model=_model(model),
@@ -50,34 +104,25 @@ def blueprint(services: Services) -> Blueprint:
 
 def _results(
     items: Sequence[Item], answers: Sequence[Row | ServiceError], model: LoadedModel, top: int
-) -> list[dict[str, Any]]:
+) -> list[Result]:
     return [
-        {"index": index, "filename": item.filename, **_result(answer, model, top)}
+        _result(index, item, answer, model, top)
         for index, (item, answer) in enumerate(zip(items, answers, strict=True))
     ]
 
 
-def _result(answer: Row | ServiceError, model: LoadedModel, top: int) -> dict[str, Any]:
+def _result(index: int, item: Item, answer: Row | ServiceError, model: LoadedModel, top: int) -> Result:
     if isinstance(answer, ServiceError):
-        return {"error": name_of(answer), "message": str(answer)}
-    return {"predictions": _predictions(answer, model, top)}
+        return Result(index, item.filename, error=name_of(answer), message=str(answer))
+    return Result(index, item.filename, predictions=_predictions(answer, model, top))
 
 
-def _predictions(row: Row, model: LoadedModel, top: int) -> list[dict[str, Any]]:
+def _predictions(row: Row, model: LoadedModel, top: int) -> list[Prediction]:
     """Return the ``top`` most probable labels of ``row``, float32 [classes]."""
     best = np.argsort(-row, kind="stable")[:top]
     # Seven digits are what a float32 holds; more would be noise of the conversion.
-    return [{"label": model.metadata.labels[index], "probability": float(f"{row[index]:.7g}")} for index in best]
+    return [Prediction(model.metadata.labels[index], float(f"{row[index]:.7g}")) for index in best]
 
 
-def _model(model: LoadedModel) -> dict[str, Any]:
-    return {"name": model.name, "version": model.version}
-
-
-def _top(text: str | None) -> int:
-    """Return how many labels are asked for; more than there are is no error."""
-    if text is None:
-        return _DEFAULT_TOP
-    if not (text.isascii() and text.isdigit() and text.strip("0")):
-        raise InvalidRequest(f"top is {text[:40]!r}, but it must be an integer from 1 on: the number of labels.")
-    return int(text[:9])
+def _model(model: LoadedModel) -> ServedModel:
+    return ServedModel(model.name, model.version)

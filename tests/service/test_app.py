@@ -105,12 +105,12 @@ def test_metrics_count_what_happened(own_app: Flask) -> None:
     assert sample(client, "request_seconds_count", **ok) == 3
     assert sample(client, "requests_total", **{**ok, "status": "415"}) == 1
     assert sample(client, "requests_total", **{**ok, "route": "/predict/batch"}) == 1
-    assert sample(client, "predictions_total", label="red") == 2 + 64
-    assert sample(client, "predictions_total", label="blue") == 1
-    assert sample(client, "decode_seconds_count") == 4
-    assert sample(client, "batch_size_sum") == 3 + 64
-    assert sample(client, "engine_seconds_count") == sample(client, "batch_size_count")
-    assert sample(client, "queue_seconds_count") == 3 + 2
+    assert sample(client, "predictions_total", version="1", label="red") == 2 + 64
+    assert sample(client, "predictions_total", version="1", label="blue") == 1
+    assert sample(client, "decode_seconds_count", version="1") == 4
+    assert sample(client, "batch_size_sum", version="1") == 3 + 64
+    assert sample(client, "engine_seconds_count", version="1") == sample(client, "batch_size_count", version="1")
+    assert sample(client, "queue_seconds_count", version="1") == 3 + 2
     assert sample(client, "queue_images") == 0
     assert sample(client, "requests_in_flight") == 1
     assert sample(client, "model_version", name="colours") == 1

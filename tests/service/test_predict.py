@@ -153,14 +153,16 @@ BAD_REQUESTS = [
     pytest.param(raw(b"\xff\xfe{}", "application/json"), 400, "invalid_request", "not valid JSON", id="json-encoding"),
     pytest.param(raw(b"[1]", "application/json"), 400, "invalid_request", '"image"', id="json-list"),
     pytest.param({"json": {"picture": "x"}}, 400, "invalid_request", '"image"', id="json-without-image"),
-    pytest.param({"json": {"image": 5}}, 400, "invalid_request", "base64 string, not a number", id="json-number"),
-    pytest.param({"json": {"image": None}}, 400, "invalid_request", "base64 string, not null", id="json-null"),
+    pytest.param(
+        {"json": {"image": 5}}, 400, "invalid_request", "Expected `str`, got `int` - at `$.image`", id="json-number"
+    ),
+    pytest.param({"json": {"image": None}}, 400, "invalid_request", "Expected `str`, got `null`", id="json-null"),
     pytest.param({"json": {"image": ""}}, 400, "invalid_request", "empty", id="json-empty-string"),
     pytest.param({"json": {"image": "$$$"}}, 400, "invalid_request", "base64", id="bad-base64"),
     pytest.param({"json": {"image": "abcde"}}, 400, "invalid_request", "base64", id="cut-base64"),
     pytest.param({"json": {"image": "ä"}}, 400, "invalid_request", "base64", id="base64-not-ascii"),
     pytest.param({"json": {"image": b64(b"text")}}, 415, "unsupported_image", "JPEG", id="base64-of-text"),
-    pytest.param(raw(b'{"image": NaN}', "application/json"), 400, "invalid_request", "NaN", id="json-nan"),
+    pytest.param(raw(b'{"image": NaN}', "application/json"), 400, "invalid_request", "not valid JSON", id="json-nan"),
     pytest.param(
         raw(b'{"image": ' + b"9" * 5000 + b"}", "application/json"), 400, "invalid_request", "JSON", id="huge-integer"
     ),
@@ -196,7 +198,7 @@ def test_bad_top_is_refused(client: FlaskClient, top: str) -> None:
     """``top`` that is not a positive integer is a 400 that says so."""
     response = client.post(f"/predict?top={top}", **form(RED))
     assert response.status_code == 400
-    assert "integer from 1" in response.json["message"]  # type: ignore[index]
+    assert "integer from 1 on" in response.json["message"]  # type: ignore[index]
 
 
 @pytest.mark.parametrize(
@@ -264,8 +266,8 @@ def test_long_batch_keeps_its_order(client: FlaskClient) -> None:
 ONE = tensor((1, 2, 3))
 BAD_BATCHES = [
     pytest.param({"data": b""}, 400, "empty", id="empty"),
-    pytest.param({"json": {"images": []}}, 400, "not empty", id="empty-list"),
-    pytest.param({"json": {"images": "x"}}, 400, "list of base64", id="not-a-list"),
+    pytest.param({"json": {"images": []}}, 400, "length >= 1", id="empty-list"),
+    pytest.param({"json": {"images": "x"}}, 400, "Expected `array`, got `str`", id="not-a-list"),
     pytest.param({"json": {"image": "x"}}, 400, '"images"', id="single-key"),
     pytest.param({"json": {"images": ["x"] * 101}}, 413, "at most 100", id="over-the-limit"),
     pytest.param({"json": {"images": ["x"] * 10_000}}, 413, "fewer", id="ten-thousand-items"),

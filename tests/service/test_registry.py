@@ -160,7 +160,7 @@ class Nonsense:
 def test_model_that_does_not_answer_probabilities_is_kept_out(services: Services, models: Path) -> None:
     """A version whose files are whole, but whose answers are no probabilities, fails its warm-up."""
 
-    def no_batcher(engine: Engine) -> Batcher:
+    def no_batcher(engine: Engine, _: int) -> Batcher:
         pytest.fail(f"{engine.name} passed the warm-up")
 
     registry = Registry(models, "colours", None, lambda _: Nonsense(), no_batcher, services.metrics)

@@ -27,7 +27,7 @@ _IMAGE_HINT = (
 )
 _IMAGES_HINT = 'Send them as multipart fields "images", as JSON {"images": ["<base64>", ...]}, or as a uint8 tensor.'
 # What may be in a body, for the routes to declare. Any bytes will do as a picture; what is no picture is told later.
-_FILE = msgspec.Meta(extra_json_schema={"type": "string", "format": "binary", "contentEncoding": None})
+_File = Annotated[Any, msgspec.Meta(extra_json_schema={"type": "string", "format": "binary"})]
 _BASE64 = msgspec.Meta(
     description="A picture in base64, or a data: URL of one.", extra_json_schema={"format": "picture"}
 )
@@ -42,13 +42,13 @@ _OTHER_VALUES = 100  # values that JSON may hold beside the pictures
 class ImageForm(Struct):
     """One picture in a form; the field may be called ``file`` as well."""
 
-    image: Annotated[bytes, _FILE]
+    image: _File
 
 
 class ImagesForm(Struct):
     """Pictures in a form; the fields may be called ``files``, ``image`` or ``file`` as well."""
 
-    images: Annotated[list[Annotated[bytes, _FILE]], msgspec.Meta(min_length=1)]
+    images: Annotated[list[_File], msgspec.Meta(min_length=1)]
 
 
 class ImageJson(Struct):

@@ -32,7 +32,7 @@ train: .venv/stamp ## train CIFAR-10 and publish under models/ (ARGS="--help" li
 	@exec $(DEV)/python -m training $(ARGS)
 
 .PHONY: test
-test: .venv/stamp ## all tests; those of the containers run where Docker is there
+test: .venv/stamp .venv-interop/stamp ## all tests; those of containers and pages where Docker and Chromium are there
 	$(DEV)/python -m pytest $(ARGS)
 
 .PHONY: test-fast
@@ -72,7 +72,7 @@ images: ## build both container images
 
 .PHONY: clean
 clean: ## remove environments and caches; models/ and runs/ stay
-	rm -rf .venv .venv-serve .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-serve .venv-interop .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/stamp: requirements/dev.txt

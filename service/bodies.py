@@ -51,16 +51,12 @@ def bound_body(request: Request, limit: int) -> None:
     """
     environ = request.environ
     if "HTTP_TRANSFER_ENCODING" in environ:
-        body = _read_chunked(environ["wsgi.input"], limit)
-        environ["wsgi.input"] = io.BytesIO(body)
-        environ["CONTENT_LENGTH"] = str(len(body))
+        _replace_body(request, _read_chunked(environ["wsgi.input"], limit))
     elif (request.content_length or 0) > limit:
         raise _too_large(limit)
     encoding = request.headers.get("Content-Encoding", "").strip().lower()
-    if encoding not in ("", "identity"):
-        body = _decompress(read_body(request), encoding, limit)
-        environ["wsgi.input"] = io.BytesIO(body)
-        environ["CONTENT_LENGTH"] = str(len(body))
+    if encoding not in ("", "identity") and (body := read_body(request)):
+        _replace_body(request, _decompress(body, encoding, limit))
 
 
 def discard_body(request: Request, limit: int) -> None:
@@ -160,6 +156,12 @@ def compress(request: Request, response: Response) -> None:
     response.headers["Content-Encoding"] = encoding
 
 
+def _replace_body(request: Request, body: bytes) -> None:
+    request.environ["wsgi.input"] = io.BytesIO(body)
+    request.environ["CONTENT_LENGTH"] = str(len(body))
+    request.__dict__.pop("stream", None)  # Werkzeug keeps the stream that it made of what was there before
+
+
 def _decompress(body: bytes, encoding: str, limit: int) -> bytes:
     """Return what is in ``body``, never making more than ``limit`` bytes of it."""
     if encoding in ("gzip", "x-gzip"):
@@ -169,17 +171,20 @@ def _decompress(body: bytes, encoding: str, limit: int) -> bytes:
     else:
         raise UnsupportedBody(f"The content encoding {encoding[:40]!r} is not read here; send gzip, deflate or none.")
     content = bytearray()
-    while body:  # a gzip file may have several members
+    position = 0
+    while position < len(body):  # a gzip file may have several members
         decompressor = zlib.decompressobj(container)
-        try:
-            content += decompressor.decompress(body, limit + 1 - len(content))
-        except zlib.error as error:
-            raise InvalidRequest(f"The body is not valid {encoding}: {error}.") from error
-        if len(content) > limit:
-            raise _too_large(limit)
+        while position < len(body) and not decompressor.eof:
+            block = memoryview(body)[position : position + _BLOCK]  # what it does not use it copies
+            try:
+                content += decompressor.decompress(block, limit + 1 - len(content))
+            except zlib.error as error:
+                raise InvalidRequest(f"The body is not valid {encoding}: {error}.") from error
+            if len(content) > limit:
+                raise _too_large(limit)
+            position += len(block) - len(decompressor.unused_data)
         if not decompressor.eof:
             raise InvalidRequest(f"The {encoding} body is cut short.")
-        body = decompressor.unused_data
     return bytes(content)
 
 

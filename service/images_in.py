@@ -16,7 +16,7 @@ from numpy.lib import format as npy
 from artifact import Input
 from service.bodies import json_body, parse_form, read_body
 from service.errors import InvalidRequest, ServiceError, TooManyItems, UnsupportedBody
-from service.operations import JSON, Content
+from service.operations import JSON, Binary, Content
 
 NPY = "application/x-npy"
 _NPY_MAGIC = b"\x93NUMPY"
@@ -26,10 +26,17 @@ _IMAGE_HINT = (
     'or as JSON {"image": "<base64>"}.'
 )
 _IMAGES_HINT = 'Send them as multipart fields "images", as JSON {"images": ["<base64>", ...]}, or as a uint8 tensor.'
+# For examples: a PNG.
+ONE_RED_PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
 # What may be in a body, for the routes to declare. Any bytes will do as a picture; what is no picture is told later.
-_File = Annotated[Any, msgspec.Meta(extra_json_schema={"type": "string", "format": "binary"})]
+Base64 = Annotated[bytes, msgspec.Meta(min_length=1, description="In base64.", extra_json_schema={"format": "picture"})]
 _BASE64 = msgspec.Meta(
-    description="A picture in base64, or a data: URL of one.", extra_json_schema={"format": "picture"}
+    description="A picture in base64, or a data: URL of one.",
+    extra_json_schema={"format": "picture", "minLength": 1},
+)
+_ANY_BASE64 = msgspec.Meta(
+    description="A picture as in a request for one; what is none gets its own error.",
+    extra_json_schema={"examples": [ONE_RED_PIXEL]},
 )
 _IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "image/tiff", "image/avif")
 _IMAGE_FIELDS = ("image", "file")
@@ -42,13 +49,13 @@ _OTHER_VALUES = 100  # values that JSON may hold beside the pictures
 class ImageForm(Struct):
     """One picture in a form; the field may be called ``file`` as well."""
 
-    image: _File
+    image: Binary
 
 
 class ImagesForm(Struct):
     """Pictures in a form; the fields may be called ``files``, ``image`` or ``file`` as well."""
 
-    images: Annotated[list[_File], msgspec.Meta(min_length=1)]
+    images: Annotated[list[Binary], msgspec.Meta(min_length=1)]
 
 
 class ImageJson(Struct):
@@ -58,20 +65,20 @@ class ImageJson(Struct):
 
 
 class ImagesJson(Struct):
-    """Pictures in JSON, each a string as for one picture; what is none gets its own error."""
+    """Pictures in JSON."""
 
-    images: Annotated[list[Any], msgspec.Meta(min_length=1)]
+    images: Annotated[list[Annotated[Any, _ANY_BASE64]], msgspec.Meta(min_length=1)]
 
 
 IMAGE_BODIES = (
     Content(("multipart/form-data",), ImageForm),
-    Content((*_IMAGE_TYPES, "application/octet-stream")),
-    Content((JSON,), ImageJson),
+    Content((*_IMAGE_TYPES, "application/octet-stream"), Binary),
+    Content((JSON,), ImageJson, example={"image": ONE_RED_PIXEL}),
 )
 IMAGES_BODIES = (
     Content(("multipart/form-data",), ImagesForm),
-    Content((JSON,), ImagesJson),
-    Content((NPY, "application/octet-stream")),
+    Content((JSON,), ImagesJson, example={"images": [ONE_RED_PIXEL, ONE_RED_PIXEL]}),
+    Content((NPY, "application/octet-stream"), Binary),
 )
 
 

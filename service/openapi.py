@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import http
-import importlib.metadata
+import importlib
+import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple, cast
 
 import msgspec
 from flask import Flask
 from werkzeug.routing import Rule
 
 from artifact import Metadata
+from service import __version__
 from service.errors import BODY_ERRORS, Dialect, ServiceError, dialect_of
-from service.operations import JSON, Content, Operation, PerModel, declared
+from service.operations import JSON, AnyOf, Content, Operation, PerModel, declared
+from service.registry import LoadedModel
 
+_DESCRIPTION = (
+    "Classifies pictures. Errors say what to change. Bodies may be compressed with gzip or deflate, both ways. "
+    "Every answer has an ``X-Request-ID``: the one of the request, where it has one of 1 to 128 printable characters."
+)
 _REFERENCE = "#/components/schemas/{name}"
 _IMPLIED_METHODS = ("HEAD", "OPTIONS")
 _REQUEST_ID = {"description": "The request's name in the log.", "schema": {"type": "string"}}
 _RETRY_AFTER = {"description": "Seconds to wait before trying again.", "schema": {"type": "integer"}}
+_TEXTS = ("summary", "description")
 _BODY_METHODS = ("POST", "PUT", "PATCH")
 
 Schema = dict[str, Any]
@@ -31,41 +40,38 @@ class _Route(NamedTuple):
     operation: Operation
 
 
-def describe(app: Flask, dialects: Sequence[Dialect], metadata: Metadata | None) -> Schema:
+def describe(app: Flask, dialects: Sequence[Dialect], model: LoadedModel | None) -> Schema:
     """Return the description of all routes of ``app``.
 
-    What they take depends on the model, whose ``metadata`` says how large its images are; without a model there is no
-    more to say of it than that it is anything.
+    What they take depends on ``model``, such as on the size of its images; without a model there is no more to say of
+    it than that it is anything.
 
     Raises:
         ValueError: a route does not declare what it takes and gives.
     """
     routes = list(_routes(app))
+    # Name and version are the folder's, as everywhere that clients look.
+    metadata = replace(model.metadata, name=model.name, version=model.version) if model else None
     schemas = _Schemas(routes, dialects, metadata)
     paths: dict[str, Schema] = {}
     for route in routes:
         paths.setdefault(_path(route.rule), {})[route.method.lower()] = _operation(route, schemas, dialects)
-    return {
+    description = {
         "openapi": "3.1.0",
         "info": {
             "title": "Darkroom",
-            "version": version(),
-            "description": "Classifies pictures. Errors say what to change.",
+            "version": __version__,
+            "description": _DESCRIPTION,
+            "license": {"name": "MIT", "identifier": "MIT"},
         },
+        "tags": list(_tags(app, routes)),
         "paths": dict(sorted(paths.items())),
         "components": {
             "schemas": schemas.components,
             "headers": {"X-Request-ID": _REQUEST_ID, "Retry-After": _RETRY_AFTER},
         },
     }
-
-
-def version() -> str:
-    """Return the version of the project; ``0`` where it was not installed but only copied."""
-    try:
-        return importlib.metadata.version("darkroom")
-    except importlib.metadata.PackageNotFoundError:
-        return "0"
+    return cast(Schema, _markdown(description))
 
 
 def _routes(app: Flask) -> Iterator[_Route]:
@@ -82,6 +88,7 @@ class _Schemas:
 
     def __init__(self, routes: Sequence[_Route], dialects: Sequence[Dialect], metadata: Metadata | None) -> None:
         self._metadata = metadata
+        self._chosen: dict[int, Any] = {}
         types = {id(type_): type_ for route in routes for type_ in self._types(route, dialects)}
         found, self.components = msgspec.json.schema_components(list(types.values()), ref_template=_REFERENCE)
         self._by_id = dict(zip(types, found, strict=True))
@@ -89,6 +96,8 @@ class _Schemas:
 
     def of(self, type_: Any) -> Schema:
         """Return the schema of a type that some route declares."""
+        if isinstance(type_, AnyOf):
+            return {"anyOf": [self.of(alternative) for alternative in type_.types]}
         return dict(self._by_id[id(self._resolved(type_))])
 
     def of_query(self, type_: type[msgspec.Struct]) -> Schema:
@@ -98,18 +107,59 @@ class _Schemas:
 
     def _types(self, route: _Route, dialects: Sequence[Dialect]) -> Iterator[Any]:
         operation = route.operation
-        yield from (self._resolved(content.type) for content in operation.body)
-        yield from (type_ for answer in operation.answers.values() for type_ in answer.values())
-        yield from operation.path.values()
+        for content in operation.body:
+            yield from (self._resolved(type_) for type_ in _alternatives(content.type))
+        for answer in operation.answers.values():
+            yield from (type_ for answered in answer.values() for type_ in _alternatives(answered))
+        yield from (self._resolved(type_) for type_ in operation.path.values())
         yield from (header.type for header in operation.headers)
         yield dialect_of(route.rule.rule, dialects).body
         if operation.query:
             yield operation.query
 
     def _resolved(self, type_: Any) -> Any:
-        if not isinstance(type_, PerModel):
+        """Return the type that holds for the model, the same object each time."""
+        if id(type_) not in self._chosen:
+            self._chosen[id(type_)] = self._choose(type_)
+        return self._chosen[id(type_)]
+
+    def _choose(self, type_: Any) -> Any:
+        notes = (type_, *getattr(type_, "__metadata__", ()))
+        per_model = next((note for note in notes if isinstance(note, PerModel)), None)
+        if per_model is None:
             return type_
-        return type_.type_for(self._metadata) if self._metadata else Any
+        if self._metadata is None:
+            return Any if type_ is per_model else type_
+        return per_model.type_for(self._metadata)
+
+
+def _alternatives(type_: Any) -> tuple[Any, ...]:
+    return type_.types if isinstance(type_, AnyOf) else (type_,)
+
+
+def _tags(app: Flask, routes: Sequence[_Route]) -> Iterator[Schema]:
+    """Yield the groups of routes: a blueprint each, described by the first paragraph of its module."""
+    for name in dict.fromkeys(_tag(route) for route in routes):
+        module = importlib.import_module(app.blueprints[name].import_name)
+        yield {"name": name, "description": (module.__doc__ or "").partition("\n\n")[0].replace("\n", " ")}
+
+
+def _tag(route: _Route) -> str:
+    endpoint: str = route.rule.endpoint
+    return endpoint.partition(".")[0]
+
+
+def _markdown(node: Any) -> Any:
+    """Return ``node`` with its texts, which are docstrings, in Markdown."""
+    if isinstance(node, dict):
+        return {key: _text(value) if key in _TEXTS else _markdown(value) for key, value in node.items()}
+    return [_markdown(item) for item in node] if isinstance(node, list) else node
+
+
+def _text(docstring: Any) -> Any:
+    if not isinstance(docstring, str):  # a field of that name
+        return _markdown(docstring)
+    return inspect.cleandoc(docstring).replace("``", "`")
 
 
 def _path(rule: Rule) -> str:
@@ -120,7 +170,7 @@ def _operation(route: _Route, schemas: _Schemas, dialects: Sequence[Dialect]) ->
     operation = route.operation
     described: Schema = {
         "operationId": route.rule.endpoint.replace(".", "_"),
-        "tags": [route.rule.endpoint.partition(".")[0]],
+        "tags": [_tag(route)],
         "summary": operation.summary,
         "responses": _responses(operation, schemas, dialect_of(route.rule.rule, dialects), route.method),
     }
@@ -136,7 +186,7 @@ def _operation(route: _Route, schemas: _Schemas, dialects: Sequence[Dialect]) ->
 def _parameters(route: _Route, schemas: _Schemas) -> list[Schema]:
     operation = route.operation
     parameters = [
-        {"in": "path", "name": name, "required": True, "schema": schemas.of(operation.path[name])}
+        _parameter("path", name, schemas.of(operation.path[name]), required=True)
         for name in sorted(route.rule.arguments)
     ]
     if operation.query:
@@ -151,9 +201,9 @@ def _parameters(route: _Route, schemas: _Schemas) -> list[Schema]:
 
 
 def _parameter(place: str, name: str, schema: Mapping[str, Any], *, required: bool) -> Schema:
-    rest = dict(schema)
-    description = rest.pop("description", "")
-    return {"in": place, "name": name, "required": required, "description": description, "schema": rest}
+    texts = {"description": schema["description"]} if "description" in schema else {}
+    rest = {key: value for key, value in schema.items() if key != "description"}
+    return {"in": place, "name": name, "required": required, **texts, "schema": rest}
 
 
 def _contents(body: Sequence[Content], schemas: _Schemas) -> Schema:

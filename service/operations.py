@@ -10,7 +10,7 @@ import functools
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from flask import Request, Response
@@ -20,6 +20,7 @@ from artifact import Metadata
 from service.errors import InvalidRequest, ServiceError
 
 JSON = "application/json"
+Binary = Annotated[Any, msgspec.Meta(extra_json_schema={"type": "string", "format": "binary"})]  # bytes as they are
 
 Query = TypeVar("Query", bound=Struct)
 View = Callable[..., Any]
@@ -29,9 +30,29 @@ _ATTRIBUTE = "operation"
 
 @dataclass(frozen=True)
 class PerModel:
-    """A type that depends on the model that is served, such as an image of its height and width."""
+    """A type that depends on the model that is served, such as an image of its height and width.
+
+    In ``Annotated`` it stands beside the type that holds for all models.
+    """
 
     type_for: Callable[[Metadata], Any]
+
+
+@dataclass(frozen=True)
+class AnyOf:
+    """Several types, each of which may be sent or answered; msgspec has no unions of several Structs."""
+
+    types: tuple[Any, ...]
+
+
+def only(type_: type, description: str, *values: object) -> Any:
+    """Return ``type_`` with ``values`` as all that it may be."""
+    return Annotated[type_, msgspec.Meta(description=description, extra_json_schema={"enum": list(values)})]
+
+
+# What the paths of the protocols name. That a value is the one that is served is checked by the registry.
+ModelName = Annotated[str, PerModel(lambda metadata: only(str, "The model that is served.", metadata.name))]
+ModelVersion = Annotated[int, PerModel(lambda metadata: only(int, "The version that is served.", metadata.version))]
 
 
 @dataclass(frozen=True)
@@ -120,8 +141,11 @@ def read_query(request: Request, query: type[Query]) -> Query:
     """Return the query parameters of ``request``; those that ``query`` does not have are ignored.
 
     Raises:
-        InvalidRequest: one has a value that is not allowed.
+        InvalidRequest: one has a value that is not allowed, or several.
     """
+    for name in query.__struct_fields__:
+        if len(request.args.getlist(name)) > 1:
+            raise InvalidRequest(f"The query parameter {name} is there more than once.")
     try:
         return msgspec.convert(request.args.to_dict(), query, strict=False)
     except msgspec.ValidationError as error:

@@ -67,18 +67,8 @@ class Predictor:
         Raises:
             ServiceError: the queue is full, or the time is up; then there is no answer for any picture.
         """
-        request = _LongRequest(model, deadline, results=[None] * len(items))
         with self._observed(model) as metrics:
-            for index, item in enumerate(items):
-                if self._clock() >= deadline:
-                    raise DeadlineExceeded(LATE)
-                try:
-                    request.add(index, self._pixels(model, item, deadline, metrics))
-                except _ITEM_ERRORS as error:
-                    request.results[index] = error
-            answers = request.finish()
-            _count(metrics, model, [answer for answer in answers if not isinstance(answer, ServiceError)])
-            return answers
+            return self._answers(model, items, deadline, metrics)
 
     def every(self, model: LoadedModel, items: Sequence[Item], deadline: float) -> Probabilities:
         """Return the probabilities of all pictures, float32 [N, classes], for protocols that know no partial answer.
@@ -87,11 +77,27 @@ class Predictor:
             ServiceError: one of the pictures cannot be used, the queue is full, or the time is up.
         """
         rows: list[Row] = []
-        for index, answer in enumerate(self.many(model, items, deadline)):
-            if isinstance(answer, ServiceError):
-                raise type(answer)(f"Picture {index}: {answer}" if len(items) > 1 else str(answer))
-            rows.append(answer)
+        with self._observed(model) as metrics:
+            for index, answer in enumerate(self._answers(model, items, deadline, metrics)):
+                if isinstance(answer, ServiceError):
+                    raise type(answer)(f"Picture {index}: {answer}" if len(items) > 1 else str(answer))
+                rows.append(answer)
         return np.stack(rows)
+
+    def _answers(
+        self, model: LoadedModel, items: Sequence[Item], deadline: float, metrics: VersionMetrics
+    ) -> list[Row | ServiceError]:
+        request = _LongRequest(model, deadline, results=[None] * len(items))
+        for index, item in enumerate(items):
+            if self._clock() >= deadline:
+                raise DeadlineExceeded(LATE)
+            try:
+                request.add(index, self._pixels(model, item, deadline, metrics))
+            except _ITEM_ERRORS as error:
+                request.results[index] = error
+        answers = request.finish()
+        _count(metrics, model, [answer for answer in answers if not isinstance(answer, ServiceError)])
+        return answers
 
     @contextmanager
     def _observed(self, model: LoadedModel) -> Iterator[VersionMetrics]:

@@ -4,11 +4,12 @@ import functools
 from typing import Annotated, Any
 
 import numpy as np
+import numpy.typing as npt
 from msgspec import Meta
 
 from artifact import Input
 from service.bodies import parse_json
-from service.engine import Images
+from service.engine import Images, Probabilities
 from service.errors import InvalidRequest
 
 UInt8 = Annotated[int, Meta(ge=0, le=255)]
@@ -54,6 +55,11 @@ def flat_images(text: bytes | memoryview, size: Input, max_images: int, at: str)
             f"of {size.height} x {size.width} x 3 = {values}."
         )
     return parsed.reshape(-1, size.height, size.width, 3)
+
+
+def shortest(probabilities: Probabilities) -> npt.NDArray[np.float64]:
+    """Return ``probabilities``, float32, as those float64 that JSON shows with as few digits as tell float32 apart."""
+    return probabilities.astype(np.str_).astype(np.float64)
 
 
 def _parse(text: bytes | memoryview, type_: Any, max_values: int, at: str) -> Any:

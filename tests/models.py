@@ -1,10 +1,11 @@
 """Makes a small real model version without the trainer: it tells red, green and blue pictures apart.
 
-``python -m tests.models FOLDER`` publishes one below FOLDER.
+``python -m tests.models FOLDER [SIDE]`` publishes one below FOLDER, for images of SIDE x SIDE pixels.
 """
 
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,28 +17,35 @@ LABELS = ("red", "green", "blue")
 SIDE = 32  # pixels
 
 
-def publish(models: Path, name: str = "colours", labels: tuple[str, ...] = LABELS) -> Path:
+def publish(models: Path, name: str = "colours", labels: tuple[str, ...] = LABELS, side: int = SIDE) -> Path:
     """Publish the next version of model ``name`` under ``models`` and return its folder. Imports TensorFlow.
 
-    The answer is softmax(8 * mean colour) over the channels, so that a pure colour has a probability above 0.99.
+    Its images have ``side`` x ``side`` pixels. The answer is softmax(8 * mean colour) over the channels, so that a pure
+    colour has a probability above 0.99.
     """
     import tensorflow as tf
 
     with draft(models, name) as version:
-        module = _module(tf)
+        module = _module(tf, side)
         signatures = {"serving_default": module.serve_images, "serve_bytes": module.serve_bytes}
         tf.saved_model.save(module, str(version.path), signatures=signatures)
         (version.extra / "MODEL_CARD.md").write_text("# Colours\n\nTells red, green and blue apart.\n")
-        return version.publish(metadata(name, labels))
+        return version.publish(metadata(name, labels, side))
 
 
-def metadata(name: str, labels: tuple[str, ...] = LABELS) -> Metadata:
+def publish_in_a_process(models: Path, side: int = SIDE) -> Path:
+    """Publish the colours under ``models`` from another process, which keeps TensorFlow out of this one."""
+    subprocess.run([sys.executable, "-m", "tests.models", str(models), str(side)], check=True, capture_output=True)
+    return models / "colours" / "1"
+
+
+def metadata(name: str, labels: tuple[str, ...] = LABELS, side: int = SIDE) -> Metadata:
     """Return the metadata of such a version; ``publish`` fills in its number and its files."""
     return Metadata(
         name=name,
         version=0,
         labels=labels,
-        input=Input(height=SIDE, width=SIDE),
+        input=Input(height=side, width=side),
         metrics=Metrics(measured_on="none", images=0, accuracy=0.0, expected_calibration_error=0.0),
         parameters=1,
         megaflops=0.01,
@@ -51,12 +59,12 @@ def metadata(name: str, labels: tuple[str, ...] = LABELS) -> Metadata:
     )
 
 
-def _module(tf: Any) -> Any:
+def _module(tf: Any, side: int) -> Any:
     class Colours(tf.Module):  # type: ignore[misc]  # TensorFlow has no types
         def __init__(self) -> None:
             super().__init__()
             self.sharpness = tf.Variable(8.0)
-            images = tf.TensorSpec([None, SIDE, SIDE, 3], tf.uint8, name="images")
+            images = tf.TensorSpec([None, side, side, 3], tf.uint8, name="images")
             image_bytes = tf.TensorSpec([None], tf.string, name="image_bytes")
             self.serve_images = tf.function(self.classify, input_signature=[images])
             self.serve_bytes = tf.function(self.classify_bytes, input_signature=[image_bytes])
@@ -68,10 +76,10 @@ def _module(tf: Any) -> Any:
         def classify_bytes(self, image_bytes: Any) -> dict[str, Any]:
             def decode(content: Any) -> Any:
                 image = tf.io.decode_image(content, channels=3, expand_animations=False)
-                return tf.cast(tf.image.resize(image, [SIDE, SIDE]), tf.uint8)
+                return tf.cast(tf.image.resize(image, [side, side]), tf.uint8)
 
             images = tf.map_fn(decode, image_bytes, fn_output_signature=tf.uint8)
-            return self.classify(tf.ensure_shape(images, [None, SIDE, SIDE, 3]))
+            return self.classify(tf.ensure_shape(images, [None, side, side, 3]))
 
     return Colours()
 
@@ -92,4 +100,4 @@ def copy(source: Path, models: Path, version: int, labels: tuple[str, ...] = LAB
 
 
 if __name__ == "__main__":
-    publish(Path(sys.argv[1]))
+    publish(Path(sys.argv[1]), side=int(sys.argv[2]) if len(sys.argv) > 2 else SIDE)

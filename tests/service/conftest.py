@@ -1,7 +1,5 @@
 """Fixtures for the service: a real model version, the application in this process, and the service as a process."""
 
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from service.app import Services, create_app, make_services
 from service.metrics import Metrics
 from service.settings import Settings
-from tests.models import copy
+from tests.models import copy, publish_in_a_process
 from tests.service.running import RunningService, start
 
 MakeServices = Callable[..., Services]
@@ -23,13 +21,8 @@ StartService = Callable[..., RunningService]
 
 @pytest.fixture(scope="session")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A published version of a model that tells red, green and blue apart; not to be changed.
-
-    It is made by another process, which keeps TensorFlow out of this one.
-    """
-    models = tmp_path_factory.mktemp("published")
-    subprocess.run([sys.executable, "-m", "tests.models", str(models)], check=True, capture_output=True)
-    return models / "colours" / "1"
+    """A published version of a model that tells red, green and blue apart; not to be changed."""
+    return publish_in_a_process(tmp_path_factory.mktemp("published"))
 
 
 @pytest.fixture

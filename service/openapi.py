@@ -219,8 +219,7 @@ def _contents(body: Sequence[Content], schemas: _Schemas) -> Schema:
 def _responses(operation: Operation, schemas: _Schemas, dialect: Dialect, method: str) -> Schema:
     by_status: dict[int, dict[str, list[Schema]]] = {}
     for status, answer in operation.answers.items():
-        for media_type, type_ in answer.items():
-            by_status.setdefault(status, {}).setdefault(media_type, []).append(schemas.of(type_))
+        by_status[status] = {media_type: [schemas.of(type_)] for media_type, type_ in answer.items()}
     errors = _errors(operation, method)
     for error in errors:
         alternatives = by_status.setdefault(dialect.status(error), {}).setdefault(JSON, [])

@@ -1,11 +1,15 @@
-"""What all tests share: the CIFAR-10 archive and the Docker engine, where they are there."""
+"""What all tests share: a model version, and what not every machine has: CIFAR-10, a Docker engine, a browser."""
 
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from tests.models import publish_in_a_process
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -29,11 +33,36 @@ def cifar10_archive() -> Path:
 
 
 @pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A published version of a model that tells red, green and blue apart; not to be changed."""
+    return publish_in_a_process(tmp_path_factory.mktemp("published"))
+
+
+@pytest.fixture(scope="session")
+def shared_models(published: Path) -> Path:
+    """The model folder that tests read together; not to be changed."""
+    return published.parent.parent
+
+
+@pytest.fixture(scope="session")
 def docker_engine() -> None:
     """Skip where containers cannot be run."""
     reason = _missing_docker()
     if reason:
         pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Give a Chromium without a window."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not chromium:
+        pytest.skip("there is no chromium command")
+    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []  # the sandbox does not work for root
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
+        yield browser
+        browser.close()
 
 
 def _missing_docker() -> str | None:

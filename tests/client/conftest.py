@@ -10,7 +10,6 @@ from tests.client.scripted import Script, ScriptedServer, classified
 from tests.service import conftest as of_service
 from tests.service.running import start
 
-published = of_service.published
 models = of_service.models
 start_service = of_service.start_service
 

@@ -12,8 +12,6 @@ from typing import Any
 
 import pytest
 
-from tests import models
-
 PYTHON_IMAGE = os.environ.get("PYTHON_IMAGE") or "python:3.13-slim"
 CUDA_IMAGE = os.environ.get("CUDA_IMAGE") or "nvidia/cuda:12.6.3-base-ubuntu24.04"
 BUILD_SECONDS = 1500.0
@@ -89,14 +87,6 @@ def images(root: Path, docker_engine: None) -> Iterator[dict[str, str]]:
         _run(["docker", "image", "rm", "--force", *tags], root, os.environ, False, 300.0)
 
 
-@pytest.fixture(scope="session")
-def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder of models with one version that tells red, green and blue pictures apart; not to be changed."""
-    folder = tmp_path_factory.mktemp("colours")
-    models.publish(folder)
-    return folder
-
-
 @pytest.fixture
 def model_folder(tmp_path: Path) -> Path:
     """Return an empty folder that the containers' users may look into."""
@@ -123,8 +113,8 @@ def project(root: Path, images: dict[str, str], model_folder: Path) -> Iterator[
 
 
 @pytest.fixture
-def serving(project: Project, model_folder: Path, colours: Path) -> Project:
+def serving(project: Project, model_folder: Path, shared_models: Path) -> Project:
     """The project, serving version 1 of the model ``colours``, as ``docker compose up`` starts it."""
-    shutil.copytree(colours / "colours", model_folder / "colours")
+    shutil.copytree(shared_models / "colours", model_folder / "colours")
     project.compose("up", "--detach", "--wait", "--no-build")
     return project

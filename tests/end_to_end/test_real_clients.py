@@ -9,17 +9,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.models import publish_in_a_process
 from tests.service.pictures import plain
 from tests.service.running import RunningService, start
 
 
 @pytest.fixture(scope="module")
-def colours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
+def service(shared_models: Path) -> Iterator[RunningService]:
     """Start a service with the model that tells red, green and blue apart."""
-    models = tmp_path_factory.mktemp("models")
-    publish_in_a_process(models)
-    yield from _running(models)
+    yield from _running(shared_models)
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +36,12 @@ def _running(models: Path) -> Iterator[RunningService]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("client", ["triton", "kserve_client", "ovms"])
-def test_clients_of_the_protocols_are_at_home(root: Path, colours: RunningService, client: str) -> None:
+def test_clients_of_the_protocols_are_at_home(root: Path, service: RunningService, client: str) -> None:
     """Every check in tests/interop passes: Triton's, KServe's and OpenVINO's own clients get what they expect."""
     python = root / ".venv-interop" / "bin" / "python"
     if not python.exists():
         pytest.skip("make .venv-interop/stamp installs these clients")
-    address = colours.url.removeprefix("http://")
+    address = service.url.removeprefix("http://")
     done = subprocess.run(
         [python, "-m", f"tests.interop.{client}", address], cwd=root, capture_output=True, text=True, check=False
     )

@@ -43,7 +43,16 @@ def test_up_serves_right_answers_and_stops_cleanly(serving: Project) -> None:
         assert best["probability"] > 0.99
 
     url = serving.url()
-    for route in ("/health", "/health/live", "/health/ready", "/model", "/metrics"):
+    for route in (
+        "/",
+        "/docs",
+        "/openapi.json",
+        "/health",
+        "/model",
+        "/metrics",
+        "/v1/models/colours",
+        "/v2/health/ready",
+    ):
         assert requests.get(url + route, timeout=10).status_code == 200, route
 
     container = serving.container()

@@ -12,17 +12,11 @@ from prometheus_client import CollectorRegistry
 from service.app import Services, create_app, make_services
 from service.metrics import Metrics
 from service.settings import Settings
-from tests.models import copy, publish_in_a_process
+from tests.models import copy
 from tests.service.running import RunningService, start
 
 MakeServices = Callable[..., Services]
 StartService = Callable[..., RunningService]
-
-
-@pytest.fixture(scope="session")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A published version of a model that tells red, green and blue apart; not to be changed."""
-    return publish_in_a_process(tmp_path_factory.mktemp("published"))
 
 
 @pytest.fixture
@@ -30,12 +24,6 @@ def models(published: Path, tmp_path: Path) -> Path:
     """A model folder of the test's own, with version 1 of the colours."""
     copy(published, tmp_path / "models", 1)
     return tmp_path / "models"
-
-
-@pytest.fixture(scope="session")
-def shared_models(published: Path) -> Path:
-    """The model folder that tests read together; not to be changed."""
-    return published.parent.parent
 
 
 @pytest.fixture

@@ -1,0 +1,435 @@
+"""The pages for people in a real Chromium, against the real service."""
+
+import importlib.resources
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import requests
+from playwright.sync_api import Browser, Locator, Page, Response, expect
+
+from tests.end_to_end.browser import drop, overflow, paste, tab_to, visit
+from tests.models import copy
+from tests.service.pictures import plain
+from tests.service.running import RunningService, start, wait_for
+
+pytestmark = pytest.mark.slow
+
+Start = Callable[..., RunningService]
+
+COLOURS = {"red": "red", "lime": "green", "blue": "blue"}  # what is drawn -> what the model says
+
+
+@pytest.fixture(scope="module")
+def starter() -> Iterator[Start]:
+    """Starts services over a folder of models and stops them after the tests."""
+    with ExitStack() as stack:
+
+        def begin(models: Path, *, ready: bool = True, **settings: str) -> RunningService:
+            service = start({"MODEL_DIR": str(models), "MODEL_POLL_SECONDS": "0.2", "DRAIN_SECONDS": "0", **settings})
+            stack.callback(service.kill)
+            if ready:
+                service.wait_until_ready()
+            return service
+
+        yield begin
+
+
+@pytest.fixture
+def modelless(starter: Start, tmp_path: Path) -> tuple[RunningService, Path]:
+    """A service whose folder of models is empty, and that folder."""
+    models = tmp_path / "models"
+    models.mkdir()
+    service = starter(models, ready=False)
+    wait_for(lambda: service.status("/health/live") == 200, service.log)
+    return service, models
+
+
+@pytest.fixture(scope="module")
+def url(starter: Start, shared_models: Path) -> str:
+    """The address of a service with that model."""
+    return starter(shared_models).url
+
+
+@pytest.fixture(scope="module")
+def bundled_url(starter: Start, root: Path) -> str:
+    """The address of a service with the bundled model."""
+    return starter(root / "models").url
+
+
+def save(folder: Path, name: str, content: bytes) -> Path:
+    """Write a file and return its path."""
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def choose(page: Page, *paths: Path) -> None:
+    """Choose files by the button."""
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Choose pictures").click()
+    chooser.value.set_files([str(path) for path in paths])
+
+
+def card(page: Page, name: str) -> Locator:
+    """Return the card of the picture that is called ``name``."""
+    return page.locator("#cards > li").filter(has=page.get_by_role("heading", name=name, exact=True))
+
+
+def names(page: Page) -> list[str]:
+    """Return the names on the cards that are shown, from top to bottom."""
+    return page.locator("#cards > li:visible h3").all_text_contents()
+
+
+def answers(page: Page, name: str) -> list[str]:
+    """Return the lines of the answer on a card, when it is there."""
+    shown = card(page, name).locator(".answers li")
+    expect(shown.first).to_be_visible()
+    return [line.replace("\n", " ") for line in shown.all_inner_texts()]
+
+
+def test_a_dropped_picture_gets_its_answer(browser: Browser, url: str, tmp_path: Path) -> None:
+    """The card has the picture, its name, all labels with percentages, and bars of those widths; it is read out too."""
+    with visit(browser, url) as page:
+        drop(page, save(tmp_path, "sun set.png", plain("red")))
+        assert answers(page, "sun set.png") == ["red 99.9%", "green < 0.1%", "blue < 0.1%"]
+        thumbnail = page.get_by_role("img", name="Thumbnail of sun set.png")
+        thumbnail.scroll_into_view_if_needed()
+        page.wait_for_function("document.querySelector('#cards img').naturalWidth === 32")
+        widths = page.locator("#cards .bar").evaluate_all("bars => bars.map(bar => bar.getBoundingClientRect().width)")
+        track = page.locator("#cards .track").first.evaluate("track => track.getBoundingClientRect().width")
+        assert widths[0] == pytest.approx(track, rel=0.01)
+        assert max(widths[1:]) < 0.01 * track
+        expect(page.get_by_role("status").filter(has_text="sun set.png: red, 99.9%.")).to_have_count(1)
+
+
+def test_a_dropped_folder_gives_its_pictures(browser: Browser, url: str, tmp_path: Path) -> None:
+    """Pictures are found at any depth, in the order of their numbers, and what is no picture is left out."""
+    for name in ("trip/2.png", "trip/10.png", "trip/day/1.png"):
+        save(tmp_path, name, plain("blue"))
+    save(tmp_path, "trip/notes.txt", b"no picture")
+    with visit(browser, url) as page:
+        drop(page, tmp_path / "trip")
+        expect(page.get_by_text("3 pictures answered.")).to_be_visible()
+        assert names(page) == ["trip/2.png", "trip/10.png", "trip/day/1.png"]
+
+
+def test_a_pasted_picture_gets_its_answer(browser: Browser, url: str) -> None:
+    """Pasting works anywhere on the page; pasted text is left alone."""
+    with visit(browser, url) as page:
+        page.evaluate("document.body.dispatchEvent(new ClipboardEvent('paste', {clipboardData: new DataTransfer()}))")
+        paste(page, plain("lime"), "image.png", "image/png")
+        assert answers(page, "image.png")[0] == "green 99.9%"
+        assert names(page) == ["image.png"]
+
+
+def test_a_bad_file_does_not_spoil_the_good_ones(browser: Browser, url: str, tmp_path: Path) -> None:
+    """Chosen together, each good picture is answered, and the bad file has the service's message beside its name."""
+    files = [save(tmp_path, f"{colour}.png", plain(colour)) for colour in COLOURS]
+    files.insert(1, save(tmp_path, "letter.png", b"dear reader"))
+    with visit(browser, url) as page:
+        choose(page, *files)
+        expect(page.get_by_text("3 of 4 pictures answered; 1 not.")).to_be_visible()
+        assert names(page) == [file.name for file in files]
+        for colour, label in COLOURS.items():
+            assert answers(page, f"{colour}.png")[0].startswith(label)
+        expect(card(page, "letter.png").locator(".message")).to_contain_text("not a picture that can be read")
+        expect(card(page, "letter.png")).to_contain_text("no preview")
+
+
+def test_many_pictures_come_in_order_and_can_be_sifted(browser: Browser, url: str, tmp_path: Path) -> None:
+    """Forty pictures go in parts of at most sixteen; buttons leave one kind; a later picture is on top of all."""
+    responses: list[Response] = []
+    files = [save(tmp_path, f"{n}.png", plain(list(COLOURS)[n % 3])) for n in range(39)]
+    files.append(save(tmp_path, "39.png", b"none"))
+    with visit(browser, url) as page:
+        page.on("response", lambda response: responses.append(response))
+        choose(page, *files)
+        expect(page.get_by_text("39 of 40 pictures answered; 1 not.")).to_be_visible()
+        assert names(page) == [file.name for file in files]
+        parts = [response.json()["results"] for response in responses if response.url.endswith("/predict/batch")]
+        assert sorted(len(part) for part in parts) == [8, 16, 16]
+        expect(page.get_by_role("progressbar")).to_be_hidden()
+        page.get_by_role("button", name="green 13").click()
+        assert names(page) == [f"{n}.png" for n in range(1, 39, 3)]
+        page.get_by_role("button", name="not answered 1").click()
+        assert names(page) == ["39.png"]
+        drop(page, save(tmp_path, "last.png", plain("red")))
+        assert answers(page, "last.png")[0].startswith("red")
+        assert names(page)[:2] == ["last.png", "0.png"]
+
+
+def test_a_name_is_shown_as_text(browser: Browser, url: str, tmp_path: Path) -> None:
+    """Markup in a file's name is neither parsed nor run."""
+    name = "<img src=x onerror=document.title='run'><b>bold.png"
+    with visit(browser, url) as page:
+        drop(page, save(tmp_path, name, plain("red")))
+        assert answers(page, name)[0].startswith("red")
+        assert names(page) == [name]
+        assert page.locator("#cards b").count() == 0
+        assert page.title() == "Darkroom"
+
+
+def test_the_keyboard_reaches_everything(browser: Browser, bundled_url: str, tmp_path: Path) -> None:
+    """Without a mouse a sample is classified, files are chosen, the command is copied and the results are cleared."""
+    with visit(browser, bundled_url, permissions=["clipboard-read", "clipboard-write"]) as page:
+        expect(page.get_by_role("list", name="sample drawings")).to_be_visible()
+        tab_to(page, "Choose pictures")
+        with page.expect_file_chooser() as chooser:
+            page.keyboard.press("Enter")
+        chooser.value.set_files(str(save(tmp_path, "mine.png", plain("blue"))))
+        expect(card(page, "mine.png").locator(".answers li")).to_have_count(5)
+        tab_to(page, "frog")
+        outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+        assert outline == "solid", "one must see where the focus is"
+        page.keyboard.press("Enter")
+        assert answers(page, "frog.webp")[0].startswith("frog")
+        tab_to(page, "Clear")
+        tab_to(page, "The same with curl")
+        page.keyboard.press("Space")
+        tab_to(page, "Copy")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("button", name="Copied")).to_be_visible()
+        assert page.evaluate("navigator.clipboard.readText()") == page.locator("#command").text_content()
+        page.get_by_role("button", name="Clear").press("Enter")
+        assert names(page) == []
+        expect(page.get_by_role("button", name="Choose pictures")).to_be_focused()
+
+
+def test_the_command_does_the_same(browser: Browser, url: str, tmp_path: Path) -> None:
+    """Pasted into a shell, curl gets the answers that the page shows, whatever the files are called."""
+    cases = [["red.png"], ["""a; b, "c" 'd' $(e) \\f`.png""", "-F.png", "é <g>.png", "tab\there.png"]]
+    for case in cases:
+        files = [save(tmp_path, name, plain("red")) for name in case]
+        with visit(browser, url) as page:
+            choose(page, *files)
+            expect(page.locator("#cards .answers li:first-child .label")).to_have_text(["red"] * len(case))
+            command = page.locator("#command").text_content() or ""
+        done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert done.stdout.count('"label":"red","probability":0.999') == len(case), done.stdout
+
+
+def test_the_command_of_a_sample_does_the_same(browser: Browser, bundled_url: str) -> None:
+    """A sample, which nobody has as a file, is fetched on the way."""
+    with visit(browser, bundled_url) as page:
+        page.get_by_role("button", name="ship").click()
+        assert answers(page, "ship.webp")[0].startswith("ship")
+        command = page.locator("#command").text_content() or ""
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith('{"success":true,"predictions":[{"label":"ship"')
+
+
+def test_the_page_says_which_model_answers(browser: Browser, bundled_url: str, url: str) -> None:
+    """Name, version and accuracy where there is one, all labels; and no sample that the model cannot know."""
+    with visit(browser, bundled_url) as page:
+        expect(
+            page.get_by_text("cifar10, version 1: right on 94.17% of 10,000 images (CIFAR-10 test).")
+        ).to_be_visible()
+        page.get_by_text("The 10 labels it knows").click()
+        expect(page.locator("#known li")).to_have_count(10)
+        expect(page.get_by_role("button", name="airplane")).to_be_visible()
+    with visit(browser, url) as page:
+        expect(page.get_by_text("colours, version 1: its accuracy was not measured.")).to_be_visible()
+        expect(page.get_by_text("sample drawings")).to_be_hidden()
+
+
+def test_the_page_waits_for_a_model(
+    browser: Browser, modelless: tuple[RunningService, Path], published: Path, tmp_path: Path
+) -> None:
+    """Without a model it says why, and tries again: what is shown and what was sent come when there is one."""
+    service, models = modelless
+    with visit(browser, service.url, expected="503") as page:
+        expect(page.get_by_text("No model can answer yet.")).to_be_visible()
+        drop(page, save(tmp_path, "early.png", plain("blue")))
+        expect(page.get_by_text("the service is busy, going on in 5 s")).to_be_visible()
+        copy(published, models, 1)
+        expect(page.get_by_text("colours, version 1")).to_be_visible(timeout=10_000)
+        expect(card(page, "early.png").locator(".label").first).to_have_text("blue", timeout=10_000)
+        copy(published, models, 2)
+        wait_for(lambda: service.get("/model").json()["version"] == 2, service.log)
+        drop(page, save(tmp_path, "late.png", plain("blue")))
+        expect(page.get_by_text("colours, version 2")).to_be_visible()
+
+
+def test_a_file_that_is_gone_does_not_take_the_others_along(
+    browser: Browser, modelless: tuple[RunningService, Path], published: Path, tmp_path: Path
+) -> None:
+    """A file that was removed after it was chosen says so; those that go in the same request are answered."""
+    service, models = modelless
+    files = [save(tmp_path, f"{n}.png", plain("red")) for n in range(40)]
+    with visit(browser, service.url, expected="503") as page:
+        choose(page, *files)
+        expect(page.get_by_text("the service is busy")).to_be_visible()  # so that the third part was not read yet
+        files[-1].unlink()
+        copy(published, models, 1)
+        expect(page.get_by_text("39 of 40 pictures answered; 1 not.")).to_be_visible(timeout=15_000)
+        expect(card(page, "39.png").locator(".message")).to_have_text("The browser cannot read this file.")
+
+
+def test_pictures_that_wait_can_be_cancelled(
+    browser: Browser, modelless: tuple[RunningService, Path], tmp_path: Path
+) -> None:
+    """Cancel gives up what was not answered; Clear while pictures are under way forgets them for good."""
+    service, _ = modelless
+    files = [save(tmp_path, f"{n}.png", plain("red")) for n in range(40)]
+    with visit(browser, service.url, expected="503") as page:
+        choose(page, *files)
+        expect(page.get_by_text("the service is busy")).to_be_visible()
+        page.get_by_role("button", name="Cancel").press("Enter")
+        expect(page.get_by_text("0 of 40 pictures answered; 40 not.")).to_be_visible()
+        expect(page.get_by_text("Cancelled.")).to_have_count(40)
+        expect(page.get_by_role("button", name="Clear")).to_be_focused()
+        choose(page, *files)
+        page.get_by_role("button", name="Clear").click()
+        expect(page.get_by_role("progressbar")).to_be_hidden()
+        expect(page.locator("#status")).to_have_text("")
+        assert names(page) == []
+
+
+def test_the_limits_of_the_service_hold(browser: Browser, starter: Start, published: Path, tmp_path: Path) -> None:
+    """Parts that the service finds too large are halved; a file that is too large alone gets the service's message."""
+    service = starter(published.parent.parent, MAX_BATCH="3", MAX_BODY_BYTES="40000")
+    files = [save(tmp_path, f"{n}.png", plain("red")) for n in range(10)]
+    files.insert(4, save(tmp_path, "huge.bmp", plain("red", "BMP", (200, 200))))
+    with visit(browser, service.url, expected="413") as page:
+        choose(page, *files)
+        expect(page.get_by_text("10 of 11 pictures answered; 1 not.")).to_be_visible()
+        message = card(page, "huge.bmp").locator(".message")
+        expect(message).to_have_text("The body is larger than the 40,000 bytes that are allowed.")
+        assert names(page) == [file.name for file in files]
+
+
+def test_a_service_that_is_gone_is_told(browser: Browser, starter: Start, published: Path, tmp_path: Path) -> None:
+    """A picture that cannot be sent says so, instead of waiting for ever."""
+    service = starter(published.parent.parent)
+    with visit(browser, service.url, expected="ERR_CONNECTION_REFUSED") as page:
+        expect(page.get_by_text("colours, version 1")).to_be_visible()
+        service.kill()
+        drop(page, save(tmp_path, "late.png", plain("red")))
+        expect(card(page, "late.png").locator(".message")).to_contain_text("The connection failed")
+
+
+@pytest.mark.parametrize("width", [320, 390])
+def test_a_phone_has_room_for_all(browser: Browser, bundled_url: str, tmp_path: Path, width: int) -> None:
+    """Nothing sticks out at the side, not even long names and commands."""
+    files = [save(tmp_path, f"{'long' * 40}{n}.png", plain("red")) for n in range(10)]
+    with visit(browser, bundled_url, viewport={"width": width, "height": 640}, has_touch=True) as page:
+        expect(page.get_by_role("button", name="frog")).to_be_visible()
+        assert overflow(page) == 0
+        page.get_by_role("button", name="frog").tap()
+        assert answers(page, "frog.webp")[0].startswith("frog")
+        expect(card(page, "frog.webp")).to_be_in_viewport()
+        choose(page, *files, save(tmp_path, "bad.png", b"bad"))
+        expect(page.get_by_text("10 of 11 pictures answered; 1 not.")).to_be_visible()
+        page.get_by_text("The same with curl").click()
+        page.get_by_text("labels it knows").click()
+        assert overflow(page) == 0
+        cut = "texts => texts.filter(text => text.getBoundingClientRect().right > innerWidth).length"
+        assert page.locator("h3, #command").evaluate_all(cut) == 0
+
+
+@pytest.mark.parametrize(("scheme", "ground"), [("light", "rgb(246, 247, 247)"), ("dark", "rgb(17, 22, 21)")])
+def test_light_and_dark_and_still(browser: Browser, url: str, scheme: str, ground: str) -> None:
+    """The page is in the colours that its reader has chosen, and nothing moves where that is asked for."""
+    with visit(browser, url, color_scheme=scheme, reduced_motion="reduce") as page:
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == ground
+        assert page.evaluate("getComputedStyle(document.documentElement).scrollBehavior") == "auto"
+        assert page.evaluate("getComputedStyle(document.querySelector('button')).transitionDuration") == "0s"
+
+
+def test_the_form_works_without_javascript(browser: Browser, url: str, tmp_path: Path) -> None:
+    """One picture can be chosen and sent by the form alone; what needs JavaScript is not shown."""
+    with visit(browser, url, java_script_enabled=False) as page:
+        expect(page.get_by_role("button", name="Choose pictures")).to_be_hidden()
+        page.get_by_label("A picture").set_input_files(save(tmp_path, "red.png", plain("red")))
+        page.get_by_role("button", name="Classify").click()
+        expect(page.locator("body")).to_contain_text('"predictions":[{"label":"red"')
+
+
+def test_screen_readers_get_the_structure(browser: Browser, bundled_url: str) -> None:
+    """Headings, names, lists and values are there without the look of the page."""
+    with visit(browser, bundled_url) as page:
+        page.get_by_role("button", name="frog").click()
+        assert answers(page, "frog.webp")
+        expect(page.locator("body")).to_match_aria_snapshot("""
+            - banner:
+              - heading "Darkroom" [level=1]
+              - navigation "About the service":
+                - link "API"
+                - link "Model"
+                - link "Metrics"
+                - link "Health"
+            - main:
+              - region "What is in the picture?":
+                - heading "What is in the picture?" [level=2]
+                - status: /cifar10, version 1/
+                - button "Choose pictures"
+                - list /sample drawings/:
+                  - listitem:
+                    - button "airplane"
+              - region "Results":
+                - heading "Results" [level=2]
+                - button "Clear"
+                - status: /frog\\.webp. frog, \\d+\\.\\d%\\./
+                - list:
+                  - listitem:
+                    - img "Thumbnail of frog.webp"
+                    - heading "frog.webp" [level=3]
+                    - list:
+                      - listitem: /frog \\d+\\.\\d%/
+        """)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_has_nothing_to_object(browser: Browser, bundled_url: str, tmp_path: Path, scheme: str) -> None:
+    """Contrast, names, roles and structure follow axe-core's rules, with answers and errors on the page."""
+    axe = importlib.resources.files("axe_playwright_python") / "axe.min.js"
+    files = [save(tmp_path, f"{n}.png", plain("red")) for n in range(9)]
+    with visit(browser, bundled_url, color_scheme=scheme, bypass_csp=True) as page:
+        choose(page, *files, save(tmp_path, "bad.png", b"bad"))
+        expect(page.get_by_text("9 of 10 pictures answered; 1 not.")).to_be_visible()
+        page.get_by_text("The same with curl").click()
+        page.get_by_text("labels it knows").click()
+        page.add_script_tag(content=axe.read_text(encoding="utf-8"))
+        found = page.evaluate("axe.run()")
+        assert len(found["passes"]) > 20
+        assert [(fault["id"], [node["html"] for node in fault["nodes"]]) for fault in found["violations"]] == []
+
+
+def test_docs_show_every_route(browser: Browser, url: str) -> None:
+    """Swagger UI comes from the service alone and shows each operation of /openapi.json."""
+    paths = requests.get(f"{url}/openapi.json", timeout=10).json()["paths"]
+    with visit(browser, url, "/docs") as page:
+        expect(page.locator(".opblock")).to_have_count(sum(len(operations) for operations in paths.values()))
+        expect(page.locator(".opblock").first).to_contain_text("/predict")
+        assert page.locator("[href*='validator'], [src*='validator'], [src^='http']").count() == 0
+
+
+def test_routes_can_be_tried_in_the_docs(browser: Browser, url: str, tmp_path: Path) -> None:
+    """A GET, a form with a file and a JSON document are sent from the page and answered."""
+    # Swagger UI warns that it has no field of its own for a file, and takes the general one.
+    with visit(browser, url, "/docs", expected="JsonSchema_string_binary") as page:
+        health = operation(page, "#operations-health-health_live")
+        health.get_by_role("button", name="Execute").click()
+        expect(health.locator(".live-responses-table")).to_contain_text('"status": "live"')
+
+        predict = operation(page, "#operations-predict-predict_predict")
+        predict.locator("input[type=file]").set_input_files(save(tmp_path, "red.png", plain("red")))
+        predict.get_by_role("button", name="Execute").click()
+        expect(predict.locator(".live-responses-table")).to_contain_text('"label": "red"')
+
+        batch = operation(page, "#operations-predict-predict_predict_batch")
+        batch.get_by_label("Request content type").select_option("application/json")
+        batch.locator("textarea").fill('{"images": ["none"]}')
+        batch.get_by_role("button", name="Execute").click()
+        expect(batch.locator(".live-responses-table")).to_contain_text('"success": false')
+
+
+def operation(page: Page, selector: str) -> Locator:
+    """Open an operation of the docs and return it."""
+    found = page.locator(selector)
+    found.locator(".opblock-summary-control").click()
+    return found

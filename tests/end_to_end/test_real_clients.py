@@ -13,6 +13,15 @@ from tests.service.pictures import plain
 from tests.service.running import RunningService, start
 
 
+@pytest.fixture(scope="session")
+def interop(root: Path) -> Path:
+    """Return the interpreter of the environment that has the clients of the protocols."""
+    python = root / ".venv-interop" / "bin" / "python"
+    if not python.exists():
+        pytest.skip("make .venv-interop/stamp installs these clients")
+    return python
+
+
 @pytest.fixture(scope="module")
 def service(shared_models: Path) -> Iterator[RunningService]:
     """Start a service with the model that tells red, green and blue apart."""
@@ -36,14 +45,11 @@ def _running(models: Path) -> Iterator[RunningService]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("client", ["triton", "kserve_client", "ovms"])
-def test_clients_of_the_protocols_are_at_home(root: Path, service: RunningService, client: str) -> None:
+def test_clients_of_the_protocols_are_at_home(root: Path, service: RunningService, interop: Path, client: str) -> None:
     """Every check in tests/interop passes: Triton's, KServe's and OpenVINO's own clients get what they expect."""
-    python = root / ".venv-interop" / "bin" / "python"
-    if not python.exists():
-        pytest.skip("make .venv-interop/stamp installs these clients")
     address = service.url.removeprefix("http://")
     done = subprocess.run(
-        [python, "-m", f"tests.interop.{client}", address], cwd=root, capture_output=True, text=True, check=False
+        [interop, "-m", f"tests.interop.{client}", address], cwd=root, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count(" ok\n") >= 4, done.stdout
@@ -63,6 +69,16 @@ def test_curl_commands_of_the_readme_answer(root: Path, bundled: RunningService,
         assert done.returncode == 0, command
         answer = msgspec.json.decode(done.stdout)
         assert "error" not in answer, (command, answer)
+
+
+@pytest.mark.slow
+def test_python_of_the_readme_answers(root: Path, bundled: RunningService, interop: Path) -> None:
+    """The README's example of Triton's client prints the probabilities of the bundled model's ten labels."""
+    [code] = re.findall(r"```python\n(.*?)```", (root / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    code = code.replace("localhost:8000", bundled.url.removeprefix("http://"))
+    done = subprocess.run([interop, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.strip("[]\n").split()) == 10
 
 
 def _curl_commands(text: str) -> list[str]:

@@ -1,4 +1,7 @@
-"""The batcher: requests that wait while a batch runs form the next batch. Nothing waits on a timer."""
+"""The batcher: requests that wait while a batch runs form the next batch. Nothing waits on a timer.
+
+A request that finds the engine idle runs it in its own thread: two changes of threads cost more than the rest of it.
+"""
 
 import logging
 import threading
@@ -41,7 +44,7 @@ class _Job:
 
 
 class Batcher:
-    """Feeds one engine from a bounded queue, in the order of arrival, from a thread of its own."""
+    """Feeds one engine from a bounded queue, in the order of arrival; one batch runs at a time."""
 
     def __init__(
         self,
@@ -60,6 +63,7 @@ class Batcher:
         self._jobs: deque[_Job] = deque()
         self._waiting = 0  # images
         self._closed = False
+        self._busy = False  # the engine runs
         lock = threading.Lock()
         self._work = threading.Condition(lock)
         self._room = threading.Condition(lock)
@@ -70,6 +74,20 @@ class Batcher:
     def chunk(self) -> int:
         """The most images that one ``submit`` takes."""
         return min(self._max_batch, self._queue_length)
+
+    def run(self, images: Images, deadline: float) -> Probabilities:
+        """Return the probabilities, float32 [N, classes], of ``images``, uint8 [N, H, W, 3] with N up to ``chunk``.
+
+        It is ``submit`` and ``result`` in one, and raises what these do; an idle engine runs in this thread.
+        """
+        job = _Job(images, deadline, self._clock())
+        with self._work:
+            idle = not (self._busy or self._jobs or self._closed)
+            self._busy = self._busy or idle
+        if not idle:
+            return self.result(self.submit(images, deadline), deadline)
+        self._run_batch([job])
+        return job.future.result()
 
     def submit(self, images: Images, deadline: float, *, wait_for_room: bool = False) -> "Future[Probabilities]":
         """Queue ``images``, uint8 [N, H, W, 3] with N up to ``chunk``; the future gives float32 [N, classes].
@@ -92,7 +110,8 @@ class Batcher:
                 raise ModelUnavailable("The service is stopping; ask another replica or try again.")
             self._jobs.append(job)
             self._count(len(images))
-            self._work.notify()
+            if not self._busy:
+                self._work.notify()
         return job.future
 
     def result(self, future: "Future[Probabilities]", deadline: float) -> Probabilities:
@@ -132,17 +151,27 @@ class Batcher:
 
     def _run(self) -> None:
         while (batch := self._take()) is not None:
+            self._run_batch(batch)
+
+    def _run_batch(self, batch: list[_Job]) -> None:
+        """Run what is still wanted of ``batch``, for which the engine was taken, and let go of the engine."""
+        try:
             ready = [job for job in batch if self._still_wanted(job)]
             if ready:
                 self._execute(ready)
+        finally:
+            with self._work:
+                self._busy = False
+                self._work.notify()
 
     def _take(self) -> list[_Job] | None:
-        """Wait for jobs and take as many as one batch holds; None when closed and empty."""
+        """Wait for jobs and the engine, and take as many as one batch holds; None when closed and empty."""
         with self._work:
-            while not self._jobs:
-                if self._closed:
+            while self._busy or not self._jobs:
+                if self._closed and not self._busy:
                     return None
                 self._work.wait()
+            self._busy = True
             batch: list[_Job] = []
             images = 0
             while self._jobs and images + len(self._jobs[0].images) <= self._max_batch:

@@ -55,7 +55,7 @@ class Predictor:
         """
         with self._observed(model) as metrics:
             images = self._pixels(model, item, deadline, metrics)[np.newaxis]  # [1, H, W, 3]
-            row: Row = model.batcher.result(model.batcher.submit(images, deadline), deadline)[0]
+            row: Row = model.batcher.run(images, deadline)[0]
             _count(metrics, model, [row])
             return row
 

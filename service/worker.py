@@ -3,17 +3,21 @@
 import contextlib
 import ctypes
 import functools
+import select
 import selectors
 import socket
 import struct
 import sys
 import time
+from collections import deque
 from types import FrameType
 from typing import Protocol, runtime_checkable
 
+from gunicorn.http.parser import RequestParser
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 _STALLED_SECONDS = 20  # a client that sends nothing for so long loses its connection
+_NEXT_REQUEST_SECONDS = 0.005  # that a thread stays with a connection after an answer
 _SILENT_SECONDS = 2.0  # what a stopping worker leaves to a client that has not said anything yet
 _HANDSHAKE_SECONDS = 0.1  # for connections that are being made when the port closes
 
@@ -38,6 +42,29 @@ class Drainable(Protocol):
 
 class DarkroomWorker(ThreadWorker):
     """The worker class that the server names to gunicorn."""
+
+    def init_process(self) -> None:
+        """Make what the threads share; called by gunicorn in the worker's process."""
+        self._queued: deque[TConn] = deque()
+        super().init_process()
+
+    def enqueue_req(self, conn: TConn) -> None:
+        """Give a connection with a request to the threads."""
+        self._queued.append(conn)
+        super().enqueue_req(conn)
+
+    def handle(self, conn: TConn) -> bool:
+        """Answer a request, and those that follow at once on the same connection.
+
+        gunicorn's own gives the connection back to the poller after each answer: two changes of threads and five
+        system calls for each request of a client that sends one after the other. Where others wait for a thread, they
+        come first.
+        """
+        self._queued.popleft()
+        result = super().handle(conn)
+        while result is True and self.alive and not self._queued and _more_to_come(conn):
+            result = super().handle(conn)
+        return result
 
     def accept(self, listener: socket.socket) -> None:
         """Accept a connection and wait in the poller, not in a thread, for its first byte.
@@ -96,6 +123,16 @@ class DarkroomWorker(ThreadWorker):
                 before = self.nr_conns
                 self.accept(listener)
             listener.close()
+
+
+def _more_to_come(connection: TConn) -> bool:
+    """Wait a moment for the next request on ``connection``; say whether it is there."""
+    parser = connection.parser
+    if not isinstance(parser, RequestParser) or parser.unreader.buf.getvalue():  # gunicorn knows what to do with those
+        return False
+    poller = select.poll()
+    poller.register(connection.sock, select.POLLIN)
+    return bool(poller.poll(_NEXT_REQUEST_SECONDS * 1000))
 
 
 def _refuse_new_connections(listener: socket.socket) -> None:

@@ -11,7 +11,6 @@ from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.app import create_app
-from service.batcher import Batcher
 from service.logs import JsonFormatter
 from tests.models import LABELS, copy
 from tests.service.conftest import MakeServices
@@ -172,12 +171,10 @@ def test_access_log(services_of: MakeServices, models: Path, caplog: pytest.LogC
     assert (entry["method"], entry["status"], entry["request_id"]) == ("GET", 404, "seven")
 
 
-def test_full_queue_and_deadline(services_of: MakeServices, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_queue_and_deadline(services_of: MakeServices, models: Path) -> None:
     """A request that finds the queue full gets a 503 with Retry-After; one that waits too long a 504."""
     services = services_of(model_dir=models, queue_length=1, request_deadline=0.2)
-    monkeypatch.setattr(Batcher, "_take", lambda _: None)  # an engine that never comes back to its queue
-    copy(models / "colours" / "1", models, 2)
-    services.registry.refresh()
+    services.registry.check().batcher._busy = True  # an engine that never comes back to its queue
     client = create_app(services).test_client()
     late = client.post("/predict", data=plain("red"))
     assert late.status_code == 504

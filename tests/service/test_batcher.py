@@ -25,10 +25,12 @@ class GatedEngine:
         self.gate = threading.Semaphore(0)
         self.started = threading.Semaphore(0)
         self.batches: list[int] = []
+        self.threads: list[int] = []
 
     def predict(self, images: Images) -> Probabilities:
         """Note the size of the batch, wait for the gate, answer."""
         self.batches.append(len(images))
+        self.threads.append(threading.get_ident())
         self.started.release()
         assert self.gate.acquire(timeout=SOON)
         values = images[:, 0, 0, 0].astype(np.float32)
@@ -112,6 +114,51 @@ def test_one_request_runs_at_once(batcher: Batcher, engine: GatedEngine) -> None
     engine.gate.release()
     assert batcher.result(future, soon()).tolist() == [[1]]
     assert engine.batches == [1]
+
+
+def test_an_idle_engine_runs_in_the_thread_that_asks(batcher: Batcher, engine: GatedEngine, seen: Observations) -> None:
+    """``run`` needs no other thread while nobody else is there, and leaves the engine to the queue afterwards."""
+    engine.gate.release(2)
+    answers = [batcher.run(images(value), soon()).tolist() for value in (3, 4)]
+    assert answers == [[[3]], [[4]]]
+    assert engine.threads == [threading.get_ident()] * 2
+    assert seen.runs == [1, 1]
+    future = batcher.submit(images(5), soon())
+    engine.gate.release()
+    assert batcher.result(future, soon()).tolist() == [[5]]
+    assert engine.threads[2] != threading.get_ident()
+
+
+def test_what_comes_while_an_asking_thread_runs_waits_its_turn(batcher: Batcher, engine: GatedEngine) -> None:
+    """One batch at a time: what is queued, or asked for, while ``run`` has the engine forms the next batch."""
+    answers: list[list[float]] = []
+    asking = [threading.Thread(target=lambda: answers.append(batcher.run(images(1), soon()).ravel().tolist()))]
+    asking[0].start()
+    assert engine.started.acquire(timeout=SOON)
+    future = batcher.submit(images(2, 3), soon())
+    asking.append(threading.Thread(target=lambda: answers.append(batcher.run(images(4), soon()).ravel().tolist())))
+    asking[1].start()
+    eventually(lambda: batcher._waiting == 3)
+    assert engine.batches == [1]
+    engine.gate.release(2)
+    assert batcher.result(future, soon()).ravel().tolist() == [2, 3]
+    for thread in asking:
+        thread.join(SOON)
+    assert sorted(answers) == [[1], [4]]
+    assert engine.batches == [1, 3]
+
+
+def test_run_fails_as_the_queue_does(batcher: Batcher, engine: GatedEngine) -> None:
+    """An engine that raises, a deadline that has passed and a closed batcher are the same errors as from the queue."""
+    engine.gate.release(10)
+    with pytest.raises(EngineFailed):
+        batcher.run(images(13), soon())
+    with pytest.raises(DeadlineExceeded):
+        batcher.run(images(1), time.monotonic())
+    assert batcher.run(images(5), soon()).tolist() == [[5]]
+    batcher.close()
+    with pytest.raises(ModelUnavailable):
+        batcher.run(images(6), soon())
 
 
 def test_those_who_wait_form_the_next_batch(batcher: Batcher, engine: GatedEngine, seen: Observations) -> None:
@@ -203,7 +250,11 @@ def test_many_threads_get_their_own_answers(engine: GatedEngine, seen: Observati
     def ask(start: int) -> None:
         for value in range(start, start + 20):
             mine = [value % 12, (value + 1) % 12]
-            if batcher.result(batcher.submit(images(*mine), soon()), soon()).ravel().tolist() != mine:
+            if value % 2:
+                answer = batcher.run(images(*mine), soon())
+            else:
+                answer = batcher.result(batcher.submit(images(*mine), soon()), soon())
+            if answer.ravel().tolist() != mine:
                 wrong.append(value)
 
     threads = [threading.Thread(target=ask, args=(start,)) for start in range(16)]

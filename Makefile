@@ -56,8 +56,8 @@ format: .venv/stamp ## format the code and apply the linter's safe fixes
 	$(DEV)/ruff format .
 
 .PHONY: bench
-bench: .venv/stamp ## measure start time, memory and latency of the service
-	$(DEV)/python benchmarks/latency.py $(ARGS)
+bench: .venv/stamp ## compare the service with other servers and with the processor (needs wrk)
+	$(DEV)/python benchmarks/compare.py $(ARGS)
 
 .PHONY: lock
 lock: .venv/stamp ## write requirements/*.txt anew (ARGS=--upgrade takes the newest versions)

@@ -51,7 +51,8 @@ def _measure(version: Path, engine_name: str, precision: str) -> Figures:
 
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     import artifact
-    from service.engine import load, usable_cores
+    from service.cores import usable_cores
+    from service.engine import load
 
     size = artifact.read_metadata(version).input
     engine = load(engine_name, version, precision, usable_cores())

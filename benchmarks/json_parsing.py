@@ -20,7 +20,8 @@ if str(ROOT) not in sys.path:  # run as a file, the folder of the packages is no
     sys.path.insert(0, str(ROOT))
 
 from artifact import read_metadata  # noqa: E402
-from service.engine import load, usable_cores  # noqa: E402
+from service.cores import usable_cores  # noqa: E402
+from service.engine import load  # noqa: E402
 from service.tensors import flat_images, nested_images  # noqa: E402
 
 _IMAGES = 64

@@ -14,8 +14,9 @@ from werkzeug.routing import BaseConverter
 from service import errors, routes
 from service.batcher import Batcher
 from service.bodies import BodyRequest, bound_body, compress, discard_body
+from service.cores import usable_cores
 from service.decoding import Decoder
-from service.engine import Engine, load, usable_cores
+from service.engine import Engine, load
 from service.metrics import Metrics
 from service.predictor import Predictor
 from service.registry import Registry

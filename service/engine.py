@@ -1,7 +1,6 @@
 """Engines: what runs a model version on uint8 images. OpenVINO by default, TensorFlow as the other."""
 
 import importlib
-import os
 import sys
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,10 +32,12 @@ class OpenVinoEngine:
     def __init__(self, path: Path, precision: str, threads: int) -> None:
         """Read and compile the SavedModel in folder ``path`` for ``threads`` cores.
 
-        ``precision`` (float32 or bfloat16) is a wish; the attribute says what the CPU is really used with.
+        ``precision`` (auto, float32 or bfloat16) is a wish; the attribute says what the CPU is really used with.
         """
         openvino = _import_openvino()
         core = openvino.Core()
+        if precision == "auto":
+            precision = "bfloat16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "float32"
         compiled = core.compile_model(
             core.read_model(path),
             "CPU",
@@ -88,12 +89,6 @@ def load(name: str, path: Path, precision: str, threads: int) -> Engine:
     if name == "tensorflow":
         return TensorFlowEngine(path)
     return OpenVinoEngine(path, precision, threads)
-
-
-def usable_cores() -> int:
-    """Return how many cores this process may run on."""
-    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _import_openvino() -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 ENGINES = ("openvino", "tensorflow")
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = ("auto", "float32", "bfloat16")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 Number = TypeVar("Number", int, float)
@@ -89,9 +89,9 @@ class Settings:
     engine: str = _setting("ENGINE", "openvino", _choice(*ENGINES), "What runs the model.")
     precision: str = _setting(
         "PRECISION",
-        "float32",
+        "auto",
         _choice(*PRECISIONS),
-        "Arithmetic of the OpenVINO engine; bfloat16 is faster on new CPUs.",
+        "Arithmetic of the OpenVINO engine; auto is bfloat16 where the processor computes in it, which is faster.",
     )
     workers: int = _setting("WORKERS", 1, _integer(1, 256), "Processes; each holds the model and a share of the cores.")
     threads: int = _setting("THREADS", 16, _integer(1, 1024), "Requests that one worker handles at the same time.")
@@ -139,7 +139,7 @@ class Settings:
         return settings
 
     def _check(self) -> None:
-        if self.engine == "tensorflow" and self.precision != "float32":
+        if self.engine == "tensorflow" and self.precision == "bfloat16":
             raise SettingsError(f"PRECISION is {self.precision!r}, but ENGINE=tensorflow computes in float32 only")
         if self.model_dir.exists() and not self.model_dir.is_dir():
             raise SettingsError(f"MODEL_DIR is {str(self.model_dir)!r}, which is a file; it must be a folder")

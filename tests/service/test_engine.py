@@ -95,6 +95,26 @@ def test_engines_agree_on_test_images(cifar10_archive: Path, tmp_path: Path) -> 
     np.testing.assert_array_equal(answers.argmax(axis=1), reference.argmax(axis=1))
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not BUNDLED.is_dir(), reason="models/cifar10/1 is not there")
+def test_bfloat16_answers_as_tensorflow_does(cifar10_archive: Path, tmp_path: Path) -> None:
+    """On 1,000 CIFAR-10 test images probabilities are within 0.06, and labels differ only where two are nearly tied."""
+    images = cifar10_test_images(cifar10_archive)[:1000]
+    reference = in_tensorflow(BUNDLED, images, tmp_path)
+    answers = in_openvino(BUNDLED, images, "bfloat16")
+    np.testing.assert_allclose(answers, reference, atol=0.06)
+    best = np.sort(reference, axis=1)
+    clear = best[:, -1] - best[:, -2] > 0.1
+    assert clear.mean() > 0.9
+    np.testing.assert_array_equal(answers.argmax(axis=1)[clear], reference.argmax(axis=1)[clear])
+
+
+def test_auto_is_the_fastest_that_the_processor_has(published: Path) -> None:
+    """``auto`` computes in bfloat16 where asking for it would, and in float32 elsewhere."""
+    asked = OpenVinoEngine(published, "bfloat16", threads=1)
+    assert OpenVinoEngine(published, "auto", threads=1).precision == asked.precision
+
+
 @pytest.mark.parametrize("module", ["tensorflow", "openvino_telemetry", "keras"])
 def test_openvino_brings_in_nothing_else(published: Path, module: str) -> None:
     """Serving with OpenVINO imports neither TensorFlow nor what would report its use."""

@@ -60,7 +60,7 @@ def test_values_are_read() -> None:
         ("MODEL_NAME", "..", "the name of a folder"),
         ("MODEL_VERSION", "0", "an integer from 1"),
         ("ENGINE", "torch", "one of openvino, tensorflow"),
-        ("PRECISION", "int8", "one of float32, bfloat16"),
+        ("PRECISION", "int8", "one of auto, float32, bfloat16"),
         ("WORKERS", "-1", "an integer from 1"),
         ("THREADS", "many", "an integer from 1"),
         ("MAX_BODY_BYTES", "32M", "an integer from"),

@@ -1,0 +1,17 @@
+-- For wrk: posts the file that BODY names with the lines of HEADERS, and prints what came of it as one line of JSON.
+wrk.method = "POST"
+local file = assert(io.open(os.getenv("BODY"), "rb"))
+wrk.body = file:read("*all")
+file:close()
+for name, value in os.getenv("HEADERS"):gmatch("([^:\n]+): ([^\n]+)") do
+  wrk.headers[name] = value
+end
+
+function done(summary, latency)
+  local errors = summary.errors
+  print(string.format(
+    '{"requests": %d, "seconds": %f, "median": %f, "p99": %f, "errors": %d}',
+    summary.requests - errors.status, summary.duration / 1e6,
+    latency:percentile(50) / 1e3, latency:percentile(99) / 1e3,
+    errors.status + errors.connect + errors.read + errors.write + errors.timeout))
+end

@@ -1,0 +1,54 @@
+"""Cores: the quota of a control group counts, in both versions and at every level."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from service.cores import usable_cores
+
+AVAILABLE = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cores(folder: Path, membership: str, files: dict[str, str]) -> int:
+    """Return the cores of a process that is where ``membership`` says, with ``files`` of its control groups."""
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    (folder / "membership").write_text(membership)
+    return usable_cores(folder, folder / "membership")
+
+
+def within(quota: int) -> int:
+    """Return what is left of ``quota`` cores on this machine."""
+    return min(quota, AVAILABLE)
+
+
+@pytest.mark.parametrize(
+    ("quota", "expected"),
+    [("max 100000", AVAILABLE), ("150000 100000", 1), ("20000 100000", 1), ("6400000 100000", 64)],
+)
+def test_quota_of_version_2(tmp_path: Path, quota: str, expected: int) -> None:
+    """``cpu.max`` limits the cores, rounded down, to one at least; ``max`` does not."""
+    assert cores(tmp_path, "0::/\n", {"cpu.max": quota}) == within(expected)
+
+
+def test_the_lowest_quota_above_counts(tmp_path: Path) -> None:
+    """A pod's quota holds for its containers, also where these have a larger one."""
+    files = {"pod/cpu.max": "100000 100000", "pod/container/cpu.max": "800000 100000", "cpu.max": "max 100000"}
+    assert cores(tmp_path, "0::/pod/container\n", files) == 1
+
+
+@pytest.mark.parametrize(("quota", "expected"), [("-1", AVAILABLE), ("100000", 1)])
+def test_quota_of_version_1(tmp_path: Path, quota: str, expected: int) -> None:
+    """The two files of the cpu controller limit the cores; -1 does not. Other controllers do not matter."""
+    files = {"cpu,cpuacct/task/cpu.cfs_quota_us": quota, "cpu,cpuacct/task/cpu.cfs_period_us": "100000"}
+    membership = "12:memory:/task\n5:cpu,cpuacct:/task\n1:name=systemd:/task\n"
+    assert cores(tmp_path, membership, files) == expected
+
+
+@pytest.mark.parametrize("files", [{}, {"cpu.max": ""}, {"cpu.max": "nonsense"}])
+def test_without_a_quota_all_cores_count(tmp_path: Path, files: dict[str, str]) -> None:
+    """Missing and unreadable files limit nothing; so on systems that have no control groups."""
+    assert cores(tmp_path, "0::/\n", files) == AVAILABLE
+    assert usable_cores(tmp_path, tmp_path / "missing") == AVAILABLE

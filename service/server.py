@@ -5,6 +5,7 @@ import logging
 import mmap
 import os
 import queue
+import resource
 import shutil
 import signal
 import tempfile
@@ -25,6 +26,8 @@ from service.settings import Settings
 log = logging.getLogger(__name__)
 
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - only made use of through tempfile
+_MOST_CONNECTIONS = 8192  # of one worker
+_OTHER_FILES = 128  # that a worker has open beside its connections
 _LOAD_PATIENCE = 15.0  # seconds that a worker waits for its model before it takes requests; gunicorn allows it 30
 
 
@@ -119,6 +122,7 @@ class Server(BaseApplication):
             "bind": f"{host}:{settings.port}",
             "workers": settings.workers,
             "threads": settings.threads,
+            "worker_connections": max(_most_connections(), settings.threads + 1),
             "worker_class": "service.worker.DarkroomWorker",
             "graceful_timeout": int(settings.request_deadline) + 5,
             "keepalive": 75,  # longer than the usual 60 s of a balancer, so that the balancer closes first
@@ -154,6 +158,22 @@ def serve(settings: Settings) -> None:
         # Read by prometheus_client when it is imported, which therefore happens later.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(scratch)
         Server(settings, scratch).run()
+
+
+def _most_connections() -> int:
+    """Return how many connections one worker may hold, for which the limit on open files is raised as far as it goes.
+
+    At its most, gunicorn accepts nobody until somebody leaves, which kept-alive clients may not do for long.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_CONNECTIONS + _OTHER_FILES
+    unlimited = resource.RLIM_INFINITY
+    if soft != unlimited and soft < wanted:
+        more = wanted if hard == unlimited else min(wanted, hard)
+        with contextlib.suppress(ValueError, OSError):  # macOS has a lower limit than it says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (more, hard))
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MOST_CONNECTIONS if soft == unlimited else min(_MOST_CONNECTIONS, soft - _OTHER_FILES)
 
 
 @contextlib.contextmanager

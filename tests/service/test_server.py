@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -310,6 +312,31 @@ def test_silent_clients_keep_nobody_out(start_service: StartService) -> None:
     assert time.monotonic() - started < 2
     for connection in silent:
         connection.close()
+
+
+@pytest.mark.parametrize(("soft", "hard", "silent", "answers"), [(256, 4096, 600, True), (200, 200, 150, False)])
+def test_open_files_limit_connections(models: Path, soft: int, hard: int, silent: int, answers: bool) -> None:
+    """The limit on open files is raised as far as it may be; what it allows is used, and what is more waits outside.
+
+    Of 150 connections that say nothing a service with 200 open files takes some, and lives to answer when they leave.
+    """
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    service = start({"MODEL_DIR": str(models), "DRAIN_SECONDS": "0"}, before_exec=limit)
+    try:
+        service.wait_until_ready()
+        with ExitStack() as stack:
+            address = ("127.0.0.1", int(service.url.rpartition(":")[2]))
+            for _ in range(silent):
+                stack.enter_context(socket.create_connection(address, timeout=10))
+            if answers:
+                assert service.predict(plain("red")).status_code == 200
+        assert service.predict(plain("red")).status_code == 200
+        assert '"level": "error"' not in service.log()
+    finally:
+        service.kill()
 
 
 def test_log_is_json(start_service: StartService) -> None:

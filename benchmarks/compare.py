@@ -76,7 +76,6 @@ class Work(NamedTuple):
     path: str
     body: Body
     connections: int
-    images: int
 
 
 def main(arguments: list[str], environment: Mapping[str, str]) -> int:
@@ -140,8 +139,8 @@ def _measure(options: argparse.Namespace, version: Path, environment: Mapping[st
         ports[_OURS] = port
         loads: dict[str, list[Load]] = {}
         ceilings: list[Figures] = []
+        works = _works(list(ports), single, files, images, version.parent.name)
         for number in range(options.rounds):
-            works = _works(list(ports), single, files, images, version.parent.name)
             for work in works if number % 2 == 0 else reversed(works):
                 address = f"http://127.0.0.1:{ports[work.server]}{work.path}"
                 load(address, work.body, work.connections, 1, folder)  # warm-up
@@ -176,14 +175,14 @@ def _photograph() -> Body:
 
 
 def _works(servers: list[str], single: Body, files: list[bytes], images: Any, model: str) -> list[Work]:
-    works = [Work("one JPEG, 16 connections", server, "/predict", single, 16, 1) for server in servers]
-    works += [Work("one JPEG, one connection", server, "/predict", single, 1, 1) for server in servers]
+    works = [Work("one JPEG, 16 connections", server, "/predict", single, 16) for server in servers]
+    works += [Work("one JPEG, one connection", server, "/predict", single, 1) for server in servers]
     raw = Body(images.tobytes(), BINARY)
     return [
         *works,
-        Work("64 JPEGs", _OURS, "/predict/batch", form("images", files), 4, _BATCH),
-        Work("64 images, raw", _OURS, "/predict/batch", raw, 4, _BATCH),
-        Work("64 images, V2 binary", _OURS, f"/v2/models/{model}/infer", _v2_binary(images), 4, _BATCH),
+        Work("64 JPEGs", _OURS, "/predict/batch", form("images", files), 4),
+        Work("64 images, raw", _OURS, "/predict/batch", raw, 4),
+        Work("64 images, V2 binary", _OURS, f"/v2/models/{model}/infer", _v2_binary(images), 4),
     ]
 
 

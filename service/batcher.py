@@ -80,14 +80,16 @@ class Batcher:
 
         It is ``submit`` and ``result`` in one, and raises what these do; an idle engine runs in this thread.
         """
-        job = _Job(images, deadline, self._clock())
+        job = self._new_job(images, deadline)
         with self._work:
             idle = not (self._busy or self._jobs or self._closed)
-            self._busy = self._busy or idle
-        if not idle:
-            return self.result(self.submit(images, deadline), deadline)
-        self._run_batch([job])
-        return job.future.result()
+            if idle:
+                self._busy = True
+            else:
+                self._enqueue(job, wait_for_room=False)
+        if idle:
+            self._run_batch([job])
+        return self.result(job.future, deadline)
 
     def submit(self, images: Images, deadline: float, *, wait_for_room: bool = False) -> "Future[Probabilities]":
         """Queue ``images``, uint8 [N, H, W, 3] with N up to ``chunk``; the future gives float32 [N, classes].
@@ -101,17 +103,9 @@ class Batcher:
             ModelUnavailable: the batcher is closed.
             ValueError: ``images`` holds more than ``chunk`` images.
         """
-        if not 0 < len(images) <= self.chunk:
-            raise ValueError(f"{len(images)} images in one part; it must be 1 to {self.chunk}")
-        job = _Job(images, deadline, self._clock())
+        job = self._new_job(images, deadline)
         with self._work:
-            self._wait_for_room(job, wait=wait_for_room)
-            if self._closed:
-                raise ModelUnavailable("The service is stopping; ask another replica or try again.")
-            self._jobs.append(job)
-            self._count(len(images))
-            if not self._busy:
-                self._work.notify()
+            self._enqueue(job, wait_for_room=wait_for_room)
         return job.future
 
     def result(self, future: "Future[Probabilities]", deadline: float) -> Probabilities:
@@ -138,6 +132,21 @@ class Batcher:
         """Wait up to ``timeout`` seconds until the thread of a closed batcher has ended."""
         self._thread.join(timeout)
 
+    def _new_job(self, images: Images, deadline: float) -> _Job:
+        if not 0 < len(images) <= self.chunk:
+            raise ValueError(f"{len(images)} images in one part; it must be 1 to {self.chunk}")
+        return _Job(images, deadline, self._clock())
+
+    def _enqueue(self, job: _Job, *, wait_for_room: bool) -> None:
+        """Put ``job`` into the queue; the caller holds the lock."""
+        self._wait_for_room(job, wait=wait_for_room)
+        if self._closed:
+            raise ModelUnavailable("The service is stopping; ask another replica or try again.")
+        self._jobs.append(job)
+        self._count(len(job.images))
+        if not self._busy:
+            self._work.notify()
+
     def _wait_for_room(self, job: _Job, *, wait: bool) -> None:
         while not self._closed and self._waiting + len(job.images) > self._queue_length:
             if not wait:
@@ -162,7 +171,8 @@ class Batcher:
         finally:
             with self._work:
                 self._busy = False
-                self._work.notify()
+                if self._jobs or self._closed:  # else the batcher's thread would wake for nothing
+                    self._work.notify()
 
     def _take(self) -> list[_Job] | None:
         """Wait for jobs and the engine, and take as many as one batch holds; None when closed and empty."""

@@ -149,7 +149,7 @@ def compress(request: Request, response: Response) -> None:
         return
     response.vary.add("Accept-Encoding")
     encoding = request.accept_encodings.best_match(("gzip", "deflate"))
-    if encoding is None or response.status_code < 200 or (response.content_length or 0) < _COMPRESS_FROM:
+    if encoding is None or (response.content_length or 0) < _COMPRESS_FROM:
         return
     compressor = zlib.compressobj(_COMPRESSION_LEVEL, wbits=_GZIP if encoding == "gzip" else _ZLIB)
     response.set_data(compressor.compress(response.get_data()) + compressor.flush())

@@ -227,6 +227,8 @@ def test_part_of_wrong_size_is_refused(batcher: Batcher, values: list[int]) -> N
     """A part that is empty or larger than a batch is the caller's mistake."""
     with pytest.raises(ValueError, match="must be 1 to 4"):
         batcher.submit(np.zeros((len(values), 2, 2, 3), np.uint8), soon())
+    with pytest.raises(ValueError, match="must be 1 to 4"):
+        batcher.run(np.zeros((len(values), 2, 2, 3), np.uint8), soon())
 
 
 def test_close_answers_what_waits_and_refuses_more(batcher: Batcher, engine: GatedEngine) -> None:

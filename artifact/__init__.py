@@ -6,13 +6,16 @@ Serving reads, with Darkroom's own files in ``assets.extra/``. This package need
 
 from artifact.errors import InvalidVersion
 from artifact.layout import latest, version_path, versions
-from artifact.metadata import Input, Metadata, Metrics, read_metadata
+from artifact.metadata import Calibration, Familiarity, Input, Int8, Metadata, Metrics, read_metadata
 from artifact.publish import Draft, draft
 from artifact.validate import validate
 
 __all__ = [
+    "Calibration",
     "Draft",
+    "Familiarity",
     "Input",
+    "Int8",
     "InvalidVersion",
     "Metadata",
     "Metrics",

@@ -6,6 +6,8 @@ SAVED_MODEL = "saved_model.pb"
 EXTRA = "assets.extra"
 METADATA = f"{EXTRA}/metadata.json"
 MODEL_CARD = f"{EXTRA}/MODEL_CARD.md"
+INT8_MODEL = f"{EXTRA}/int8/model.xml"  # OpenVINO IR of the quantised network, where there is one
+INT8_WEIGHTS = f"{EXTRA}/int8/model.bin"
 
 
 def versions(models: Path, name: str) -> list[int]:

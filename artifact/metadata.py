@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -34,7 +35,9 @@ class Metrics:
     """What was measured, and on which images.
 
     ``accuracy`` and ``expected_calibration_error`` are fractions of 1; ``per_class`` maps a label to its
-    ``precision`` and ``recall``.
+    ``precision`` and ``recall``. ``out_of_distribution`` maps each kind of pictures that are nothing like the
+    training's to ``auroc``, the probability that one of them is less familiar than one of the ``images``, and where the
+    version has a threshold, to the share that is called ``unfamiliar``.
     """
 
     measured_on: str
@@ -42,6 +45,54 @@ class Metrics:
     accuracy: float
     expected_calibration_error: float
     per_class: dict[str, dict[str, float]] = field(default_factory=dict)
+    out_of_distribution: dict[str, dict[str, float]] | None = None
+
+
+@dataclass(frozen=True)
+class Int8:
+    """What the quantised network answers right, beside the network itself, on pictures that neither was made with.
+
+    ``accuracy`` is that of the quantised network and ``float32_accuracy`` the network's own, both fractions of 1 and
+    over the same ``images`` pictures; ``calibration_images`` is how many training pictures its ranges were taken from.
+    """
+
+    measured_on: str
+    images: int
+    accuracy: float
+    float32_accuracy: float
+    calibration_images: int
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How the network's probabilities were made to mean what they say, on pictures that no training has seen.
+
+    Inside the graph the logits are divided by ``temperature`` (arXiv 1706.04599), which was fitted on the ``images``
+    pictures that the other figures are of as well: the mean negative log-likelihood, in nats, and the expected
+    calibration error, a fraction of 1, with the temperature and, ``before``, without.
+    """
+
+    temperature: float
+    measured_on: str
+    images: int
+    negative_log_likelihood: float
+    negative_log_likelihood_before: float
+    expected_calibration_error: float
+    expected_calibration_error_before: float
+
+
+@dataclass(frozen=True)
+class Familiarity:
+    """From which score on a picture counts as familiar: like what the network was trained on.
+
+    The score is the output ``familiarity``. Of the ``images`` pictures that no training has seen, the ``share``, a
+    fraction of 1, scored at least ``threshold``.
+    """
+
+    threshold: float
+    share: float
+    measured_on: str
+    images: int
 
 
 @dataclass(frozen=True)
@@ -50,7 +101,9 @@ class Metadata:
 
     ``labels`` stand in the order of the model's outputs. ``megaflops`` is the cost of one image's forward pass, two
     operations to a multiply-add. ``created`` is UTC in ISO 8601. ``files`` maps each file's path in the version, with
-    forward slashes, to its sha256; the metadata itself is not in it.
+    forward slashes, to its sha256; the metadata itself is not in it. ``int8`` is there where the version carries the
+    quantised network as well, ``calibration`` where its probabilities were calibrated, and ``familiarity`` where it
+    tells which pictures are like those of the training; what is not there is left out of the JSON.
     """
 
     name: str
@@ -69,10 +122,22 @@ class Metadata:
     training_seconds: float
     files: dict[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
+    int8: Int8 | None = None
+    calibration: Calibration | None = None
+    familiarity: Familiarity | None = None
 
     def to_json(self) -> str:
         """Return the record as indented JSON."""
-        return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
+        record = dataclasses.asdict(self, dict_factory=_present)
+        return json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+
+
+_OPTIONAL = {"int8": Int8, "calibration": Calibration, "familiarity": Familiarity}
+
+
+def _present(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the fields of a record that are not None, which only those may be that can be left out."""
+    return {name: value for name, value in fields if value is not None}
 
 
 def read_metadata(path: Path) -> Metadata:
@@ -92,6 +157,7 @@ def read_metadata(path: Path) -> Metadata:
                 "labels": tuple(record["labels"]),
                 "input": Input(**record["input"]),
                 "metrics": Metrics(**record["metrics"]),
+                **{name: type_(**record[name]) for name, type_ in _OPTIONAL.items() if record.get(name) is not None},
             }
         )
     except (KeyError, TypeError) as error:
@@ -128,7 +194,15 @@ def _check_values(path: Path, metadata: Metadata) -> None:
             f"input.interpolation must be one of {', '.join(get_args(Interpolation))}",
         ),
         (isinstance(metadata.files, dict), "files must map paths to sha256 sums"),
+        (
+            metadata.familiarity is None or _is_finite(metadata.familiarity.threshold),
+            "familiarity.threshold must be a number",
+        ),
     ]
     for holds, fault in faults:
         if not holds:
             raise InvalidVersion(path, f"{METADATA}: {fault}")
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)

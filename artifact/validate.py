@@ -5,21 +5,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from artifact.errors import InvalidVersion
-from artifact.layout import METADATA, SAVED_MODEL
+from artifact.layout import INT8_MODEL, INT8_WEIGHTS, METADATA, SAVED_MODEL
 from artifact.metadata import Metadata, read_metadata
 from artifact.signature import signature_shapes
 
 SIGNATURE = "serving_default"
 INPUT = "images"
 OUTPUT = "probabilities"
+FAMILIARITY = "familiarity"
 
 
 def validate(path: Path) -> Metadata:
     """Check the model version in folder ``path`` and return its metadata.
 
     Raises:
-        InvalidVersion: ``saved_model.pb`` or the metadata is missing, a file is absent or differs from its sha256, or
-            the labels or the input size do not match the model's signature. The message names the first fault.
+        InvalidVersion: ``saved_model.pb``, the metadata or the int8 network that it tells of is missing, a file is
+            absent or differs from its sha256, or the labels, the input size or the threshold do not match the model's
+            signature. The message names the first fault.
     """
     if not path.is_dir():
         raise InvalidVersion(path, "there is no such folder")
@@ -46,8 +48,9 @@ def _sha256(file: Path) -> str:
 
 
 def _check_files(path: Path, metadata: Metadata) -> None:
-    if SAVED_MODEL not in metadata.files:
-        raise InvalidVersion(path, f"{METADATA} has no sha256 for {SAVED_MODEL}")
+    for name in (SAVED_MODEL, *((INT8_MODEL, INT8_WEIGHTS) if metadata.int8 else ())):
+        if name not in metadata.files:
+            raise InvalidVersion(path, f"{METADATA} has no sha256 for {name}")
     root = path.resolve()
     for name, expected in metadata.files.items():
         file = path / name
@@ -77,5 +80,9 @@ def _check_signature(path: Path, metadata: Metadata) -> None:
     if width != len(metadata.labels):
         raise InvalidVersion(path, f"{METADATA} has {len(metadata.labels)} labels, but the model has {width} outputs")
     size = (metadata.input.height, metadata.input.width, 3)
+    if metadata.familiarity is not None and len(outputs.get(FAMILIARITY, ())) != 1:
+        raise InvalidVersion(
+            path, f"{METADATA} has a threshold, but the model does not return {FAMILIARITY}, a number each"
+        )
     if inputs[INPUT][1:] != size:
         raise InvalidVersion(path, f"{METADATA} says the input is {size}, but the model takes {inputs[INPUT][1:]}")

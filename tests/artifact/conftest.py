@@ -25,7 +25,9 @@ def varint(value: int) -> bytes:
     return encoded + bytes([value])
 
 
-def saved_model(outputs: int = len(LABELS), side: int = SIDE, signature: str = "serving_default") -> bytes:
+def saved_model(
+    outputs: int = len(LABELS), side: int = SIDE, signature: str = "serving_default", *, familiarity: bool = False
+) -> bytes:
     """Encode the part of a SavedModel that the contract reads, among fields that it does not."""
 
     def tensor(name: str, *shape: int) -> bytes:
@@ -33,6 +35,8 @@ def saved_model(outputs: int = len(LABELS), side: int = SIDE, signature: str = "
         return field(1, name) + field(2, field(1, "tensor:0") + field(2, 4) + field(3, dimensions))
 
     definition = field(1, tensor("images", -1, side, side, 3)) + field(2, tensor("probabilities", -1, outputs))
+    if familiarity:
+        definition += field(2, tensor("familiarity", -1))
     graph = field(1, b"meta") + field(5, field(1, signature) + field(2, definition))
     return field(1, 1) + field(2, graph)
 

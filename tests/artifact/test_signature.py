@@ -9,15 +9,21 @@ from artifact.layout import SAVED_MODEL
 from artifact.signature import Signature, Tensor, signature_shapes, signatures
 from tests import models
 
-BUNDLED = Path(__file__).parents[2] / "models" / "cifar10" / "1"
+BUNDLED = Path(__file__).parents[2] / "models" / "cifar10" / "2"
 
 
 @pytest.mark.slow
 def test_shapes_of_a_model_that_tensorflow_wrote(tmp_path: Path) -> None:
     """Both signatures of a real SavedModel have the shapes that the contract asks for."""
     content = (models.publish(tmp_path) / "saved_model.pb").read_bytes()
-    assert signature_shapes(content, "serving_default") == ({"images": (-1, 32, 32, 3)}, {"probabilities": (-1, 3)})
-    assert signature_shapes(content, "serve_bytes") == ({"image_bytes": (-1,)}, {"probabilities": (-1, 3)})
+    assert signature_shapes(content, "serving_default") == (
+        {"images": (-1, 32, 32, 3)},
+        {"familiarity": (-1,), "probabilities": (-1, 3)},
+    )
+    assert signature_shapes(content, "serve_bytes") == (
+        {"image_bytes": (-1,)},
+        {"familiarity": (-1,), "probabilities": (-1, 3)},
+    )
     assert signature_shapes(content, "absent") is None
 
 
@@ -51,12 +57,18 @@ def test_signatures_of_the_bundled_model() -> None:
         "__saved_model_init_op": Signature({}, {"__saved_model_init_op": Tensor("NoOp", "DT_INVALID", None)}, ""),
         "serve_bytes": Signature(
             {"image_bytes": Tensor("serve_bytes_image_bytes:0", "DT_STRING", (-1,))},
-            {"probabilities": Tensor("StatefulPartitionedCall:0", "DT_FLOAT", (-1, 10))},
+            {
+                "familiarity": Tensor("StatefulPartitionedCall:0", "DT_FLOAT", (-1,)),
+                "probabilities": Tensor("StatefulPartitionedCall:1", "DT_FLOAT", (-1, 10)),
+            },
             "tensorflow/serving/predict",
         ),
         "serving_default": Signature(
             {"images": Tensor("serving_default_images:0", "DT_UINT8", (-1, 32, 32, 3))},
-            {"probabilities": Tensor("StatefulPartitionedCall_1:0", "DT_FLOAT", (-1, 10))},
+            {
+                "familiarity": Tensor("StatefulPartitionedCall_1:0", "DT_FLOAT", (-1,)),
+                "probabilities": Tensor("StatefulPartitionedCall_1:1", "DT_FLOAT", (-1, 10)),
+            },
             "tensorflow/serving/predict",
         ),
     }

@@ -9,7 +9,19 @@ import pytest
 
 from artifact import InvalidVersion, validate
 from artifact.layout import METADATA
+from artifact.validate import checksums
 from tests.artifact.conftest import saved_model
+
+INT8 = {
+    "measured_on": "made-up validation",
+    "images": 200,
+    "accuracy": 0.99,
+    "float32_accuracy": 1.0,
+    "calibration_images": 100,
+}
+
+
+FAMILIARITY = {"threshold": 1.5, "share": 0.95, "measured_on": "made-up validation", "images": 200}
 
 
 def edit(version: Path, change: Callable[[dict[str, Any]], Any]) -> None:
@@ -41,6 +53,20 @@ def test_a_good_version_is_valid(version: Path) -> None:
         (lambda path: edit(path, lambda record: record["input"].update(resize="melt")), "input.resize must be one of"),
         (lambda path: edit(path, lambda record: record["input"].update(height=64)), "the model takes"),
         (lambda path: edit(path, lambda record: record["files"].pop("saved_model.pb")), "has no sha256 for saved"),
+        (
+            lambda path: edit(path, lambda record: record.update(int8=INT8)),
+            "has no sha256 for assets.extra/int8/model.xml",
+        ),
+        (lambda path: edit(path, lambda record: record.update(int8={})), "does not have the expected fields"),
+        (
+            lambda path: edit(path, lambda record: record.update(familiarity=FAMILIARITY)),
+            "has a threshold, but the model does not return familiarity",
+        ),
+        (
+            lambda path: edit(path, lambda record: record.update(familiarity={**FAMILIARITY, "threshold": None})),
+            "familiarity.threshold must be a number",
+        ),
+        (lambda path: edit(path, lambda record: record.update(calibration={})), "does not have the expected fields"),
         (lambda path: edit(path, lambda record: record["files"].update({"../../x": "0"})), "outside the version"),
         (lambda path: (path / "variables/variables.index").unlink(), "variables.index is missing"),
         (lambda path: (path / "variables/variables.index").write_bytes(b"w"), "differs from its sha256"),
@@ -51,6 +77,17 @@ def test_each_fault_is_named(version: Path, change: Callable[[Path], object], fa
     change(version)
     with pytest.raises(InvalidVersion, match=fault):
         validate(version)
+
+
+def test_a_threshold_needs_the_score(version: Path) -> None:
+    """A version with a threshold is valid where its model returns the score; without one it may return it as well."""
+    (version / "saved_model.pb").write_bytes(saved_model(familiarity=True))
+    edit(version, lambda record: record.update(files=checksums(version)))
+    assert validate(version).familiarity is None
+    edit(version, lambda record: record.update(familiarity=FAMILIARITY))
+    found = validate(version).familiarity
+    assert found is not None
+    assert found.threshold == 1.5
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
@@ -70,8 +107,6 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 )
 def test_a_file_that_is_no_model_is_named(version: Path, content: bytes, fault: str) -> None:
     """A saved_model.pb that matches its checksum and still is no such model is refused."""
-    from artifact.validate import checksums
-
     (version / "saved_model.pb").write_bytes(content)
     edit(version, lambda record: record.update(files=checksums(version)))
     with pytest.raises(InvalidVersion, match=fault):

@@ -2,25 +2,27 @@
 
 import logging
 import re
+import secrets
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from flask import Flask, Response, g, request
+from flask import Flask, Request, Response, g, has_request_context, request
+from flask.sessions import NullSession, SessionInterface
 from werkzeug.routing import BaseConverter
 
 from service import errors, routes
 from service.batcher import Batcher
-from service.bodies import BodyRequest, bound_body, compress, discard_body
-from service.cores import usable_cores
+from service.bodies import RECEIVED, BodyRequest, bound_body, compress, discard_body
 from service.decoding import Decoder
 from service.engine import Engine, load
+from service.machine import usable_cores, usable_memory
 from service.metrics import Metrics
 from service.predictor import Predictor
 from service.registry import Registry
-from service.settings import Settings
+from service.settings import BYTES_OF_A_PIXEL, Settings
+from service.waiting import Threads, Waiting
 
 access_log = logging.getLogger("service.access")
 
@@ -33,6 +35,16 @@ class ModelConverter(BaseConverter):
     """The name of a model in a path; what follows a colon is what to do with it."""
 
     regex = "[^/:]+"
+
+
+class NoSessions(SessionInterface):
+    """There are no sessions; Flask would look for a cookie at each request, and for changes at each answer."""
+
+    session = NullSession()
+
+    def open_session(self, app: Flask, request: Request) -> NullSession:
+        """Return the one session, which is none."""
+        return self.session
 
 
 @dataclass(frozen=True)
@@ -48,8 +60,9 @@ class Services:
     started: float
 
     def deadline(self) -> float:
-        """Return when a request whose body is there now must be answered, as a time of the clock."""
-        return self.clock() + self.settings.request_deadline
+        """Return when the present request must be answered, as a time of the clock."""
+        received = request.environ.get(RECEIVED) if has_request_context() else None
+        return float(received or self.clock()) + self.settings.request_deadline
 
 
 def make_services(
@@ -57,8 +70,13 @@ def make_services(
     metrics: Metrics,
     draining: Callable[[], bool],
     clock: Callable[[], float] = time.monotonic,
+    waiting: Waiting | None = None,
 ) -> Services:
-    """Wire the parts of one process. Nothing is loaded before ``registry.start`` or ``registry.refresh``."""
+    """Wire the parts of one process. Nothing is loaded before ``registry.start`` or ``registry.refresh``.
+
+    ``waiting`` is how requests wait; without it each has a thread of its own.
+    """
+    waiting = waiting or Threads()
     cores = usable_cores()
     engine_threads = max(1, cores // settings.workers)
 
@@ -66,13 +84,20 @@ def make_services(
         return load(settings.engine, path, settings.precision, engine_threads)
 
     def make_batcher(engine: Engine, version: int) -> Batcher:
-        return Batcher(engine, settings.queue_length, metrics.of(version), clock)
+        return Batcher(engine, settings.queue_length, metrics.of(version), clock, waiting=waiting)
 
     registry = Registry(
         settings.model_dir, settings.model_name, settings.model_version, load_engine, make_batcher, metrics
     )
-    decoder = Decoder(settings.max_image_pixels, large_at_once=min(cores, 4), clock=clock)
-    return Services(settings, registry, Predictor(decoder, metrics.of, clock), metrics, draining, clock, clock())
+    decoder = Decoder(settings.max_image_pixels, _large_at_once(settings, cores), clock, waiting)
+    predictor = Predictor(decoder, metrics.of, clock, waiting)
+    return Services(settings, registry, predictor, metrics, draining, clock, clock())
+
+
+def _large_at_once(settings: Settings, cores: int) -> int:
+    """Return how many pictures of the largest size may be decoded at once: half of the memory is for them."""
+    fit = usable_memory() // settings.workers // 2 // (settings.max_image_pixels * BYTES_OF_A_PIXEL)
+    return max(1, min(cores, 4, fit))
 
 
 def create_app(services: Services) -> Flask:
@@ -80,6 +105,7 @@ def create_app(services: Services) -> Flask:
     app = Flask("service", static_folder=None)
     app.extensions["services"] = services
     app.request_class = BodyRequest
+    app.session_interface = NoSessions()
     app.config["MAX_CONTENT_LENGTH"] = services.settings.max_body_bytes
     app.config["MAX_FORM_PARTS"] = services.settings.max_batch
     app.url_map.converters["model"] = ModelConverter
@@ -117,7 +143,7 @@ def _observe(app: Flask, services: Services) -> None:
     def begin() -> None:
         g.started = services.clock()
         asked = request.headers.get("X-Request-ID", "")
-        g.request_id = asked if _REQUEST_ID.fullmatch(asked) else uuid.uuid4().hex
+        g.request_id = asked if _REQUEST_ID.fullmatch(asked) else secrets.token_hex(16)
         metrics.in_flight.inc()
 
     @app.after_request

@@ -1,6 +1,6 @@
 """The batcher: requests that wait while a batch runs form the next batch. Nothing waits on a timer.
 
-A request that finds the engine idle runs it in its own thread: two changes of threads cost more than the rest of it.
+A lone request that finds the engine idle runs it in its own thread: two changes of threads cost more than the rest.
 """
 
 import logging
@@ -8,16 +8,20 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-from service.engine import MAX_BATCH, Engine, Images, Probabilities
-from service.errors import DeadlineExceeded, EngineFailed, ModelUnavailable, QueueFull
+from service.engine import MAX_BATCH, Engine, Images, Rows
+from service.errors import DeadlineExceeded, EngineFailed, ModelUnavailable, QueueFull, ServiceError
+from service.waiting import Event, Threads, Waiting
 
 log = logging.getLogger(__name__)
+
+_COMPANY = 8  # images that make a batch worth a core of its own; see benchmarks/NOTES.md
+_BRIEF_SECONDS = 0.01  # for which a lone request may keep its own thread, the event loop's at most, from all others
+_LONG = 16  # images whose batch keeps others waiting for too long
 
 LATE = "The request took longer than the deadline; send fewer or smaller pictures, or try again later."
 
@@ -36,15 +40,19 @@ class BatchObserver(Protocol):
 
 
 @dataclass
-class _Job:
+class Job:
+    """Images on their way through the engine, for the one who submitted them to wait for."""
+
     images: Images
     deadline: float
     submitted: float
-    future: "Future[Probabilities]" = field(default_factory=Future)
+    done: Event | None = None  # where somebody waits
+    outcome: Rows | ServiceError | None = None
+    abandoned: bool = False
 
 
 class Batcher:
-    """Feeds one engine from a bounded queue, in the order of arrival; one batch runs at a time."""
+    """Feeds one engine from a bounded queue, in the order of arrival; each lane runs one batch at a time."""
 
     def __init__(
         self,
@@ -53,46 +61,58 @@ class Batcher:
         observer: BatchObserver,
         clock: Callable[[], float] = time.monotonic,
         max_batch: int = MAX_BATCH,
+        waiting: Waiting | None = None,
     ) -> None:
-        """Start the thread. ``queue_length`` is the most images that wait, ``max_batch`` the most that run at once."""
+        """Start a thread for each lane. ``queue_length`` is the most images that wait, ``max_batch`` of one batch.
+
+        ``waiting`` is how its callers wait; without it they are threads.
+        """
         self._engine = engine
         self._queue_length = queue_length
         self._observer = observer
         self._clock = clock
         self._max_batch = max_batch
-        self._jobs: deque[_Job] = deque()
+        self._callers = waiting or Threads()
+        self._jobs: deque[Job] = deque()
         self._waiting = 0  # images
         self._closed = False
-        self._busy = False  # the engine runs
-        lock = threading.Lock()
-        self._work = threading.Condition(lock)
-        self._room = threading.Condition(lock)
-        self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
-        self._thread.start()
+        self._running: list[int] = [0] * engine.lanes  # images, for each lane
+        self._lone_seconds = 0.0  # that the engine took for an image the last time
+        self._whole = False  # all cores run one batch
+        self._work = threading.Condition(threading.Lock())
+        self._room: list[Event] = []  # of those who wait for the queue to become shorter
+        self._threads = [
+            threading.Thread(target=self._run, args=(lane,), name=f"lane {lane}", daemon=True)
+            for lane in range(engine.lanes)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def chunk(self) -> int:
         """The most images that one ``submit`` takes."""
         return min(self._max_batch, self._queue_length)
 
-    def run(self, images: Images, deadline: float) -> Probabilities:
-        """Return the probabilities, float32 [N, classes], of ``images``, uint8 [N, H, W, 3] with N up to ``chunk``.
+    def run(self, images: Images, deadline: float) -> Rows:
+        """Return the engine's rows, float32 [N, columns], of ``images``, uint8 [N, H, W, 3] with N up to ``chunk``.
 
-        It is ``submit`` and ``result`` in one, and raises what these do; an idle engine runs in this thread.
+        It is ``submit`` and ``result`` in one, and raises what these do; an idle engine runs in this thread where that
+        keeps nobody waiting.
         """
         job = self._new_job(images, deadline)
+        alone = self._lone_seconds < _BRIEF_SECONDS and self._idle() and self._callers.alone()
         with self._work:
-            idle = not (self._busy or self._jobs or self._closed)
-            if idle:
-                self._busy = True
-            else:
-                self._enqueue(job, wait_for_room=False)
-        if idle:
-            self._run_batch([job])
-        return self.result(job.future, deadline)
+            takes_it = alone and self._idle()
+            if takes_it:
+                self._whole = True
+        if takes_it:
+            self._run_batch([job], None)
+        else:
+            self._enqueue(job, wait_for_room=False)
+        return self.result(job)
 
-    def submit(self, images: Images, deadline: float, *, wait_for_room: bool = False) -> "Future[Probabilities]":
-        """Queue ``images``, uint8 [N, H, W, 3] with N up to ``chunk``; the future gives float32 [N, classes].
+    def submit(self, images: Images, deadline: float, *, wait_for_room: bool = False) -> Job:
+        """Queue ``images``, uint8 [N, H, W, 3] with N up to ``chunk``; ``result`` waits for what comes of the job.
 
         ``deadline`` is a time of the batcher's clock, in seconds. With ``wait_for_room`` a full queue is waited for:
         meant for the later parts of a request whose first part was taken already.
@@ -104,115 +124,172 @@ class Batcher:
             ValueError: ``images`` holds more than ``chunk`` images.
         """
         job = self._new_job(images, deadline)
-        with self._work:
-            self._enqueue(job, wait_for_room=wait_for_room)
-        return job.future
+        self._enqueue(job, wait_for_room=wait_for_room)
+        return job
 
-    def result(self, future: "Future[Probabilities]", deadline: float) -> Probabilities:
-        """Wait for ``future``.
+    def result(self, job: Job) -> Rows:
+        """Wait for the engine's rows of ``job``, float32 [N, columns].
 
         Raises:
-            DeadlineExceeded: there is no result until ``deadline``; the job is taken from the queue if it can be.
+            DeadlineExceeded: there is no result until the job's deadline; it is taken from the queue if it can be.
             EngineFailed: the engine raised an error on the batch.
         """
-        try:
-            return future.result(max(0.0, deadline - self._clock()))
-        except TimeoutError as error:
-            future.cancel()
-            raise DeadlineExceeded(LATE) from error
+        if job.done is not None and not job.done.wait(max(0.0, job.deadline - self._clock())):
+            job.abandoned = True
+        if job.outcome is None:
+            raise DeadlineExceeded(LATE)
+        if isinstance(job.outcome, ServiceError):
+            raise job.outcome
+        return job.outcome
 
     def close(self) -> None:
-        """Take no more jobs; the thread ends when those in the queue are done. Does not wait for it."""
+        """Take no more jobs; the threads end when those in the queue are done. Does not wait for them."""
         with self._work:
             self._closed = True
             self._work.notify_all()
-            self._room.notify_all()
+            self._tell_of_room()
 
     def join(self, timeout: float) -> None:
-        """Wait up to ``timeout`` seconds until the thread of a closed batcher has ended."""
-        self._thread.join(timeout)
+        """Wait up to ``timeout`` seconds until the threads of a closed batcher have ended."""
+        limit = time.monotonic() + timeout
+        for thread in self._threads:
+            thread.join(max(0.0, limit - time.monotonic()))
 
-    def _new_job(self, images: Images, deadline: float) -> _Job:
+    def _new_job(self, images: Images, deadline: float) -> Job:
         if not 0 < len(images) <= self.chunk:
             raise ValueError(f"{len(images)} images in one part; it must be 1 to {self.chunk}")
-        return _Job(images, deadline, self._clock())
+        return Job(images, deadline, self._clock())
 
-    def _enqueue(self, job: _Job, *, wait_for_room: bool) -> None:
-        """Put ``job`` into the queue; the caller holds the lock."""
-        self._wait_for_room(job, wait=wait_for_room)
-        if self._closed:
-            raise ModelUnavailable("The service is stopping; ask another replica or try again.")
-        self._jobs.append(job)
-        self._count(len(job.images))
-        if not self._busy:
-            self._work.notify()
-
-    def _wait_for_room(self, job: _Job, *, wait: bool) -> None:
-        while not self._closed and self._waiting + len(job.images) > self._queue_length:
-            if not wait:
+    def _enqueue(self, job: Job, *, wait_for_room: bool) -> None:
+        job.done = self._callers.event()
+        while not self._queued(job):
+            if not wait_for_room:
                 raise QueueFull(f"{self._waiting} images wait already; try again in a moment.")
-            if not self._room.wait(job.deadline - self._clock()):
-                raise DeadlineExceeded(LATE)
+            self._wait_for_room(job)
+
+    def _queued(self, job: Job) -> bool:
+        """Put ``job`` into the queue; say whether there was room."""
+        with self._work:
+            if self._closed:
+                raise ModelUnavailable("The service is stopping; ask another replica or try again.")
+            if self._waiting + len(job.images) > self._queue_length:
+                return False
+            self._jobs.append(job)
+            self._count(len(job.images))
+            if self._worth_starting():
+                self._work.notify()
+            return True
+
+    def _wait_for_room(self, job: Job) -> None:
+        room = self._callers.event()
+        with self._work:
+            if self._waiting + len(job.images) <= self._queue_length:  # meanwhile
+                return
+            self._room.append(room)
+        if not room.wait(max(0.0, job.deadline - self._clock())):
+            raise DeadlineExceeded(LATE)
+
+    def _tell_of_room(self) -> None:
+        self._callers.wake(self._room)
+        self._room = []
 
     def _count(self, change: int) -> None:
         self._waiting += change
         self._observer.queued(change)
 
-    def _run(self) -> None:
-        while (batch := self._take()) is not None:
-            self._run_batch(batch)
+    def _idle(self) -> bool:
+        return not (self._jobs or self._closed or self._whole or any(self._running))
 
-    def _run_batch(self, batch: list[_Job]) -> None:
-        """Run what is still wanted of ``batch``, for which the engine was taken, and let go of the engine."""
+    def _worth_starting(self) -> bool:
+        """Say whether an idle lane should begin with what waits.
+
+        A single image costs a core more than one of a batch, so another lane than the first waits for some company.
+        Where long batches run, it does not.
+        """
+        running = sum(self._running)
+        return bool(self._jobs) and not self._whole and (self._waiting >= _COMPANY or not 0 < running < _LONG)
+
+    def _run(self, lane: int) -> None:
+        while batch := self._take(lane):
+            self._run_batch(batch, lane if self._running[lane] else None)
+
+    def _run_batch(self, batch: list[Job], lane: int | None) -> None:
+        """Run what is still wanted of ``batch`` in ``lane``, or on all cores, and let go of what was taken for it."""
         try:
-            ready = [job for job in batch if self._still_wanted(job)]
-            if ready:
-                self._execute(ready)
+            jobs = [job for job in batch if self._still_wanted(job)]
+            if jobs:
+                self._execute(jobs, lane)
+            self._callers.wake([job.done for job in batch if job.done is not None])
         finally:
             with self._work:
-                self._busy = False
-                if self._jobs or self._closed:  # else the batcher's thread would wake for nothing
-                    self._work.notify()
+                self._leave(lane)
 
-    def _take(self) -> list[_Job] | None:
-        """Wait for jobs and the engine, and take as many as one batch holds; None when closed and empty."""
+    def _leave(self, lane: int | None) -> None:
+        if lane is None:
+            self._whole = False
+        else:
+            self._running[lane] = 0
+        if self._closed:
+            self._work.notify_all()
+        elif self._worth_starting():  # else a thread would wake for nothing
+            self._work.notify()
+
+    def _take(self, lane: int) -> list[Job]:
+        """Wait for jobs, and take this lane's share of them, up to a batch; none when closed and empty.
+
+        Few images are shared by all cores.
+        """
         with self._work:
-            while self._busy or not self._jobs:
-                if self._closed and not self._busy:
-                    return None
+            while not self._worth_starting():
+                if self._closed and not self._jobs and not self._whole:
+                    return []
                 self._work.wait()
-            self._busy = True
-            batch: list[_Job] = []
-            images = 0
-            while self._jobs and images + len(self._jobs[0].images) <= self._max_batch:
-                batch.append(self._jobs.popleft())
-                images += len(batch[-1].images)
-            self._count(-images)
-            self._room.notify_all()
+            idle = self._running.count(0)
+            self._whole = idle == len(self._running) and self._waiting < _COMPANY * idle
+            batch, images = self._share(self._waiting if self._whole else -(-self._waiting // idle))
+            if not self._whole:
+                self._running[lane] = images
+                if idle > 1 and self._worth_starting():
+                    self._work.notify()
             return batch
 
-    def _still_wanted(self, job: _Job) -> bool:
+    def _share(self, images: int) -> tuple[list[Job], int]:
+        """Take jobs with about ``images`` images from the queue, up to a batch; return them and how many those are."""
+        share = min(images, self._max_batch)
+        batch = [self._jobs.popleft()]
+        taken = len(batch[0].images)
+        while self._jobs and taken + len(self._jobs[0].images) <= share:
+            batch.append(self._jobs.popleft())
+            taken += len(batch[-1].images)
+        self._count(-taken)
+        self._tell_of_room()
+        return batch, taken
+
+    def _still_wanted(self, job: Job) -> bool:
         now = self._clock()
         self._observer.waited(now - job.submitted)
-        if not job.future.set_running_or_notify_cancel():
+        if job.abandoned:
             return False
         if now >= job.deadline:
-            job.future.set_exception(DeadlineExceeded(LATE))
+            job.outcome = DeadlineExceeded(LATE)
             return False
         return True
 
-    def _execute(self, jobs: list[_Job]) -> None:
-        images = jobs[0].images if len(jobs) == 1 else np.concatenate([job.images for job in jobs])
+    def _execute(self, jobs: list[Job], lane: int | None) -> None:
         started = self._clock()
         try:
-            probabilities = self._engine.predict(images)
+            images = jobs[0].images if len(jobs) == 1 else np.concatenate([job.images for job in jobs])
+            rows = self._engine.predict(images, lane)
         except Exception as error:  # an engine may raise anything; only this batch may suffer from it
-            log.error("the engine failed on a batch of %d", len(images), exc_info=error)
+            log.error("the engine failed on a batch of %d", sum(len(job.images) for job in jobs), exc_info=error)
             for job in jobs:
-                job.future.set_exception(EngineFailed("The engine failed on this batch; the log has the details."))
+                job.outcome = EngineFailed("The engine failed on this batch; the log has the details.")
             return
-        self._observer.ran(len(images), self._clock() - started)
+        seconds = self._clock() - started
+        self._observer.ran(len(images), seconds)
+        if len(images) == 1:
+            self._lone_seconds = seconds
         start = 0
         for job in jobs:
-            job.future.set_result(probabilities[start : start + len(job.images)])
+            job.outcome = rows[start : start + len(job.images)]
             start += len(job.images)

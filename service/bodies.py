@@ -10,7 +10,9 @@ from flask import Request, Response
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.formparser import FormDataParser
 
-from service.errors import BodyTooLarge, InvalidRequest, ServiceError, SlowBody, TooManyItems, UnsupportedBody
+from service.errors import BodyTooLarge, InvalidRequest, ServiceError, TooManyItems, UnsupportedBody
+
+RECEIVED = "darkroom.received"  # in the WSGI environment: when the body was there, as a time of the monotonic clock
 
 _BLOCK = 64 * 1024
 _DISCARD_SECONDS = 5.0
@@ -80,10 +82,7 @@ def read_body(request: Request) -> bytes:
     Raises:
         SlowBody: the client stopped sending.
     """
-    try:
-        return request.get_data(cache=False)
-    except BlockingIOError as error:
-        raise _stalled() from error
+    return request.get_data(cache=False)
 
 
 def json_body(request: Request, type_: type[Document], max_values: int) -> Document:
@@ -133,8 +132,6 @@ def parse_form(request: Request) -> None:
         raise TooManyItems(
             f"The form has more than the {request.max_form_parts} parts that are allowed; send fewer."
         ) from error
-    except BlockingIOError as error:
-        raise _stalled() from error
     except ValueError as error:
         raise InvalidRequest(f"The multipart body is malformed: {error}.") from error
 
@@ -142,14 +139,15 @@ def parse_form(request: Request) -> None:
 def compress(request: Request, response: Response) -> None:
     """Compress the body of ``response`` where the client wants it and it is worth the time."""
     if (
-        not (response.mimetype or "").startswith(_COMPRESSIBLE)
+        (response.content_length or 0) < _COMPRESS_FROM
+        or not (response.mimetype or "").startswith(_COMPRESSIBLE)
         or response.is_streamed
         or "Content-Encoding" in response.headers
     ):
         return
     response.vary.add("Accept-Encoding")
     encoding = request.accept_encodings.best_match(("gzip", "deflate"))
-    if encoding is None or (response.content_length or 0) < _COMPRESS_FROM:
+    if encoding is None:
         return
     compressor = zlib.compressobj(_COMPRESSION_LEVEL, wbits=_GZIP if encoding == "gzip" else _ZLIB)
     response.set_data(compressor.compress(response.get_data()) + compressor.flush())
@@ -197,8 +195,6 @@ def _read_chunked(stream: IO[bytes], limit: int) -> bytes:
                 raise _too_large(limit)
     except ServiceError:
         raise
-    except BlockingIOError as error:
-        raise _stalled() from error
     except Exception as error:  # what the server's parser raises is its own affair
         raise InvalidRequest(f"The chunks of the body are malformed: {error}") from error
     return bytes(body)
@@ -206,11 +202,6 @@ def _read_chunked(stream: IO[bytes], limit: int) -> bytes:
 
 def _too_large(limit: int) -> BodyTooLarge:
     return BodyTooLarge(f"The body is larger than the {limit:,} bytes that are allowed.")
-
-
-def _stalled() -> SlowBody:
-    """Return the error for a body whose next bytes did not come within the socket's receive timeout."""
-    return SlowBody("The body stopped coming; send it without long pauses.")
 
 
 def _in_memory(*_: Any, **__: Any) -> IO[bytes]:

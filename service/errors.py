@@ -16,6 +16,8 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 log = logging.getLogger(__name__)
 
+OVERLOADED = "More requests come than can be answered; try again in a moment."  # the message of a QueueFull
+
 
 class ServiceError(Exception):
     """A request cannot be answered; the message says why and what to change."""
@@ -164,14 +166,23 @@ def name_of(error: ServiceError) -> str:
     return _RENDERINGS[type(error)].name
 
 
+def failure_of(error: ServiceError, dialect: Dialect) -> Failure:
+    """Return what ``error`` is to the clients of ``dialect``."""
+    rendering = _RENDERINGS[type(error)]
+    return Failure(dialect.status(type(error)), rendering.name, str(error), rendering.retry_after)
+
+
+def encode(failure: Failure, dialect: Dialect) -> bytes:
+    """Return the body of the answer that tells ``failure`` to the clients of ``dialect``."""
+    return msgspec.json.encode(dialect.render(failure)) + b"\n"
+
+
 def register(app: Flask, dialects: Sequence[Dialect] = ()) -> None:
     """Make every error of ``app`` a JSON answer in the dialect of its path."""
 
     def service_error(error: ServiceError) -> Response:
         dialect = dialect_of(request.path, dialects)
-        rendering = _RENDERINGS[type(error)]
-        status = dialect.status(type(error))
-        return _render(dialect, Failure(status, rendering.name, str(error), rendering.retry_after))
+        return _render(dialect, failure_of(error, dialect))
 
     def http_exception(error: HTTPException) -> Response:
         dialect = dialect_of(request.path, dialects)
@@ -195,8 +206,7 @@ def register(app: Flask, dialects: Sequence[Dialect] = ()) -> None:
 
 
 def _render(dialect: Dialect, failure: Failure) -> Response:
-    body = msgspec.json.encode(dialect.render(failure)) + b"\n"
-    response = Response(body, failure.status, content_type="application/json")
+    response = Response(encode(failure, dialect), failure.status, content_type="application/json")
     if failure.retry_after is not None:
         response.headers["Retry-After"] = str(failure.retry_after)
     return response

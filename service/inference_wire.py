@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -12,11 +12,13 @@ from flask import Request, Response
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from artifact import Input
+from artifact.validate import FAMILIARITY, OUTPUT
 from service.bodies import parse_json, read_body
-from service.engine import Images, Probabilities
+from service.engine import Images, Probabilities, Rows
 from service.errors import InvalidRequest
 from service.images_in import Base64, Item, check_count
 from service.operations import json_response
+from service.rows import Answers
 from service.tensors import FlatType, flat_images, images_type, most_values, nested_images, shortest
 
 JSON_LENGTH = "Inference-Header-Content-Length"  # the header that says where the JSON of a body ends, in bytes
@@ -63,11 +65,26 @@ class OutputParameters(Struct):
     classification: Annotated[int, Meta(ge=0)] = 0
 
 
-class RequestedOutput(Struct):
-    """An output that is asked for."""
+class ScoreParameters(Struct):
+    """How a score is wanted: as bytes behind the JSON, or in it."""
 
-    name: Literal["probabilities"]
+    binary_data: bool | UnsetType = UNSET
+
+
+class RequestedProbabilities(Struct, tag_field="name", tag=OUTPUT):
+    """The probabilities, or the most probable labels, are asked for."""
+
     parameters: OutputParameters = msgspec.field(default_factory=OutputParameters)
+
+
+class RequestedFamiliarity(Struct, tag_field="name", tag=FAMILIARITY):
+    """How familiar the pictures look is asked for."""
+
+    parameters: ScoreParameters = msgspec.field(default_factory=ScoreParameters)
+
+
+RequestedOutput = RequestedProbabilities | RequestedFamiliarity
+_REQUESTED: dict[str, type[RequestedOutput]] = {OUTPUT: RequestedProbabilities, FAMILIARITY: RequestedFamiliarity}
 
 
 class RequestParameters(Struct):
@@ -77,11 +94,11 @@ class RequestParameters(Struct):
 
 
 class InferRequest(Struct, kw_only=True):
-    """An inference request: one input, and optionally how its output is wanted."""
+    """An inference request: one input, and optionally which outputs are wanted, and how; without, all."""
 
     id: str | UnsetType = UNSET
     inputs: Annotated[list[PixelTensor | EncodedTensor], Meta(min_length=1, max_length=1)]
-    outputs: Annotated[list[RequestedOutput], Meta(max_length=1)] = []
+    outputs: list[RequestedOutput] = []
     parameters: RequestParameters = msgspec.field(default_factory=RequestParameters)
 
 
@@ -91,10 +108,13 @@ class BinarySize(Struct):
     binary_data_size: int
 
 
-class ProbabilityTensor(Struct, kw_only=True, tag_field="datatype", tag="FP32"):
-    """Probabilities, FP32 [N, classes], flat in row-major order; without ``data`` they follow the JSON."""
+class NumberTensor(Struct, kw_only=True, tag_field="datatype", tag="FP32"):
+    """``probabilities``, FP32 [N, classes], or ``familiarity``, FP32 [N, 1], flat in row-major order.
 
-    name: str = "probabilities"
+    Without ``data`` the numbers follow the JSON.
+    """
+
+    name: str
     shape: list[int]
     parameters: BinarySize | UnsetType = UNSET
     data: list[float] | UnsetType = UNSET
@@ -115,21 +135,21 @@ class InferResponse(Struct, kw_only=True):
     model_name: str
     model_version: str
     id: str | UnsetType = UNSET
-    outputs: list[ProbabilityTensor | ClassTensor]
+    outputs: list[NumberTensor | ClassTensor]
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """How the answer to a request is wanted; ``classes`` is how many labels a picture, 0 for all probabilities."""
+    """How the answer to a request is wanted: which outputs, and whether in binary where an output does not say."""
 
     id: str | UnsetType
+    outputs: Sequence[RequestedOutput]
     binary: bool
-    classes: int
 
 
 @functools.lru_cache(maxsize=8)
-def json_request(size: Input, most: int) -> Any:
-    """Return the type of a request all in JSON with up to ``most`` images of ``size``.
+def json_request(size: Input, most: int, outputs: tuple[str, ...]) -> Any:
+    """Return the type of a request all in JSON with up to ``most`` images of ``size``, of a model with ``outputs``.
 
     It is for descriptions: a request is parsed as ``InferRequest``, and its shape and data are checked afterwards.
     """
@@ -142,9 +162,11 @@ def json_request(size: Input, most: int) -> Any:
     pictures: Any = Annotated[list[Element], Meta(min_length=1, max_length=most)]
     tensor: Any = _in_json(PixelTensor, shape, pixels) | _in_json(EncodedTensor, encoded_shape, pictures)
     inputs: Any = Annotated[list[tensor], Meta(min_length=1, max_length=1)]
+    requested: Any = RequestedOutput if FAMILIARITY in outputs else RequestedProbabilities
+    wanted: Any = Annotated[list[requested], Meta(max_length=len(outputs))]
     return msgspec.defstruct(
         "InferRequestInJson",
-        [("inputs", inputs)],
+        [("inputs", inputs), ("outputs", wanted, [])],
         bases=(InferRequest,),
         namespace={"__doc__": InferRequest.__doc__},
         kw_only=True,
@@ -172,8 +194,10 @@ def _flat_or_nested(size: Input) -> list[dict[str, Any]]:
     return [flat, msgspec.json.schema(images_type(size))]
 
 
-def read_request(request: Request, size: Input, most: int) -> tuple[Wanted, list[Item]]:
+def read_request(request: Request, size: Input, most: int, outputs: Sequence[str]) -> tuple[Wanted, list[Item]]:
     """Return how the answer is wanted, and the pictures, up to ``most``; tensors have the height and width of ``size``.
+
+    ``outputs`` are the names of those that the model has, all of which are wanted where none is asked for.
 
     A header length of 0 says that the body is nothing but pixels, uint8 [N, H, W, 3]: Triton's raw binary request.
 
@@ -182,55 +206,81 @@ def read_request(request: Request, size: Input, most: int) -> tuple[Wanted, list
         TooManyItems: there are more pictures than ``most``.
         SlowBody: the client stopped sending.
     """
+    everything = [_REQUESTED[name]() for name in outputs]
     text, binary = _split(read_body(request), request.headers.get(JSON_LENGTH))
     if text is None:
-        return Wanted(UNSET, binary=True, classes=0), [Item(image) for image in _raw_pixels(binary, size, most)]
+        return Wanted(UNSET, everything, binary=True), [Item(image) for image in _raw_pixels(binary, size, most)]
     try:
         asked = parse_json(text, InferRequest, most_values(size, most) + _OTHER_VALUES)
+        _check_outputs(asked.outputs, outputs)
         items = _items(asked.inputs[0], binary, size, most)
     except InvalidRequest as error:
         shape = f"[N, {size.height}, {size.width}, 3]"
         raise InvalidRequest(
-            f"{error} The input is images, UINT8 {shape}, or image_bytes, BYTES [N]; the output is probabilities."
+            f"{error} The input is images, UINT8 {shape}, or image_bytes, BYTES [N]; "
+            f"outputs are {' and '.join(outputs)}."
         ) from error
-    output = asked.outputs[0].parameters if asked.outputs else OutputParameters()
-    in_binary = asked.parameters.binary_data_output if output.binary_data is UNSET else output.binary_data
-    return Wanted(asked.id, in_binary, output.classification), items
+    return Wanted(asked.id, asked.outputs or everything, asked.parameters.binary_data_output), items
 
 
-def respond(wanted: Wanted, name: str, version: int, labels: Sequence[str], rows: Probabilities) -> Response:
-    """Return the answer of version ``version`` of model ``name``: probabilities, float32 [N, classes], as wanted."""
-    tensor = _classes(rows, labels, wanted) if wanted.classes else _probabilities(rows, wanted)
-    answer = InferResponse(model_name=name, model_version=str(version), id=wanted.id, outputs=[tensor.described])
-    if not wanted.binary:
+def _check_outputs(asked: Sequence[RequestedOutput], outputs: Sequence[str]) -> None:
+    """Check what is asked for against the names of the outputs that the model has."""
+    if len(asked) > len(outputs):
+        raise InvalidRequest(f"Expected `array` of length <= {len(outputs)} - at `$.outputs`.")
+    for index, output in enumerate(asked):
+        if isinstance(output, RequestedFamiliarity) and FAMILIARITY not in outputs:
+            raise InvalidRequest(f"Invalid value '{FAMILIARITY}' - at `$.outputs[{index}].name`.")
+
+
+def respond(wanted: Wanted, name: str, version: int, labels: Sequence[str], answers: Answers) -> Response:
+    """Return ``answers`` of version ``version`` of model ``name``, which has ``labels``, as they are wanted."""
+    outputs = {OUTPUT: answers.probabilities}
+    if answers.familiarity is not None:
+        outputs[FAMILIARITY] = answers.familiarity[:, np.newaxis]
+    tensors = [_output(requested, wanted.binary, labels, outputs) for requested in wanted.outputs]
+    answer = InferResponse(
+        model_name=name, model_version=str(version), id=wanted.id, outputs=[tensor.described for tensor in tensors]
+    )
+    binary = [tensor.binary for tensor in tensors if tensor.binary is not None]
+    if not binary:
         return json_response(answer)
     text = msgspec.json.encode(answer)
-    return Response(text + tensor.binary, content_type=BINARY, headers={JSON_LENGTH: str(len(text))})
+    return Response(b"".join([text, *binary]), content_type=BINARY, headers={JSON_LENGTH: str(len(text))})
 
 
 class _Output(NamedTuple):
-    described: ProbabilityTensor | ClassTensor
-    binary: bytes  # what follows the JSON
+    described: NumberTensor | ClassTensor
+    binary: bytes | None = None  # what follows the JSON, where it does not hold the data
 
 
-def _probabilities(rows: Probabilities, wanted: Wanted) -> _Output:
+def _output(requested: RequestedOutput, binary: bool, labels: Sequence[str], outputs: Mapping[str, Rows]) -> _Output:
+    """Return one of ``outputs``, float32 [N, columns] each, as ``requested``; in ``binary`` where that is not said."""
+    in_binary = binary if requested.parameters.binary_data is UNSET else requested.parameters.binary_data
+    if isinstance(requested, RequestedFamiliarity):
+        return _numbers(FAMILIARITY, outputs[FAMILIARITY], in_binary)
+    if requested.parameters.classification:
+        return _classes(outputs[OUTPUT], labels, requested.parameters.classification, in_binary)
+    return _numbers(OUTPUT, outputs[OUTPUT], in_binary)
+
+
+def _numbers(name: str, rows: Rows, in_binary: bool) -> _Output:
     shape = list(rows.shape)
-    if wanted.binary:
+    if in_binary:
         binary = rows.astype("<f4").tobytes()
-        return _Output(ProbabilityTensor(shape=shape, parameters=BinarySize(len(binary))), binary)
-    return _Output(ProbabilityTensor(shape=shape, data=shortest(rows).ravel().tolist()), b"")
+        return _Output(NumberTensor(name=name, shape=shape, parameters=BinarySize(len(binary))), binary)
+    return _Output(NumberTensor(name=name, shape=shape, data=shortest(rows).ravel().tolist()))
 
 
-def _classes(rows: Probabilities, labels: Sequence[str], wanted: Wanted) -> _Output:
-    best = np.argsort(-rows, axis=1, kind="stable")[:, : wanted.classes]  # [N, k]
+def _classes(rows: Probabilities, labels: Sequence[str], count: int, in_binary: bool) -> _Output:
+    best = np.argsort(-rows, axis=1, kind="stable")[:, :count]  # [N, k]
     shape = list(best.shape)
     texts = [
         f"{row[index]:f}:{index}:{labels[index]}" for row, indices in zip(rows, best, strict=True) for index in indices
     ]
-    if wanted.binary:
+    if in_binary:
         binary = b"".join(_element(text.encode()) for text in texts)
         return _Output(ClassTensor(shape=shape, parameters=BinarySize(len(binary))), binary)
-    return _Output(ClassTensor(shape=shape, data=texts), b"")
+    return _Output(ClassTensor(shape=shape, data=texts))
 
 
 def _split(body: bytes, json_length: str | None) -> tuple[memoryview | None, memoryview]:

@@ -41,7 +41,7 @@ class GunicornLogger(Logger):
 
     def exception(self, msg: object, *args: object, **kwargs: Any) -> None:
         """Log an exception with its trace, unless it is only a client that stopped sending."""
-        if isinstance(sys.exc_info()[1], BlockingIOError):
+        if isinstance(sys.exc_info()[1], TimeoutError):
             self.debug("a client sent nothing for too long; its connection is closed")
         else:
             super().exception(msg, *args, **kwargs)

@@ -40,6 +40,12 @@ class Metrics:
             [*version, "label"],
             registry=registry,
         )
+        self.unfamiliar = Counter(
+            "darkroom_unfamiliar",
+            "Classified images that look like nothing the model was trained on.",
+            version,
+            registry=registry,
+        )
         self.last_inference = self._gauge(
             "last_inference_timestamp_seconds", "When a request was last answered with probabilities.", "max", version
         )
@@ -132,6 +138,7 @@ class VersionMetrics:
         self._failure = metrics.inference_seconds.labels(label, "failure")
         self._last = metrics.last_inference.labels(label)
         self._predictions = metrics.predictions
+        self._unfamiliar = metrics.unfamiliar
         self._label = label
 
     def queued(self, change: int) -> None:
@@ -159,6 +166,10 @@ class VersionMetrics:
     def predicted(self, label: str, images: int) -> None:
         """Count ``images`` whose most probable label is ``label``."""
         self._predictions.labels(self._label, label).inc(images)
+
+    def unfamiliar(self, images: int) -> None:
+        """Count ``images`` that are not familiar; 0 says that the version can tell."""
+        self._unfamiliar.labels(self._label).inc(images)
 
 
 class Duration(NamedTuple):

@@ -143,6 +143,8 @@ def read_query(request: Request, query: type[Query]) -> Query:
     Raises:
         InvalidRequest: one has a value that is not allowed, or several.
     """
+    if not request.query_string:
+        return msgspec.convert({}, query)
     for name in query.__struct_fields__:
         if len(request.args.getlist(name)) > 1:
             raise InvalidRequest(f"The query parameter {name} is there more than once.")

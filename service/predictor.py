@@ -1,19 +1,17 @@
-"""The call that every protocol shares: pictures in, rows of probabilities out, within the deadline."""
+"""The call that every protocol shares: pictures in, an engine's rows or what they say out, within the deadline."""
 
 import functools
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
-from service.batcher import LATE
+from service.batcher import LATE, Job
 from service.decoding import Decoder
-from service.engine import Images, Probabilities
+from service.engine import Images, Rows
 from service.errors import (
     DeadlineExceeded,
     ImageTooLarge,
@@ -25,11 +23,12 @@ from service.errors import (
 from service.images_in import Item
 from service.metrics import VersionMetrics
 from service.registry import LoadedModel
-
-Row = npt.NDArray[np.float32]  # [classes]
+from service.rows import Answers, Row, read
+from service.waiting import Threads, Waiting
 
 # What is wrong with one picture and says nothing about the others.
 _ITEM_ERRORS = (InvalidImage, InvalidRequest, ImageTooLarge, UnsupportedImage)
+_FEW = 8  # pictures; each may be small in bytes and still take two milliseconds
 _PARTS_IN_QUEUE = 2  # one runs while the next is decoded; more would only make others wait
 
 
@@ -41,14 +40,19 @@ class Predictor:
         decoder: Decoder,
         metrics_of: Callable[[int], VersionMetrics],
         clock: Callable[[], float] = time.monotonic,
+        waiting: Waiting | None = None,
     ) -> None:
-        """Take what decodes, what counts for each version, and the clock that deadlines are told in."""
+        """Take what decodes, what counts for each version, and the clock that deadlines are told in.
+
+        ``waiting`` says where more than a few pictures are decoded; without it in the thread of the caller.
+        """
         self._decoder = decoder
         self._metrics_of = functools.lru_cache(maxsize=16)(metrics_of)
         self._clock = clock
+        self._callers = waiting or Threads()
 
     def one(self, model: LoadedModel, item: Item, deadline: float) -> Row:
-        """Return the probabilities, float32 [classes], of one picture.
+        """Return the engine's row, float32 [columns], of one picture.
 
         Raises:
             ServiceError: the picture cannot be used, the queue is full, or the time is up.
@@ -56,11 +60,11 @@ class Predictor:
         with self._observed(model) as metrics:
             images = self._pixels(model, item, deadline, metrics)[np.newaxis]  # [1, H, W, 3]
             row: Row = model.batcher.run(images, deadline)[0]
-            _count(metrics, model, [row])
+            _count(metrics, model, row[np.newaxis])
             return row
 
     def many(self, model: LoadedModel, items: Sequence[Item], deadline: float) -> list[Row | ServiceError]:
-        """Return for each picture, in order, its probabilities, float32 [classes], or what is wrong with it.
+        """Return for each picture, in order, the engine's row, float32 [columns], or what is wrong with it.
 
         Long requests go to the batcher in parts, so that those of others find their way in between.
 
@@ -70,8 +74,8 @@ class Predictor:
         with self._observed(model) as metrics:
             return self._answers(model, items, deadline, metrics)
 
-    def every(self, model: LoadedModel, items: Sequence[Item], deadline: float) -> Probabilities:
-        """Return the probabilities of all pictures, float32 [N, classes], for protocols that know no partial answer.
+    def every(self, model: LoadedModel, items: Sequence[Item], deadline: float) -> Answers:
+        """Return what there is to say of all pictures, for protocols that know no partial answer.
 
         Raises:
             ServiceError: one of the pictures cannot be used, the queue is full, or the time is up.
@@ -82,9 +86,18 @@ class Predictor:
                 if isinstance(answer, ServiceError):
                     raise type(answer)(f"Picture {index}: {answer}" if len(items) > 1 else str(answer))
                 rows.append(answer)
-        return np.stack(rows)
+        return read(np.stack(rows), model.metadata)
 
     def _answers(
+        self, model: LoadedModel, items: Sequence[Item], deadline: float, metrics: VersionMetrics
+    ) -> list[Row | ServiceError]:
+        def answers() -> list[Row | ServiceError]:
+            return self._in_parts(model, items, deadline, metrics)
+
+        encoded = sum(isinstance(item.content, bytes) for item in items)
+        return self._callers.aside(answers) if encoded > _FEW else answers()
+
+    def _in_parts(
         self, model: LoadedModel, items: Sequence[Item], deadline: float, metrics: VersionMetrics
     ) -> list[Row | ServiceError]:
         request = _LongRequest(model, deadline, results=[None] * len(items))
@@ -96,7 +109,9 @@ class Predictor:
             except _ITEM_ERRORS as error:
                 request.results[index] = error
         answers = request.finish()
-        _count(metrics, model, [answer for answer in answers if not isinstance(answer, ServiceError)])
+        rows = [answer for answer in answers if not isinstance(answer, ServiceError)]
+        if rows:
+            _count(metrics, model, np.stack(rows))
         return answers
 
     @contextmanager
@@ -121,9 +136,13 @@ class Predictor:
             return self._decoder.decode(item.content, model.metadata.input, deadline)
 
 
-def _count(metrics: VersionMetrics, model: LoadedModel, rows: Sequence[Row]) -> None:
-    for index, count in Counter(int(np.argmax(row)) for row in rows).items():
+def _count(metrics: VersionMetrics, model: LoadedModel, rows: Rows) -> None:
+    """Count the most probable label of each of ``rows``, float32 [N, columns], and what is not familiar."""
+    answers = read(rows, model.metadata)
+    for index, count in Counter(answers.probabilities.argmax(axis=1).tolist()).items():
         metrics.predicted(model.metadata.labels[index], count)
+    if answers.familiar is not None:
+        metrics.unfamiliar(answers.familiar.count(False))
 
 
 @dataclass
@@ -134,7 +153,7 @@ class _LongRequest:
     deadline: float
     results: list[Row | ServiceError | None]
     _part: list[tuple[int, Images]] = field(default_factory=list)
-    _queue: "deque[tuple[list[int], Future[Probabilities]]]" = field(default_factory=deque)
+    _queue: deque[tuple[list[int], Job]] = field(default_factory=deque)
     _sent: bool = False
 
     def add(self, index: int, image: Images) -> None:
@@ -156,12 +175,12 @@ class _LongRequest:
             self._collect()
         indices = [index for index, _ in self._part]
         images = np.stack([image for _, image in self._part])
-        future = self.model.batcher.submit(images, self.deadline, wait_for_room=self._sent)
-        self._queue.append((indices, future))
+        job = self.model.batcher.submit(images, self.deadline, wait_for_room=self._sent)
+        self._queue.append((indices, job))
         self._part = []
         self._sent = True
 
     def _collect(self) -> None:
-        indices, future = self._queue.popleft()
-        for index, row in zip(indices, self.model.batcher.result(future, self.deadline), strict=True):
+        indices, job = self._queue.popleft()
+        for index, row in zip(indices, self.model.batcher.result(job), strict=True):
             self.results[index] = row

@@ -12,10 +12,11 @@ from typing import Protocol
 
 import numpy as np
 
-from artifact import Input, InvalidVersion, Metadata, validate, version_path, versions
+from artifact import InvalidVersion, Metadata, validate, version_path, versions
 from service.batcher import Batcher
 from service.engine import MAX_BATCH, Engine
 from service.errors import ModelUnavailable, UnknownModel
+from service.rows import read
 
 log = logging.getLogger(__name__)
 
@@ -250,7 +251,7 @@ class Registry:
         self._note(VersionState(version, State.LOADING))
         metadata = validate(path)
         engine = self._load_engine(path)
-        _warm(engine, metadata.input, len(metadata.labels))
+        _warm(engine, metadata)
         log.info(
             "loaded %s version %d with %s in %s in %.2f s",
             name,
@@ -348,13 +349,15 @@ def _fingerprint(path: Path) -> Fingerprint:
     return tuple(sorted((str(file), status.st_size, status.st_mtime_ns, status.st_ino) for file, status in files))
 
 
-def _warm(engine: Engine, size: Input, classes: int) -> None:
-    """Run the batch sizes that come first, and check that the answers are probabilities."""
+def _warm(engine: Engine, metadata: Metadata) -> None:
+    """Run the batch sizes that come first, and check that the answers are probabilities, and all numbers."""
+    size, columns = metadata.input, len(metadata.labels) + (metadata.familiarity is not None)
     for images in (1, MAX_BATCH):
-        answer = engine.predict(np.zeros((images, size.height, size.width, 3), np.uint8))
-        if answer.shape != (images, classes):
-            raise ValueError(f"it answers {answer.shape} to {images} images, not {(images, classes)}")
-        if not np.isfinite(answer).all() or np.abs(answer.sum(axis=1) - 1).max() > _SUM_TOLERANCE:
+        rows = engine.predict(np.zeros((images, size.height, size.width, 3), np.uint8))
+        if rows.shape != (images, columns):
+            raise ValueError(f"it answers {rows.shape} to {images} images, not {(images, columns)}")
+        sums = read(rows, metadata).probabilities.sum(axis=1)
+        if not np.isfinite(rows).all() or np.abs(sums - 1).max() > _SUM_TOLERANCE:
             raise ValueError("what it answers are not probabilities: they do not add up to 1")
 
 

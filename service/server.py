@@ -21,6 +21,7 @@ from gunicorn.http.message import Request
 from gunicorn.workers.base import Worker
 
 from service.logs import GunicornLogger
+from service.machine import give_large_blocks_back, usable_memory
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - only made use of through tempfile
 _MOST_CONNECTIONS = 8192  # of one worker
 _OTHER_FILES = 128  # that a worker has open beside its connections
+_SHARE_OF_BODIES = 4  # of the memory, one part: what all bodies of requests may take together
 _LOAD_PATIENCE = 15.0  # seconds that a worker waits for its model before it takes requests; gunicorn allows it 30
 
 
@@ -88,6 +90,8 @@ class Server(BaseApplication):
         self._scratch = scratch
         self._drain = DrainFlag()
         self._close: Any = None
+        self._loop: Any = None
+        self._refusals: Any = None
         super().__init__()
 
     def load_config(self) -> None:
@@ -100,16 +104,43 @@ class Server(BaseApplication):
         from prometheus_client import CollectorRegistry
 
         from service.app import create_app, make_services
+        from service.gateway import Gateway
+        from service.loop import Loop
         from service.metrics import Metrics
+        from service.refusals import Refusals
+        from service.routes import dialects
 
-        services = make_services(self._settings, Metrics(CollectorRegistry()), self._drain)
+        settings = self._settings
+        self._loop = loop = Loop(settings.threads, max_requests=settings.queue_length)
+        services = make_services(settings, Metrics(CollectorRegistry()), self._drain, waiting=loop)
         self._close = services.registry.close
-        services.registry.start(self._settings.model_poll_seconds, patience=_LOAD_PATIENCE)
-        return create_app(services)
+        services.registry.start(settings.model_poll_seconds, patience=_LOAD_PATIENCE)
+        application = create_app(services)
+        self._refusals = Refusals(application, dialects(), services.metrics)
+        return Gateway(
+            application,
+            loop,
+            max_body=settings.max_body_bytes,
+            # The largest body, and the byte that shows of one in chunks that it is larger.
+            max_bodies=max(settings.max_body_bytes + 1, usable_memory() // _SHARE_OF_BODIES // settings.workers),
+            max_aside=settings.queue_length,
+        )
 
     def draining(self) -> bool:
         """Say whether the service is stopping; asked by the workers."""
         return self._drain()
+
+    def overloaded(self) -> bool:
+        """Say whether requests come faster than they can be answered; asked by the workers."""
+        return bool(self._loop.overloaded())
+
+    def refuse(self, data: bytes) -> bytes | None:
+        """Return a 503 to the request that ``data`` is; None where it may not be refused."""
+        # A connection must be closed while draining, and a request be logged where that is asked for; neither is cheap.
+        if self._drain() or self._settings.access_log:
+            return None
+        refused: bytes | None = self._refusals.answer(data)
+        return refused
 
     def run(self) -> None:
         """Serve until a signal ends it."""
@@ -121,8 +152,7 @@ class Server(BaseApplication):
         return {
             "bind": f"{host}:{settings.port}",
             "workers": settings.workers,
-            "threads": settings.threads,
-            "worker_connections": max(_most_connections(), settings.threads + 1),
+            "worker_connections": _most_connections(),
             "worker_class": "service.worker.DarkroomWorker",
             "graceful_timeout": int(settings.request_deadline) + 5,
             "keepalive": 75,  # longer than the usual 60 s of a balancer, so that the balancer closes first
@@ -154,6 +184,7 @@ class Server(BaseApplication):
 
 def serve(settings: Settings) -> None:
     """Serve with ``settings`` until a signal ends it; raises SystemExit with the exit code."""
+    give_large_blocks_back()
     with _scratch_folder() as scratch:
         # Read by prometheus_client when it is imported, which therefore happens later.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(scratch)

@@ -6,9 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from service.machine import usable_cores, usable_memory
+
 ENGINES = ("openvino", "tensorflow")
-PRECISIONS = ("auto", "float32", "bfloat16")
+PRECISIONS = ("auto", "float32", "bfloat16", "int8")
 LOG_LEVELS = ("debug", "info", "warning", "error")
+
+# On two cores the engine and one worker's Python keep each other busy; see benchmarks/NOTES.md.
+_CORES_OF_A_WORKER = 2
+_MEMORY_OF_A_WORKER = 512 * 1024 * 1024  # bytes: twice what it holds, so that there is room for bodies and pictures
+
+_MOST_PIXELS = 50_000_000
+BYTES_OF_A_PIXEL = 8  # while a picture is decoded: Pillow holds four, and four more of a copy in another mode
 
 Number = TypeVar("Number", int, float)
 
@@ -67,8 +76,31 @@ _PATH = _Kind(Path, "a path")
 _NAME = _Kind(_folder_name, "the name of a folder in MODEL_DIR")
 
 
-def _setting(variable: str, default: Any, kind: _Kind, description: str) -> Any:
-    return dataclasses.field(default=default, metadata={"env": variable, "kind": kind, "description": description})
+class _FromMachine(NamedTuple):
+    """The default of a setting that depends on the machine, and how people are told about it.
+
+    ``value`` takes the values of the settings before it, by the names of their fields.
+    """
+
+    value: Callable[[Mapping[str, Any]], Any]
+    told: str
+
+
+def _setting(
+    variable: str, default: Any, kind: _Kind, description: str, from_machine: _FromMachine | None = None
+) -> Any:
+    metadata = {"env": variable, "kind": kind, "description": description, "from_machine": from_machine}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def default_max_pixels(memory: int) -> int:
+    """Return the most pixels of a picture where each worker has ``memory`` bytes, of which half is for pictures."""
+    return min(_MOST_PIXELS, memory // 2 // BYTES_OF_A_PIXEL)
+
+
+def default_workers(cores: int, memory: int) -> int:
+    """Return how many workers are worth running on ``cores`` with ``memory`` bytes, at least 1."""
+    return max(1, min(cores // _CORES_OF_A_WORKER, memory // _MEMORY_OF_A_WORKER))
 
 
 @dataclass(frozen=True)
@@ -91,19 +123,42 @@ class Settings:
         "PRECISION",
         "auto",
         _choice(*PRECISIONS),
-        "Arithmetic of the OpenVINO engine; auto is bfloat16 where the processor computes in it, which is faster.",
+        "Arithmetic of OpenVINO; auto is the fastest of int8 (where the version has it), bfloat16 and float32 that the "
+        "processor computes in.",
     )
-    workers: int = _setting("WORKERS", 1, _integer(1, 256), "Processes; each holds the model and a share of the cores.")
-    threads: int = _setting("THREADS", 16, _integer(1, 1024), "Requests that one worker handles at the same time.")
+    workers: int = _setting(
+        "WORKERS",
+        1,
+        _integer(1, 256),
+        "Processes; each holds the model and a share of the cores.",
+        _FromMachine(lambda _: default_workers(usable_cores(), usable_memory()), "one for two cores"),
+    )
+    threads: int = _setting(
+        "THREADS",
+        4,
+        _integer(1, 1024),
+        "Long requests that one worker handles at the same time: batches, large pictures, compressed bodies.",
+        _FromMachine(lambda chosen: 2 * max(1, usable_cores() // chosen["workers"]), "two for each core"),
+    )
     max_body_bytes: int = _setting(
         "MAX_BODY_BYTES", 32 * 1024 * 1024, _integer(1024, 2**31 - 1), "Largest request body in bytes."
     )
     max_image_pixels: int = _setting(
-        "MAX_IMAGE_PIXELS", 50_000_000, _integer(1, 2**31 - 1), "Largest picture, width times height in pixels."
+        "MAX_IMAGE_PIXELS",
+        _MOST_PIXELS,
+        _integer(1, 2**31 - 1),
+        "Largest picture, width times height in pixels.",
+        _FromMachine(
+            lambda chosen: default_max_pixels(usable_memory() // chosen["workers"]),
+            f"{_MOST_PIXELS}, fewer below 1 GB",
+        ),
     )
     max_batch: int = _setting("MAX_BATCH", 1000, _integer(1, 100_000), "Most items of one batch request.")
     queue_length: int = _setting(
-        "QUEUE_LENGTH", 256, _integer(1, 100_000), "Images that may wait for the engine in one worker; more get a 503."
+        "QUEUE_LENGTH",
+        256,
+        _integer(1, 100_000),
+        "Images that may wait for the engine in one worker, and requests that it may have begun; more get a 503.",
     )
     request_deadline: float = _setting(
         "REQUEST_DEADLINE_SECONDS",
@@ -129,17 +184,19 @@ class Settings:
         Raises:
             SettingsError: a value is not allowed, or two values do not go together.
         """
-        values = {}
+        values: dict[str, Any] = {}
         for field in dataclasses.fields(cls):
             text = environment.get(field.metadata["env"], "").strip()
             if text:
                 values[field.name] = _parse(field, text)
+            elif field.metadata["from_machine"]:
+                values[field.name] = field.metadata["from_machine"].value(values)
         settings = cls(**values)
         settings._check()
         return settings
 
     def _check(self) -> None:
-        if self.engine == "tensorflow" and self.precision == "bfloat16":
+        if self.engine == "tensorflow" and self.precision in ("bfloat16", "int8"):
             raise SettingsError(f"PRECISION is {self.precision!r}, but ENGINE=tensorflow computes in float32 only")
         if self.model_dir.exists() and not self.model_dir.is_dir():
             raise SettingsError(f"MODEL_DIR is {str(self.model_dir)!r}, which is a file; it must be a folder")
@@ -150,7 +207,7 @@ def documentation() -> list[Documented]:
     return [
         Documented(
             field.metadata["env"],
-            _default_text(field.default),
+            _default_text(field),
             field.metadata["kind"].allowed,
             field.metadata["description"],
         )
@@ -158,7 +215,10 @@ def documentation() -> list[Documented]:
     ]
 
 
-def _default_text(default: Any) -> str:
+def _default_text(field: "dataclasses.Field[Any]") -> str:
+    default = field.default
+    if field.metadata["from_machine"]:
+        return str(field.metadata["from_machine"].told)
     if default is None:
         return "unset"
     if isinstance(default, bool):

@@ -1,25 +1,43 @@
-"""gunicorn's threaded worker, which gives threads only to clients that talk and leaves nobody behind at the end."""
+"""gunicorn's gevent worker, as this service needs it: a greenlet for each connection, and nobody is left behind."""
+
+from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import functools
-import select
-import selectors
-import socket
+import logging
+import os
 import struct
 import sys
 import time
-from collections import deque
 from types import FrameType
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-from gunicorn.http.parser import RequestParser
-from gunicorn.workers.gthread import TConn, ThreadWorker
+import gevent
+from gevent import socket
+from gevent.event import Event
+from gevent.hub import Waiter
+from gevent.pool import Pool
+from gevent.server import StreamServer
+from gunicorn.http.message import Request
+from gunicorn.workers.ggevent import GeventWorker
 
-_STALLED_SECONDS = 20  # a client that sends nothing for so long loses its connection
-_NEXT_REQUEST_SECONDS = 0.005  # that a thread stays with a connection after an answer
+log = logging.getLogger(__name__)
+
+_STALLED_SECONDS = 20  # a client that sends nothing for so long in the middle of a request loses its connection
 _SILENT_SECONDS = 2.0  # what a stopping worker leaves to a client that has not said anything yet
 _HANDSHAKE_SECONDS = 0.1  # for connections that are being made when the port closes
+_NOTIFY_SECONDS = 1.0  # gunicorn kills a worker that does not show life for 30
+_ACCEPTED_AT_ONCE = 1000
+_READ = 1  # libev's name for it
+_DROPPED_AT_ONCE = 1024 * 1024  # bytes
+_FIRST_BYTES = 8192  # what gunicorn's parser asks for
+_HELD_BYTES = 64 * 1024  # of an answer, before they are sent
+
+# What is left of a body when its answer is sent is read up to these limits; beyond, the connection ends.
+_LEFT_OVER_BYTES = 64 * 1024
+_LEFT_OVER_SECONDS = 5.0
 
 _SO_ATTACH_FILTER = 26
 # Classic BPF over the TCP header: drop what has SYN and not ACK in its flags, the first packet of a new connection.
@@ -33,109 +51,250 @@ _NO_NEW_CONNECTIONS = (
 
 
 @runtime_checkable
-class Drainable(Protocol):
+class Served(Protocol):
     """What the worker's application can tell."""
 
     def draining(self) -> bool:
         """Say whether the whole service is stopping, and not only this worker."""
 
+    def overloaded(self) -> bool:
+        """Say whether requests come faster than they can be answered."""
 
-class DarkroomWorker(ThreadWorker):
+    def refuse(self, data: bytes) -> bytes | None:
+        """Return the answer that refuses the request that ``data`` is; None where it must not be refused."""
+
+
+class DarkroomWorker(GeventWorker):
     """The worker class that the server names to gunicorn."""
 
-    def init_process(self) -> None:
-        """Make what the threads share; called by gunicorn in the worker's process."""
-        self._queued: deque[TConn] = deque()
-        super().init_process()
+    def patch(self) -> None:
+        """Make the listening sockets gevent's; called by gunicorn in the worker's process.
 
-    def enqueue_req(self, conn: TConn) -> None:
-        """Give a connection with a request to the threads."""
-        self._queued.append(conn)
-        super().enqueue_req(conn)
-
-    def handle(self, conn: TConn) -> bool:
-        """Answer a request, and those that follow at once on the same connection.
-
-        gunicorn's own gives the connection back to the poller after each answer: two changes of threads and five
-        system calls for each request of a client that sends one after the other. Where others wait for a thread, they
-        come first.
+        gunicorn's own replaces the standard library's threads, locks and sockets as well. Here what takes long runs in
+        real threads, and only connections belong to the event loop.
         """
-        self._queued.popleft()
-        result = super().handle(conn)
-        while result is True and self.alive and not self._queued and _more_to_come(conn):
-            result = super().handle(conn)
-        return result
+        listeners: list[Any] = self.sockets  # gunicorn's own class, at this moment
+        self.sockets = [
+            socket.socket(listener.FAMILY, socket.SOCK_STREAM, fileno=listener.sock.detach()) for listener in listeners
+        ]
+        self._connections = _Connections(self.worker_connections)
+        self._silent: set[Connection] = set()
+        self._stopping = Event()
 
-    def accept(self, listener: socket.socket) -> None:
-        """Accept a connection and wait in the poller, not in a thread, for its first byte.
+    def run(self) -> None:
+        """Accept connections until a signal stops the worker, then let them end."""
+        servers = [self._serve(listener) for listener in self.sockets]
+        while self.alive:
+            self.notify()
+            self._stopping.wait(_NOTIFY_SECONDS)
+        self._leave(servers)
 
-        gunicorn's own gives each new connection a thread for up to five seconds: as many silent connections as there
-        are threads would keep everybody else out, health probes included.
-        """
+    def handle(self, listener: Any, client: Any, address: Any) -> None:
+        """Answer the requests of one connection; runs in a greenlet of its own."""
+        served = self.app if isinstance(self.app, Served) else None
+        # Not by the method of gunicorn's gevent worker, which takes all timeouts from the socket.
+        super(GeventWorker, self).handle(listener, Connection(client, self._silent, served), address)
+
+    def handle_request(self, listener_name: Any, req: Request, sock: Any, addr: Any) -> bool:
+        """Answer one request on the ``Connection`` ``sock``; raises StopIteration where it can take no other."""
         try:
-            client, address = listener.accept()
-        except (BlockingIOError, ConnectionAbortedError):
-            return
-        # The kernel's timeout holds where gunicorn puts the socket back into blocking mode.
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", _STALLED_SECONDS, 0))
-        self.nr_conns += 1
-        connection = TConn(self.cfg, client, address, listener.getsockname())
-        connection.set_timeout()
-        self.pending_conns.append(connection)
-        self.poller.register(
-            client, selectors.EVENT_READ, functools.partial(self.on_pending_socket_readable, connection)
-        )
+            super().handle_request(listener_name, req, sock, addr)
+            last = False
+        except StopIteration:
+            last = True
+        sock.flush()
+        if not gevent.with_timeout(_LEFT_OVER_SECONDS, _use_up, req.body, timeout_value=False):
+            sock.part()
+            last = True
+        if last:
+            raise StopIteration
+        sock.await_request(begun=req.unreader.buf.tell() > 0)
+        return True
 
-    def set_accept_enabled(self, enabled: bool | None) -> None:
-        """Switch accepting; when the worker stops, leave nobody behind.
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop when what is under way is done."""
+        super().handle_exit(sig, frame)
+        gevent.get_hub().loop.run_callback_threadsafe(self._stopping.set)  # wakes the loop wherever the signal came
 
-        A worker that stops alone leaves the port to the others.
+    def _serve(self, listener: Any) -> StreamServer:
+        server = StreamServer(listener, handle=functools.partial(self.handle, listener), spawn=self._connections)
+        server.max_accept = _ACCEPTED_AT_ONCE if self.cfg.workers == 1 else 1  # leave some for the others
+        server.start()
+        return server
+
+    def _leave(self, servers: list[StreamServer]) -> None:
+        """Close the port and wait for the connections, leaving nobody behind.
+
+        A worker that stops alone leaves the port to the others. gunicorn's own closes it while the kernel still holds
+        connections that nobody accepted, which are reset.
         """
-        super().set_accept_enabled(enabled)
-        if self.alive or enabled:
-            return
-        if isinstance(self.app, Drainable) and self.app.draining():
-            self._close_port()
-        # Who is connected and says nothing (browsers do that) must not hold up the end.
-        limit = time.monotonic() + _SILENT_SECONDS
-        for connection in self.pending_conns:
-            connection.timeout = min(connection.timeout or limit, limit)
+        if isinstance(self.app, Served) and self.app.draining():
+            for server in servers:
+                _refuse_new_connections(server.socket)
+            gevent.sleep(_HANDSHAKE_SECONDS)  # in which those that are connected already are accepted
+        for server in servers:
+            server.close()
+        started = time.monotonic()
+        while self._connections and time.monotonic() < started + self.cfg.graceful_timeout:
+            self.notify()
+            if time.monotonic() > started + _SILENT_SECONDS:
+                # Who is connected and says nothing (browsers do that) must not hold up the end.
+                for connection in list(self._silent):
+                    connection.hang_up()
+            gevent.sleep(0.02)
+        self._connections.kill(block=False)
 
-    def handle_quit(self, sig: int, frame: FrameType | None) -> None:
-        """Stop at once.
 
-        The threaded worker's own handler takes a lock of the thread pool, which the code that the signal interrupted
-        may hold: then it would wait for itself until it is killed. The interpreter ends the pool anyway.
+class _Connections(Pool):
+    """The greenlets of connections, which begin at once.
+
+    gevent's own begin in a later turn of the loop, few in each: under load, new clients would wait for seconds.
+    """
+
+    def start(self, greenlet: gevent.Greenlet[..., Any], *_: Any, **__: Any) -> None:
+        """Take ``greenlet`` in and run it until it waits for something; called by the loop."""
+        self.add(greenlet)
+        greenlet.switch()
+
+
+class Connection(socket.socket):
+    """A client's socket. An answer is sent in one piece: that saves both sides a system call."""
+
+    def __init__(self, client: socket.socket, silent: set[Connection], served: Served | None) -> None:
+        """Take over ``client``; while no request has begun, the connection is in ``silent``.
+
+        A request that ``served`` refuses is seen by nobody else.
         """
-        super(ThreadWorker, self).handle_quit(sig, frame)
+        super().__init__(client.family, client.type, client.proto, fileno=client.detach())
+        self.settimeout(_STALLED_SECONDS)
+        self._silent = silent
+        self._served = served
+        self._begun = b""  # of a request, received and not read yet
+        self._readable = gevent.get_hub().loop.io(self.fileno(), _READ)
+        self._between_requests = True
+        self._held: list[bytes] = []
+        self._held_bytes = 0
 
-    def _close_port(self) -> None:
-        """Take in those who are connected already, then refuse others.
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        """Return what the client sent, up to ``size`` bytes; empty where it is gone.
 
-        gunicorn's own leaves the listening socket open until the last answer, and then resets what it never accepted.
+        Raises:
+            TimeoutError: it went silent in the middle of a request.
         """
-        for listener in self.sockets:
-            _refuse_new_connections(listener)
-        time.sleep(_HANDSHAKE_SECONDS)
-        for listener in self.sockets:
-            before = -1
-            while self.nr_conns != before:
-                before = self.nr_conns
-                self.accept(listener)
-            listener.close()
+        if self._between_requests:
+            self._between_requests = False
+            self._await_request()
+        if self._begun:
+            begun, self._begun = self._begun, b""
+            return begun
+        try:
+            return super().recv(size, flags)
+        except TimeoutError as error:
+            raise _gone_silent() from error
 
+    def _await_request(self) -> None:
+        """Wait for what the client sends next, as long as the worker lets it; other connections go first."""
+        waiter: Waiter[None] = Waiter()
+        self._silent.add(self)
+        self._readable.start(self._on_readable, waiter)
+        try:
+            waiter.get()
+        finally:
+            self._readable.stop()
+            self._silent.discard(self)
 
-def _more_to_come(connection: TConn) -> bool:
-    """Wait a moment for the next request on ``connection``; say whether it is there."""
-    parser = connection.parser
-    if not isinstance(parser, RequestParser) or parser.unreader.buf.getvalue():  # gunicorn knows what to do with those
+    def _on_readable(self, waiter: Waiter[None]) -> None:
+        """Refuse the request that has arrived, or let the greenlet that waits for it go on.
+
+        It is called by the event loop itself: changing to the greenlet would cost as much as the refusal.
+        """
+        if self._served is None or not self._served.overloaded() or not self._refused(self._served):
+            waiter.switch(None)
+
+    def _refused(self, served: Served) -> bool:
+        """Refuse the request that has arrived; say whether that was done."""
+        try:
+            self._begun = os.read(self.fileno(), _FIRST_BYTES)
+            if (answer := served.refuse(self._begun)) is not None:
+                written = os.write(self.fileno(), answer)
+                self._begun = b""
+                if written == len(answer):
+                    return True
+                self.shutdown(socket.SHUT_RDWR)  # it asks and does not read; nothing may follow half an answer
+        except OSError:
+            pass  # the greenlet finds out; gevent's own methods would wait here
+        except Exception:
+            log.exception("a request could not be refused, so it is answered")
         return False
-    poller = select.poll()
-    poller.register(connection.sock, select.POLLIN)
-    return bool(poller.poll(_NEXT_REQUEST_SECONDS * 1000))
+
+    def sendall(self, data: Any, flags: int = 0) -> None:
+        """Hold ``data`` until the answer is complete or long."""
+        self._held.append(data)
+        self._held_bytes += len(data)
+        if self._held_bytes > _HELD_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what is held."""
+        if self._held:
+            data = memoryview(b"".join(self._held))
+            self._held.clear()
+            self._held_bytes = 0
+            while data:  # sendall would give the client no longer for all of it than it may take for the next part
+                try:
+                    data = data[super().send(data) :]
+                except TimeoutError as error:
+                    raise _gone_silent() from error
+
+    def await_request(self, *, begun: bool) -> None:
+        """Note that what comes next is another request, of which the parser has something already where ``begun``."""
+        self._between_requests = not begun
+
+    def hang_up(self) -> None:
+        """Let the greenlet that waits for a request find the end of the stream, after what has arrived already."""
+        with contextlib.suppress(OSError):
+            self.shutdown(socket.SHUT_RD)
+
+    def part(self) -> None:
+        """End the connection with the answer that was sent, though the client may still be sending.
+
+        Closed at once, with bytes that nobody read, the kernel would reset it, and the client lose its answer.
+        """
+        with contextlib.suppress(OSError):
+            self.shutdown(socket.SHUT_WR)
+            gevent.with_timeout(_LEFT_OVER_SECONDS, self._drop_the_rest, timeout_value=None)
+
+    def _drop_the_rest(self) -> None:
+        while super().recv(_DROPPED_AT_ONCE):
+            pass
+
+    def close(self) -> None:
+        """Send what is held and close the socket."""
+        try:
+            self.flush()
+        finally:
+            self._readable.close()
+            super().close()
 
 
-def _refuse_new_connections(listener: socket.socket) -> None:
+def _gone_silent() -> TimeoutError:
+    """Return the error for a silent client, with the number of one that is gone: gunicorn logs all others as faults."""
+    return TimeoutError(errno.ECONNRESET, "the client went silent")
+
+
+def _use_up(body: Any) -> bool:
+    """Read what an application left of a request's body, within a limit; say whether nothing is left."""
+    left = _LEFT_OVER_BYTES
+    with contextlib.suppress(Exception):  # it is malformed, or the client is gone; the answer has been sent
+        while left > 0:
+            block = body.read(left)
+            if not block:
+                return True
+            left -= len(block)
+    return False
+
+
+def _refuse_new_connections(listener: Any) -> None:
     """Make the kernel ignore new connections to ``listener`` while those it has stay acceptable.
 
     A connection that the kernel completes after the last ``accept`` and before ``close`` would be reset, perhaps with

@@ -22,7 +22,7 @@ export function makeCard({ file, name }) {
   return card;
 }
 
-/** Show in a card what came of its picture: predictions, or a message. */
+/** Show in a card what came of its picture: predictions and whether it is familiar, or a message. */
 export function fillCard(card, outcome) {
   card.classList.remove("waiting");
   const message = card.querySelector(".message");
@@ -35,6 +35,7 @@ export function fillCard(card, outcome) {
   const answers = card.querySelector(".answers");
   answers.replaceChildren(...outcome.predictions.map(makeAnswer));
   answers.hidden = false;
+  card.querySelector(".unfamiliar").hidden = outcome.familiar !== false; // missing where the model does not tell it
 }
 
 /** Let go of what a card holds. */

@@ -98,7 +98,8 @@ function speak(text) {
 function spoken({ name }, outcome) {
   if (!outcome.predictions) return `${name}: ${outcome.message}`;
   const [{ label, probability }] = outcome.predictions;
-  return `${name}: ${label}, ${percent(probability)}.`;
+  const note = outcome.familiar === false ? " This looks like nothing the model was trained on." : "";
+  return `${name}: ${label}, ${percent(probability)}.${note}`;
 }
 
 function summary() {

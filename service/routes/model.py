@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from flask import Blueprint
 from msgspec import UNSET, Struct, UnsetType
 
-from artifact import Input, Metrics
+from artifact import Calibration, Familiarity, Input, Int8, Metrics
 from artifact.layout import MODEL_CARD
 from service.operations import operation
 from service.registry import LoadedModel
@@ -42,6 +42,9 @@ class ModelAnswer(Struct):
     labels: tuple[str, ...] | UnsetType = UNSET
     input: Input | UnsetType = UNSET
     metrics: Metrics | UnsetType = UNSET
+    int8: Int8 | UnsetType | None = UNSET
+    calibration: Calibration | UnsetType | None = UNSET
+    familiarity: Familiarity | UnsetType | None = UNSET
     parameters: int | UnsetType = UNSET
     megaflops: float | UnsetType = UNSET
     created: str | UnsetType = UNSET

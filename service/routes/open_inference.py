@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from flask import Blueprint, Response, request
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from artifact import Metadata
+from artifact.validate import FAMILIARITY, OUTPUT
 from service import __version__
 from service.bodies import parse_json, read_body
 from service.engine import MAX_BATCH
@@ -325,7 +327,7 @@ def _add_statistics(routes: Blueprint, services: Services) -> None:
 def _add_inference(routes: Blueprint, services: Services) -> None:
     most = services.settings.max_batch
     bodies = (
-        Content((JSON,), PerModel(lambda metadata: json_request(metadata.input, most)), _EXAMPLE),
+        Content((JSON,), PerModel(lambda metadata: json_request(metadata.input, most, _outputs(metadata))), _EXAMPLE),
         Content((BINARY,), Binary),
     )
 
@@ -343,9 +345,9 @@ def _add_inference(routes: Blueprint, services: Services) -> None:
         files, in JSON as base64. Tensors may follow the JSON in binary, and do in the answer where that is asked for.
         """
         with services.registry.use(name, version or None) as model:
-            wanted, items = read_request(request, model.metadata.input, most)
-            rows = services.predictor.every(model, items, services.deadline())
-            return respond(wanted, model.name, model.version, model.metadata.labels, rows)
+            wanted, items = read_request(request, model.metadata.input, most, _outputs(model.metadata))
+            answers = services.predictor.every(model, items, services.deadline())
+            return respond(wanted, model.name, model.version, model.metadata.labels, answers)
 
 
 def _index(registry: Registry) -> list[IndexEntry]:
@@ -360,19 +362,29 @@ def _index(registry: Registry) -> list[IndexEntry]:
     return [entries[version] for version in sorted(entries)]
 
 
+def _outputs(metadata: Metadata) -> tuple[str, ...]:
+    """Return the names of the outputs, each with a number of values a picture that ``_width`` tells."""
+    return (OUTPUT,) if metadata.familiarity is None else (OUTPUT, FAMILIARITY)
+
+
+def _width(output: str, metadata: Metadata) -> int:
+    """Return how many values an output has a picture. A score has one, in a dimension of its own as Triton wants it."""
+    return len(metadata.labels) if output == OUTPUT else 1
+
+
 def _metadata(model: LoadedModel) -> ModelMetadataResponse:
-    size, labels = model.metadata.input, model.metadata.labels
+    size, metadata = model.metadata.input, model.metadata
     return ModelMetadataResponse(
         name=model.name,
         versions=[str(model.version)],
         platform=_PLATFORM,
         inputs=[TensorMetadata("images", "UINT8", [-1, size.height, size.width, 3])],
-        outputs=[TensorMetadata("probabilities", "FP32", [-1, len(labels)])],
+        outputs=[TensorMetadata(name, "FP32", [-1, _width(name, metadata)]) for name in _outputs(metadata)],
     )
 
 
 def _config(model: LoadedModel, pin: int | None, max_batch: int) -> ModelConfig:
-    size, labels = model.metadata.input, model.metadata.labels
+    size, metadata = model.metadata.input, model.metadata
     latest, specific = LatestVersions(1), SpecificVersions([model.version])
     return ModelConfig(
         name=model.name,
@@ -384,7 +396,7 @@ def _config(model: LoadedModel, pin: int | None, max_batch: int) -> ModelConfig:
             InputConfig("images", "TYPE_UINT8", [size.height, size.width, 3]),
             InputConfig("image_bytes", "TYPE_STRING", [1], optional=True),
         ],
-        output=[OutputConfig("probabilities", "TYPE_FP32", [len(labels)])],
+        output=[OutputConfig(name, "TYPE_FP32", [_width(name, metadata)]) for name in _outputs(metadata)],
         dynamic_batching=DynamicBatching([MAX_BATCH]),
     )
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import repeat
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from flask import Blueprint, request
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from service.engine import Probabilities, Rows
 from service.errors import PREDICTION_ERRORS, ServiceError, name_of
 from service.images_in import IMAGE_BODIES, IMAGES_BODIES, Item, read_image, read_images
 from service.operations import operation, read_query
-from service.predictor import Row
 from service.registry import LoadedModel
+from service.rows import Row, read
 
 if TYPE_CHECKING:
     from service.app import Services
@@ -39,11 +41,18 @@ class ServedModel(Struct):
     version: int
 
 
-class PredictAnswer(Struct):
+Familiar = Annotated[
+    bool,
+    Meta(description="Whether the picture looks like those that the model was trained on, where the version tells it."),
+]
+
+
+class PredictAnswer(Struct, kw_only=True):
     """The most probable labels of one picture, in descending order."""
 
     success: bool
     predictions: list[Prediction]
+    familiar: Familiar | UnsetType = UNSET
     model: ServedModel
 
 
@@ -53,6 +62,7 @@ class Result(Struct):
     index: int
     filename: str | None
     predictions: list[Prediction] | UnsetType = UNSET
+    familiar: Familiar | UnsetType = UNSET
     error: str | UnsetType = UNSET
     message: str | UnsetType = UNSET
 
@@ -80,7 +90,8 @@ def blueprint(services: Services) -> Blueprint:
         with services.registry.use() as model:
             item = read_image(request)
             row = services.predictor.one(model, item, services.deadline())
-            return PredictAnswer(success=True, predictions=_predictions(row, model, top), model=_model(model))
+            [(predictions, familiar)] = _told(row[np.newaxis], model, top)
+            return PredictAnswer(success=True, predictions=predictions, familiar=familiar, model=_model(model))
 
     @routes.post("/predict/batch")
     @operation(query=PredictQuery, body=IMAGES_BODIES, errors=PREDICTION_ERRORS)
@@ -105,23 +116,32 @@ def blueprint(services: Services) -> Blueprint:
 def _results(
     items: Sequence[Item], answers: Sequence[Row | ServiceError], model: LoadedModel, top: int
 ) -> list[Result]:
+    rows = [answer for answer in answers if not isinstance(answer, ServiceError)]
+    told = iter(_told(np.stack(rows), model, top) if rows else ())
     return [
-        _result(index, item, answer, model, top)
+        Result(index, item.filename, error=name_of(answer), message=str(answer))
+        if isinstance(answer, ServiceError)
+        else Result(index, item.filename, *next(told))
         for index, (item, answer) in enumerate(zip(items, answers, strict=True))
     ]
 
 
-def _result(index: int, item: Item, answer: Row | ServiceError, model: LoadedModel, top: int) -> Result:
-    if isinstance(answer, ServiceError):
-        return Result(index, item.filename, error=name_of(answer), message=str(answer))
-    return Result(index, item.filename, predictions=_predictions(answer, model, top))
+def _told(rows: Rows, model: LoadedModel, top: int) -> Iterator[tuple[list[Prediction], bool | UnsetType]]:
+    """Yield what is told of each of ``rows``, float32 [N, columns]: the ``top`` labels, and whether it is familiar."""
+    answers = read(rows, model.metadata)
+    predictions = _predictions(answers.probabilities, model, top)
+    return zip(predictions, answers.familiar or repeat(UNSET), strict=False)
 
 
-def _predictions(row: Row, model: LoadedModel, top: int) -> list[Prediction]:
-    """Return the ``top`` most probable labels of ``row``, float32 [classes]."""
-    best = np.argsort(-row, kind="stable")[:top]
-    # Seven digits are what a float32 holds; more would be noise of the conversion.
-    return [Prediction(model.metadata.labels[index], float(f"{row[index]:.7g}")) for index in best]
+def _predictions(rows: Probabilities, model: LoadedModel, top: int) -> list[list[Prediction]]:
+    """Return the ``top`` most probable labels of each of ``rows``, float32 [N, classes]."""
+    best = np.argsort(-rows, axis=1, kind="stable")[:, :top]  # [N, top]
+    labels = model.metadata.labels
+    return [
+        # Seven digits are what a float32 holds; more would be noise of the conversion.
+        [Prediction(labels[index], float(f"{value:.7g}")) for index, value in zip(indices, values, strict=True)]
+        for indices, values in zip(best.tolist(), np.take_along_axis(rows, best, axis=1).tolist(), strict=True)
+    ]
 
 
 def _model(model: LoadedModel) -> ServedModel:

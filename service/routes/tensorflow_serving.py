@@ -142,7 +142,8 @@ class ModelMetadata(Struct):
 
 
 def _render(failure: Failure) -> TensorFlowError:
-    no_route = isinstance(request.routing_exception, NotFound) and failure.status == DIALECT.unknown_path
+    # The status first: an overloaded worker refuses without making a request of what it received.
+    no_route = failure.status == DIALECT.unknown_path and isinstance(request.routing_exception, NotFound)
     return TensorFlowError(_malformed(request.method, request.path) if no_route else failure.message)
 
 
@@ -315,10 +316,13 @@ def _tensor(tensor: Tensor) -> TensorInfo:
 
 def _predict(services: Services, model: LoadedModel) -> Predictions | Outputs:
     pictures = predict_request(read_body(request), model.metadata.input, services.settings.max_batch)
-    rows = shortest(services.predictor.every(model, pictures.items, services.deadline())).tolist()
+    answers = services.predictor.every(model, pictures.items, services.deadline())
+    # The probabilities alone, also where the signature has a second output. TensorFlow Serving would answer with an
+    # object for each row then, and clients would break on a version that tells more than the one before.
+    rows = shortest(answers.probabilities).tolist()
     return Predictions(rows) if pictures.rows else Outputs(rows)
 
 
 def _classify(services: Services, model: LoadedModel) -> Results:
     items = classify_request(read_body(request), model.metadata.input, services.settings.max_batch)
-    return scored(model.metadata.labels, services.predictor.every(model, items, services.deadline()))
+    return scored(model.metadata.labels, services.predictor.every(model, items, services.deadline()).probabilities)

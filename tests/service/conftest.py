@@ -52,6 +52,13 @@ def app(shared_models: Path) -> Iterator[Flask]:
 
 
 @pytest.fixture
+def telling(services_of: MakeServices, published: Path, tmp_path: Path) -> FlaskClient:
+    """A client of an application whose model tells which pictures are familiar: colours are, and black is not."""
+    copy(published, tmp_path / "telling", 1, threshold=4.0)
+    return create_app(services_of(model_dir=tmp_path / "telling", precision="float32")).test_client()
+
+
+@pytest.fixture
 def client(app: Flask) -> FlaskClient:
     """A client of the application in this process."""
     return app.test_client()

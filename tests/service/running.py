@@ -68,7 +68,7 @@ class RunningService:
 
 
 def start(environment: Mapping[str, str], before_exec: Callable[[], None] | None = None) -> RunningService:
-    """Start the service on a free port, with ``environment`` and nothing else of its settings.
+    """Start the service on a free port with one worker, with ``environment`` and nothing else of its settings.
 
     ``before_exec`` is called in the child before the service begins.
     """
@@ -78,7 +78,14 @@ def start(environment: Mapping[str, str], before_exec: Callable[[], None] | None
         [sys.executable, "-m", "service"],
         cwd=ROOT,
         # Without HOME the C library asks a name service for it, by a socket.
-        env={"PATH": os.environ["PATH"], "HOME": "/nonexistent", "HOST": "127.0.0.1", "PORT": str(port), **environment},
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": "/nonexistent",
+            "HOST": "127.0.0.1",
+            "PORT": str(port),
+            "WORKERS": "1",
+            **environment,
+        },
         stderr=stderr,
         start_new_session=True,
         preexec_fn=before_exec,

@@ -89,6 +89,7 @@ def test_model_is_described(own_app: Flask, models: Path, published: Path) -> No
     assert described["labels"] == list(LABELS)
     assert described["input"] == {"height": 32, "width": 32, "resize": "crop", "interpolation": "bicubic"}
     assert described["metrics"]["accuracy"] == 0.0
+    assert (described["int8"], described["calibration"], described["familiarity"]) == (None, None, None)
     assert described["model_card"].startswith("# Colours")
     assert described["refused"] == [{"version": 2, "reason": "saved_model.pb is missing"}]
 
@@ -115,6 +116,25 @@ def test_metrics_count_what_happened(own_app: Flask) -> None:
     assert sample(client, "requests_in_flight") == 1
     assert sample(client, "model_version", name="colours") == 1
     assert sample(client, "model_workers", name="colours", version="1") == 1
+
+
+def test_pictures_that_are_not_familiar_are_counted(telling: FlaskClient, own_app: Flask) -> None:
+    """The counter begins at 0 with the first answer of a version that tells, and is missing where none does."""
+    telling.post("/predict", data=plain("red"))
+    assert sample(telling, "unfamiliar_total", version="1") == 0
+    telling.post("/predict", data=plain("black"))
+    telling.post("/predict/batch", data=bytes(3 * 32 * 32 * 3))
+    assert sample(telling, "unfamiliar_total", version="1") == 4
+    silent = own_app.test_client()
+    silent.post("/predict", data=plain("black"))
+    assert sample(silent, "unfamiliar_total", version="1") is None
+
+
+def test_the_threshold_is_told(telling: FlaskClient) -> None:
+    """``/model`` says from which score on a picture is familiar."""
+    described = telling.get("/model").json
+    assert described is not None
+    assert described["familiarity"] == {"threshold": 4.0, "share": 0.95, "measured_on": "none", "images": 0}
 
 
 def test_latency_buckets(own_app: Flask) -> None:
@@ -175,7 +195,8 @@ def test_access_log(services_of: MakeServices, models: Path, caplog: pytest.LogC
 def test_full_queue_and_deadline(services_of: MakeServices, models: Path) -> None:
     """A request that finds the queue full gets a 503 with Retry-After; one that waits too long a 504."""
     services = services_of(model_dir=models, queue_length=1, request_deadline=0.2)
-    services.registry.check().batcher._busy = True  # an engine that never comes back to its queue
+    batcher = services.registry.check().batcher
+    batcher._whole = True  # an engine that never comes back to its queue
     client = create_app(services).test_client()
     late = client.post("/predict", data=plain("red"))
     assert late.status_code == 504
@@ -184,3 +205,4 @@ def test_full_queue_and_deadline(services_of: MakeServices, models: Path) -> Non
     assert full.status_code == 503
     assert full.headers["Retry-After"] == "1"
     assert full.json["error"] == "queue_full"  # type: ignore[index]
+    batcher._whole = False  # else its threads would be waited for in vain

@@ -3,14 +3,16 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 
+import gevent
 import numpy as np
 import pytest
 
-from service.batcher import Batcher
-from service.engine import Images, Probabilities
+from service.batcher import Batcher, Job
+from service.engine import Images, Rows
 from service.errors import DeadlineExceeded, EngineFailed, ModelUnavailable, QueueFull
+from service.loop import Loop
+from tests.service.loops import on_a_loop
 
 SOON = 10.0  # seconds: long enough on a busy machine
 
@@ -21,15 +23,18 @@ class GatedEngine:
     name = "gated"
     precision = "float32"
 
-    def __init__(self) -> None:
+    def __init__(self, lanes: int = 1) -> None:
+        self.lanes = lanes
         self.gate = threading.Semaphore(0)
         self.started = threading.Semaphore(0)
         self.batches: list[int] = []
         self.threads: list[int] = []
+        self.used: list[int | None] = []
 
-    def predict(self, images: Images) -> Probabilities:
-        """Note the size of the batch, wait for the gate, answer."""
+    def predict(self, images: Images, lane: int | None = None) -> Rows:
+        """Note the size of the batch and its lane, wait for the gate, answer."""
         self.batches.append(len(images))
+        self.used.append(lane)
         self.threads.append(threading.get_ident())
         self.started.release()
         assert self.gate.acquire(timeout=SOON)
@@ -93,7 +98,7 @@ def soon() -> float:
     return time.monotonic() + SOON
 
 
-def occupy(batcher: Batcher, engine: GatedEngine) -> "Future[Probabilities]":
+def occupy(batcher: Batcher, engine: GatedEngine) -> Job:
     """Make the engine busy with one image."""
     future = batcher.submit(images(1), soon())
     assert engine.started.acquire(timeout=SOON)
@@ -112,7 +117,7 @@ def test_one_request_runs_at_once(batcher: Batcher, engine: GatedEngine) -> None
     """A lone request is not kept waiting for company."""
     future = occupy(batcher, engine)
     engine.gate.release()
-    assert batcher.result(future, soon()).tolist() == [[1]]
+    assert batcher.result(future).tolist() == [[1]]
     assert engine.batches == [1]
 
 
@@ -125,7 +130,7 @@ def test_an_idle_engine_runs_in_the_thread_that_asks(batcher: Batcher, engine: G
     assert seen.runs == [1, 1]
     future = batcher.submit(images(5), soon())
     engine.gate.release()
-    assert batcher.result(future, soon()).tolist() == [[5]]
+    assert batcher.result(future).tolist() == [[5]]
     assert engine.threads[2] != threading.get_ident()
 
 
@@ -141,7 +146,7 @@ def test_what_comes_while_an_asking_thread_runs_waits_its_turn(batcher: Batcher,
     eventually(lambda: batcher._waiting == 3)
     assert engine.batches == [1]
     engine.gate.release(2)
-    assert batcher.result(future, soon()).ravel().tolist() == [2, 3]
+    assert batcher.result(future).ravel().tolist() == [2, 3]
     for thread in asking:
         thread.join(SOON)
     assert sorted(answers) == [[1], [4]]
@@ -167,8 +172,8 @@ def test_those_who_wait_form_the_next_batch(batcher: Batcher, engine: GatedEngin
     futures = [batcher.submit(images(*values), soon()) for values in ([2], [3, 4], [5, 6], [7])]
     assert seen.length == 6
     engine.gate.release(3)
-    assert batcher.result(first, soon()).tolist() == [[1]]
-    assert [batcher.result(future, soon()).ravel().tolist() for future in futures] == [[2], [3, 4], [5, 6], [7]]
+    assert batcher.result(first).tolist() == [[1]]
+    assert [batcher.result(future).ravel().tolist() for future in futures] == [[2], [3, 4], [5, 6], [7]]
     assert engine.batches == [1, 3, 3]
     eventually(lambda: seen.runs == [1, 3, 3])
     assert seen.length == 0
@@ -196,7 +201,7 @@ def test_later_parts_wait_for_room(batcher: Batcher, engine: GatedEngine) -> Non
         batcher.submit(images(8), time.monotonic() + 0.02, wait_for_room=True)
     engine.gate.release(100)
     future = batcher.submit(images(9), soon(), wait_for_room=True)
-    assert batcher.result(future, soon()).tolist() == [[9]]
+    assert batcher.result(future).tolist() == [[9]]
 
 
 def test_deadline_while_waiting(batcher: Batcher, engine: GatedEngine) -> None:
@@ -204,13 +209,13 @@ def test_deadline_while_waiting(batcher: Batcher, engine: GatedEngine) -> None:
     first = occupy(batcher, engine)
     late = batcher.submit(images(2), time.monotonic() + 0.05)
     with pytest.raises(DeadlineExceeded):
-        batcher.result(late, time.monotonic() + 0.05)
+        batcher.result(late)
     expired = batcher.submit(images(3), time.monotonic())
     engine.gate.release(100)
-    assert batcher.result(first, soon()).tolist() == [[1]]
+    assert batcher.result(first).tolist() == [[1]]
     with pytest.raises(DeadlineExceeded):
-        batcher.result(expired, soon())
-    assert batcher.result(batcher.submit(images(4), soon()), soon()).tolist() == [[4]]
+        batcher.result(expired)
+    assert batcher.result(batcher.submit(images(4), soon())).tolist() == [[4]]
     assert engine.batches == [1, 1]
 
 
@@ -218,8 +223,8 @@ def test_failing_batch_fails_only_its_own(batcher: Batcher, engine: GatedEngine)
     """When the engine raises, the requests of that batch fail and the next ones are answered."""
     engine.gate.release(100)
     with pytest.raises(EngineFailed):
-        batcher.result(batcher.submit(images(13), soon()), soon())
-    assert batcher.result(batcher.submit(images(5), soon()), soon()).tolist() == [[5]]
+        batcher.result(batcher.submit(images(13), soon()))
+    assert batcher.result(batcher.submit(images(5), soon())).tolist() == [[5]]
 
 
 @pytest.mark.parametrize("values", [[], [1] * 5])
@@ -239,7 +244,7 @@ def test_close_answers_what_waits_and_refuses_more(batcher: Batcher, engine: Gat
     with pytest.raises(ModelUnavailable):
         batcher.submit(images(3), soon())
     engine.gate.release(100)
-    assert batcher.result(waiting, soon()).tolist() == [[2]]
+    assert batcher.result(waiting).tolist() == [[2]]
     batcher.join(SOON)
 
 
@@ -255,7 +260,7 @@ def test_many_threads_get_their_own_answers(engine: GatedEngine, seen: Observati
             if value % 2:
                 answer = batcher.run(images(*mine), soon())
             else:
-                answer = batcher.result(batcher.submit(images(*mine), soon()), soon())
+                answer = batcher.result(batcher.submit(images(*mine), soon()))
             if answer.ravel().tolist() != mine:
                 wrong.append(value)
 
@@ -269,3 +274,177 @@ def test_many_threads_get_their_own_answers(engine: GatedEngine, seen: Observati
     assert not wrong
     assert sum(engine.batches) == sum(seen.runs) == 16 * 20 * 2
     assert max(engine.batches) <= 8
+
+
+@pytest.fixture
+def lanes(seen: Observations) -> Iterator[tuple[Batcher, GatedEngine]]:
+    """A batcher with two lanes and batches up to 32, and its engine."""
+    engine = GatedEngine(lanes=2)
+    batcher = Batcher(engine, queue_length=200, observer=seen)
+    yield batcher, engine
+    engine.gate.release(100)
+    batcher.close()
+    batcher.join(SOON)
+
+
+def test_two_lanes_run_at_once(lanes: tuple[Batcher, GatedEngine]) -> None:
+    """Many images are shared by the lanes, each of which runs a batch of its own at the same time."""
+    batcher, engine = lanes
+    first = occupy(batcher, engine)  # on all cores, since it is alone
+    jobs = [batcher.submit(images(value), soon()) for value in range(20, 60)]
+    assert engine.used == [None]
+    engine.gate.release()
+    assert batcher.result(first).tolist() == [[1]]
+    for _ in range(2):
+        assert engine.started.acquire(timeout=SOON)  # both, while the gate is closed
+    assert sorted(engine.used[1:], key=str) == [0, 1]
+    assert sorted(engine.batches[1:]) == [20, 20]
+    engine.gate.release(2)
+    assert [batcher.result(job).item() for job in jobs] == list(range(20, 60))
+    assert len(set(engine.threads[1:])) == 2
+
+
+@pytest.mark.parametrize(("count", "used"), [(1, [None]), (15, [None]), (16, [0, 1])])
+def test_few_images_have_all_cores(lanes: tuple[Batcher, GatedEngine], count: int, used: list[int | None]) -> None:
+    """Fewer than 8 images for each lane run as one batch on all cores; from there on each lane takes its share."""
+    batcher, engine = lanes
+    first = occupy(batcher, engine)
+    jobs = [batcher.submit(images(value), soon()) for value in range(20, 20 + count)]
+    engine.gate.release()
+    batcher.result(first)
+    for _ in used:
+        assert engine.started.acquire(timeout=SOON)
+    engine.gate.release(10)
+    assert [batcher.result(job).item() for job in jobs] == list(range(20, 20 + count))
+    assert sorted(engine.used[1:], key=str) == used
+    assert sum(engine.batches[1:]) == count
+
+
+def busy_lane(batcher: Batcher, engine: GatedEngine, count: int) -> None:
+    """Make one lane busy with ``count`` images, and leave the other one idle."""
+    first = occupy(batcher, engine)
+    short = batcher.submit(images(*[2] * (16 - count)), soon())
+    long = batcher.submit(images(*[3] * count), soon())
+    engine.gate.release()
+    batcher.result(first)
+    for _ in range(2):
+        assert engine.started.acquire(timeout=SOON)
+    assert sorted(engine.batches[1:]) == sorted((16 - count, count))
+    engine.gate.release()  # of the two, one ends
+    eventually(lambda: short.outcome is not None or long.outcome is not None)
+    eventually(lambda: sum(running > 0 for running in batcher._running) == 1)
+
+
+def test_a_second_lane_waits_for_company(lanes: tuple[Batcher, GatedEngine]) -> None:
+    """Beside a short batch a few images wait, since they would cost a core more alone; the eighth starts them."""
+    batcher, engine = lanes
+    busy_lane(batcher, engine, 8)
+    jobs = [batcher.submit(images(value), soon()) for value in range(20, 27)]
+    assert not engine.started.acquire(timeout=0.1)
+    jobs.append(batcher.submit(images(27), soon()))
+    assert engine.started.acquire(timeout=SOON)
+    assert engine.batches[-1] == 8
+    engine.gate.release(2)
+    assert [batcher.result(job).item() for job in jobs] == list(range(20, 28))
+
+
+def test_a_second_lane_does_not_wait_beside_a_long_batch(lanes: tuple[Batcher, GatedEngine]) -> None:
+    """While a long batch runs in one lane a single image starts at once in the other."""
+    batcher, engine = lanes
+    first = occupy(batcher, engine)
+    batcher.submit(images(*[2] * 20), soon())
+    batcher.submit(images(*[3] * 20), soon())
+    engine.gate.release()
+    batcher.result(first)
+    for _ in range(2):
+        assert engine.started.acquire(timeout=SOON)
+    engine.gate.release()
+    eventually(lambda: sum(running > 0 for running in batcher._running) == 1)
+    job = batcher.submit(images(7), soon())
+    assert engine.started.acquire(timeout=SOON)
+    assert engine.batches[-1] == 1
+    engine.gate.release(2)
+    assert batcher.result(job).tolist() == [[7]]
+
+
+def test_close_wakes_all_lanes_and_who_waits_for_room(lanes: tuple[Batcher, GatedEngine]) -> None:
+    """Closing ends idle lanes at once, tells who waits for room, and lets busy lanes end their work first."""
+    batcher, engine = lanes
+    first = occupy(batcher, engine)
+    fillers = [batcher.submit(images(*[2] * 20), soon()) for _ in range(10)]
+    outcomes: list[str] = []
+
+    def wait_for_room() -> None:
+        try:
+            batcher.submit(images(3), soon(), wait_for_room=True)
+        except ModelUnavailable:
+            outcomes.append("closed")
+
+    waiting = threading.Thread(target=wait_for_room)
+    waiting.start()
+    eventually(lambda: bool(batcher._room))
+    batcher.close()
+    waiting.join(SOON)
+    assert outcomes == ["closed"]
+    engine.gate.release(100)
+    assert batcher.result(first).tolist() == [[1]]
+    for filler in fillers:
+        assert batcher.result(filler).shape == (20, 1)
+    batcher.join(SOON)
+    assert not any(thread.is_alive() for thread in batcher._threads)
+
+
+def test_a_batch_that_cannot_be_put_together_fails_alone(batcher: Batcher, engine: GatedEngine) -> None:
+    """Images that do not go together fail with their batch at once, and the lane goes on."""
+    first = occupy(batcher, engine)
+    jobs = [batcher.submit(np.zeros((1, side, side, 3), np.uint8), soon()) for side in (2, 3)]
+    engine.gate.release(10)
+    batcher.result(first)
+    for job in jobs:
+        with pytest.raises(EngineFailed):
+            batcher.result(job)
+    assert batcher.result(batcher.submit(images(5), soon())).tolist() == [[5]]
+
+
+def test_greenlets_share_lanes(seen: Observations) -> None:
+    """Hundreds of greenlets of one event loop get their own answers, and none is forgotten."""
+    engine = GatedEngine(lanes=2)
+    engine.gate.release(10_000)
+
+    def work(loop: Loop) -> list[bool]:
+        batcher = Batcher(engine, queue_length=1000, observer=seen, waiting=loop)
+
+        def ask(value: int) -> bool:
+            with loop.request():
+                return all(batcher.run(images(value % 12), soon()).item() == value % 12 for _ in range(5))
+
+        asked = [gevent.spawn(ask, value) for value in range(300)]
+        answers = [greenlet.get(timeout=SOON) for greenlet in asked]
+        batcher.close()
+        batcher.join(SOON)
+        return answers
+
+    assert on_a_loop(work) == [True] * 300
+    assert seen.length == 0
+    assert sum(seen.runs) == 1500
+
+
+def test_deadline_of_a_greenlet(seen: Observations) -> None:
+    """A greenlet whose job is stuck behind another gets its error at its deadline, while the loop goes on."""
+    engine = GatedEngine()
+
+    def work(loop: Loop) -> float:
+        batcher = Batcher(engine, queue_length=10, observer=seen, waiting=loop)
+        first = occupy(batcher, engine)
+        started = time.monotonic()
+        with pytest.raises(DeadlineExceeded):
+            batcher.run(images(2), time.monotonic() + 0.05)
+        seconds = time.monotonic() - started
+        engine.gate.release(10)
+        assert batcher.result(first).tolist() == [[1]]
+        batcher.close()
+        batcher.join(SOON)
+        return seconds
+
+    assert 0.04 < on_a_loop(work) < SOON / 2
+    assert engine.batches == [1]

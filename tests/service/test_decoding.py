@@ -1,16 +1,21 @@
 """Decoding: every kind of picture becomes the model's input, within limits."""
 
 import io
+import random
 import threading
 import time
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from artifact import Input
-from service.decoding import Decoder, Pixels
+from imaging import Pixels
+from service import decoding
+from service.decoding import Decoder, _jpeg_of_size
 from service.errors import DeadlineExceeded, ImageTooLarge, InvalidImage, ServiceError, UnsupportedImage
 from tests.service.pictures import encoded, plain, png_header
 
@@ -110,7 +115,7 @@ def test_transparent_palette_and_colour_key() -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
 def test_exif_orientation_is_undone(orientation: int, kind: str) -> None:
     """A picture that a camera stored turned or mirrored is seen upright, as every browser shows it."""
     upright = Image.new("RGB", (64, 64), "white")
@@ -269,3 +274,124 @@ def test_few_large_pictures_at_once() -> None:
     go_on.set()
     holder.join()
     assert decoder.decode(large, INPUT, deadline=time.monotonic() + 10).shape == (32, 32, 3)
+
+
+def by_pillow(content: bytes) -> Pixels | str:
+    """Return what ``outcome`` returns where there is no short way."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decoding, "_jpeg_of_size", lambda *_: None)
+        return outcome(content)
+
+
+def outcome(content: bytes) -> Pixels | str:
+    """Return what the service makes of ``content``, uint8 [32, 32, 3], or the error that it tells."""
+    try:
+        return decode(content)
+    except ServiceError as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def same(first: Pixels | str, second: Pixels | str) -> bool:
+    """Say whether two outcomes are the same pixels or the same error."""
+    if isinstance(first, str) or isinstance(second, str):
+        return isinstance(first, str) and isinstance(second, str) and first == second
+    return bool(np.array_equal(first, second))
+
+
+SHORT_WAY = [
+    pytest.param("RGB", {"subsampling": "4:4:4"}, id="444"),
+    pytest.param("RGB", {"subsampling": "4:2:2"}, id="422"),
+    pytest.param("RGB", {"subsampling": "4:2:0"}, id="420"),
+    pytest.param("RGB", {"quality": 100, "subsampling": "4:2:0"}, id="420-fine"),
+    pytest.param("RGB", {"quality": 5}, id="coarse"),
+    pytest.param("RGB", {"progressive": True}, id="progressive"),
+    pytest.param("RGB", {"progressive": True, "subsampling": "4:4:4"}, id="progressive-444"),
+    pytest.param("RGB", {"optimize": True, "restart_marker_blocks": 1}, id="restart-markers"),
+    pytest.param("RGB", {"comment": b"a comment", "icc_profile": b"no profile"}, id="comment-and-profile"),
+    pytest.param("L", {}, id="grey"),
+    pytest.param("L", {"progressive": True}, id="progressive-grey"),
+]
+
+
+@pytest.mark.parametrize(("mode", "options"), SHORT_WAY)
+def test_jpeg_of_the_input_size_has_pillows_pixels(mode: str, options: dict[str, Any]) -> None:
+    """A JPEG that has the model's size takes the short way, and each of its pixels is as Pillow decodes it."""
+    content = encoded(Image.fromarray(noise()).convert(mode), "JPEG", **options)
+    assert _jpeg_of_size(content, INPUT) is not None, "it did not take the short way, so this test would prove nothing"
+    expected = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+    np.testing.assert_array_equal(decode(content), expected)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(encoded(Image.fromarray(noise()).convert("CMYK"), "JPEG"), id="cmyk"),
+        pytest.param(encoded(Image.fromarray(noise(33, 32)), "JPEG"), id="other-height"),
+        pytest.param(encoded(Image.fromarray(noise(32, 31)), "JPEG"), id="other-width"),
+        pytest.param(encoded(Image.fromarray(noise()), "PNG"), id="png"),
+        pytest.param(encoded(Image.fromarray(noise()), "JPEG")[:-20], id="cut-short"),
+    ],
+)
+def test_other_pictures_take_the_long_way(content: bytes) -> None:
+    """CMYK, other sizes, other formats and damaged files are left to Pillow."""
+    assert _jpeg_of_size(content, INPUT) is None
+
+
+def with_exif(orientation: int) -> dict[str, Any]:
+    """Return options that write ``orientation`` into the EXIF data."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return {"exif": exif}
+
+
+def with_xmp(orientation: int) -> dict[str, Any]:
+    """Return options that write ``orientation`` into the XMP data."""
+    return {
+        "xmp": b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="%d"/></rdf:RDF></x:xmpmeta>'
+        % orientation
+    }
+
+
+@pytest.mark.parametrize("metadata", [with_exif, with_xmp])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_of_a_jpeg_of_the_input_size(metadata: Callable[[int], dict[str, Any]], orientation: int) -> None:
+    """A picture of the model's size that says how it lies, in EXIF or XMP data, is turned as Pillow turns it."""
+    content = encoded(Image.fromarray(noise()), "JPEG", quality=95, **metadata(orientation))
+    image = Image.open(io.BytesIO(content))
+    assert image.getexif()[0x0112] == orientation
+    turned = np.asarray(ImageOps.exif_transpose(image))
+    np.testing.assert_array_equal(decode(content), turned)
+    assert orientation == 1 or not np.array_equal(turned, np.asarray(image))
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": "4:4:4"}, {"restart_marker_blocks": 1}])
+def test_damaged_jpegs_end_as_pillow_ends(options: dict[str, Any]) -> None:
+    """Each of 150 damaged files gives the pixels, or the error, that it gives without the short way."""
+    chance = random.Random(0)
+    good = encoded(Image.fromarray(noise()), "JPEG", **options)
+    pixels = 0
+    for _ in range(150):
+        content = bytearray(good)
+        for _ in range(chance.randint(1, 3)):
+            at = chance.randrange(2, len(content))
+            damage = chance.choice(("change", "drop", "insert", "cut"))
+            if damage == "change":
+                content[at] = chance.randrange(256)
+            elif damage == "cut":
+                del content[max(at, len(content) // 2) :]
+            else:
+                content[at : at + 2 * (damage == "drop")] = b"" if damage == "drop" else chance.randbytes(2)
+        damaged = bytes(content)
+        ours, theirs = outcome(damaged), by_pillow(damaged)
+        assert same(ours, theirs), damaged.hex()
+        pixels += not isinstance(ours, str)
+    assert 10 < pixels < 140, "nearly all or none could be read, so this test would prove little"
+
+
+@pytest.mark.parametrize("deadline", [-1.0, 0.0])
+def test_nothing_long_is_decoded_after_the_deadline(deadline: float) -> None:
+    """A picture that takes long is not begun when the time is up, as it may be after waiting for a thread."""
+    decoder = Decoder(MAX_PIXELS, large_at_once=1)
+    with pytest.raises(DeadlineExceeded):
+        decoder.decode(plain("red", size=(600, 600)), INPUT, time.monotonic() + deadline)

@@ -402,6 +402,54 @@ def test_classification_of_none(client: FlaskClient) -> None:
     assert probabilities(infer(client, body([pixels()], **wish))).shape == (1, 3)
 
 
+BLACK = np.zeros((1, SIDE, SIDE, 3), np.uint8)
+FAMILIARITY = {"name": "familiarity", "datatype": "FP32", "shape": [-1, 1]}
+
+
+def test_familiarity_is_another_output(telling: FlaskClient) -> None:
+    """A version that tells it lists it, and gives it behind the probabilities where no output is asked for."""
+    listed = telling.get("/v2/models/colours").json["outputs"]  # type: ignore[index]
+    assert listed == [{"name": "probabilities", "datatype": "FP32", "shape": [-1, 3]}, FAMILIARITY]
+    configured = telling.get("/v2/models/colours/config").json["output"]  # type: ignore[index]
+    assert configured[1] == {"name": "familiarity", "data_type": "TYPE_FP32", "dims": [1]}
+    images = np.concatenate([RGB, BLACK])
+    answer = infer(telling, body([pixels(images.ravel().tolist(), shape=list(images.shape))]))
+    first, second = answer["outputs"]
+    assert (first["name"], first["shape"]) == ("probabilities", [4, 3])
+    assert (second["name"], second["shape"], second["datatype"]) == ("familiarity", [4, 1], "FP32")
+    assert second["data"] == pytest.approx([8.0007, 8.0007, 8.0007, np.log(3)], abs=1e-3)
+    raw_answer, content = split(telling.post(INFER, data=images.tobytes(), headers={LENGTH: "0"}))
+    assert [output["name"] for output in raw_answer["outputs"]] == ["probabilities", "familiarity"]
+    assert np.frombuffer(content, "<f4")[12:] == pytest.approx(second["data"], abs=1e-6)
+
+
+def test_outputs_come_as_they_are_asked_for(telling: FlaskClient) -> None:
+    """Each in its place and its form; what is in binary follows the JSON in the same order."""
+    ask = [
+        {"name": "familiarity", "parameters": {"binary_data": True, "classification": 2}},
+        {"name": "probabilities", "parameters": {"classification": 1}},
+    ]
+    answer, content = split(telling.post(INFER, **body([pixels()], outputs=ask)))
+    first, second = answer["outputs"]
+    assert first == {**FAMILIARITY, "shape": [1, 1], "parameters": {"binary_data_size": 4}}
+    assert np.frombuffer(content, "<f4") == pytest.approx([8.0007], abs=1e-3)
+    assert (second["name"], second["data"]) == ("probabilities", ["0.999330:1:green"])
+    (alone,) = infer(telling, body([pixels()], outputs=ask[1:]))["outputs"]
+    assert alone == second
+    both, content = split(
+        telling.post(
+            INFER,
+            **body(
+                [pixels()],
+                outputs=[{"name": "probabilities"}, {"name": "familiarity"}],
+                parameters={"binary_data_output": True},
+            ),
+        )
+    )
+    assert [output["parameters"]["binary_data_size"] for output in both["outputs"]] == [12, 4]
+    assert len(content) == 16
+
+
 FLAT = ONE.ravel().tolist()
 GREEN = FILES[1]
 TEXT = json.dumps({"inputs": [announced([1, SIDE, SIDE, 3], PIXELS)]}).encode()
@@ -564,6 +612,11 @@ BAD_REQUESTS = [
     pytest.param(
         body([pixels()], outputs=[{"name": "other"}]), "'other' - at `$.outputs[0].name`", id="unknown-output"
     ),
+    pytest.param(
+        body([pixels()], outputs=[{"name": "familiarity"}]),
+        "'familiarity' - at `$.outputs[0].name`",
+        id="output-that-others-have",
+    ),
     pytest.param(body([pixels()], outputs=[{}]), "`name`", id="output-without-name"),
     pytest.param(body([pixels()], outputs=[{"name": "probabilities"}] * 2), "at `$.outputs`", id="output-twice"),
     pytest.param(body([pixels()], outputs="probabilities"), "at `$.outputs`", id="outputs-text"),
@@ -658,7 +711,7 @@ def test_binary_pixels_are_not_copied(app: Flask) -> None:
     """Pixels behind the JSON are looked at where the body has them: a copy could be written to."""
     arguments = with_binary([announced(list(RGB.shape), RGB.nbytes)], RGB.tobytes())
     with app.test_request_context(INFER, method="POST", **arguments):
-        _, items = read_request(request, Input(SIDE, SIDE), most=100)
+        _, items = read_request(request, Input(SIDE, SIDE), most=100, outputs=["probabilities"])
     assert len(items) == 3
     for item, image in zip(items, RGB, strict=True):
         assert isinstance(item.content, np.ndarray)

@@ -50,6 +50,28 @@ def tensor(*colours: tuple[int, int, int]) -> "np.ndarray[Any, np.dtype[np.uint8
     return np.stack([np.full((SIDE, SIDE, 3), colour, np.uint8) for colour in colours])
 
 
+def test_pictures_are_told_that_are_not_familiar(telling: FlaskClient) -> None:
+    """Beside the labels stands whether a picture is like those of the training, of each one in a batch."""
+    for picture, familiar in ((RED, True), (plain("black"), False)):
+        answer = telling.post("/predict", **raw(picture, "image/png")).json
+        assert answer is not None
+        assert list(answer) == ["success", "predictions", "familiar", "model"]
+        assert answer["familiar"] is familiar
+        assert len(answer["predictions"]) == 3
+        assert sum(prediction["probability"] for prediction in answer["predictions"]) == pytest.approx(1, abs=1e-5)
+    files = form(RED, b"no picture", plain("black"), BLUE, field="images")
+    results = telling.post("/predict/batch", **files).json["results"]  # type: ignore[index]
+    assert [result.get("familiar") for result in results] == [True, None, False, True]
+    assert list(results[0]) == ["index", "filename", "predictions", "familiar"]
+    assert "error" in results[1]
+
+
+def test_nothing_is_told_where_the_version_does_not(client: FlaskClient) -> None:
+    """A version without a threshold says of no picture whether it is familiar."""
+    results = client.post("/predict/batch", **form(RED, plain("black"), field="images")).json["results"]  # type: ignore[index]
+    assert [list(result) for result in results] == [["index", "filename", "predictions"]] * 2
+
+
 @pytest.mark.parametrize(
     "request_arguments",
     [

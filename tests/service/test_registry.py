@@ -3,19 +3,22 @@
 import shutil
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import openvino
 import pytest
 
-from artifact.layout import METADATA, SAVED_MODEL
+from artifact import Familiarity, Int8, draft, read_metadata
+from artifact.layout import INT8_MODEL, METADATA, SAVED_MODEL
 from service.app import Services
 from service.batcher import Batcher
 from service.engine import Engine, Images, Probabilities
 from service.errors import ModelUnavailable
 from service.images_in import Item
 from service.registry import AmbiguousModel, Registry, default_model
-from tests.models import LABELS, SIDE, copy
+from tests.models import LABELS, SIDE, copy, publish_int8
 from tests.service.conftest import MakeServices
 
 OTHER = ("cherry", "grass", "sky")
@@ -130,6 +133,18 @@ def test_bad_version_is_kept_out(
     assert red_is(services) == "cherry"
 
 
+def test_precision_that_a_version_lacks(services_of: MakeServices, models: Path, published: Path) -> None:
+    """With PRECISION=int8 a version without an int8 network is kept out, and the next that has one answers."""
+    services = services_of(model_dir=models, precision="int8")
+    assert serving(services.registry) is None
+    assert services.registry.refused[0].reason == "it has no int8 network, and PRECISION is int8"
+    publish_int8(published, models)
+    services.registry.refresh()
+    assert serving(services.registry) == 2
+    assert services.registry.current is not None
+    assert services.registry.current.engine.precision == "int8"
+
+
 def test_refused_version_is_not_tried_again(
     registry: Registry, models: Path, published: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -151,8 +166,9 @@ class Nonsense:
 
     name = "nonsense"
     precision = "float32"
+    lanes = 1
 
-    def predict(self, images: Images) -> Probabilities:
+    def predict(self, images: Images, lane: int | None = None) -> Probabilities:
         """Return what is not even a number."""
         return np.full((len(images), len(LABELS)), np.nan, np.float32)
 
@@ -205,6 +221,20 @@ def test_without_a_model(services_of: MakeServices, tmp_path: Path, published: P
     copy(published, tmp_path / "nowhere", 1)
     services.registry.refresh()
     assert red_is(services) == "red"
+
+
+def test_a_network_without_the_score_is_kept_out(services_of: MakeServices, models: Path, published: Path) -> None:
+    """Where the metadata has a threshold and the int8 network no score to hold against it, the version is refused."""
+    threshold = Familiarity(4.0, share=0.95, measured_on="none", images=0)
+    int8 = Int8("none", images=0, accuracy=0.0, float32_accuracy=0.0, calibration_images=0)
+    network = openvino.Core().read_model(published)
+    silent = openvino.Model([network.output("probabilities").node.input_value(0)], network.get_parameters())
+    with draft(models, "colours") as version:
+        shutil.copytree(published, version.path, dirs_exist_ok=True)
+        openvino.save_model(silent, version.path / INT8_MODEL)
+        version.publish(replace(read_metadata(published), int8=int8, familiarity=threshold))
+    services = services_of(model_dir=models, precision="int8", model_name="colours")
+    assert "familiarity" in {refusal.version: refusal.reason for refusal in services.registry.refused}[2]
 
 
 def test_everything_removed_keeps_the_last(services: Services, models: Path) -> None:

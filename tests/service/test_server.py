@@ -1,9 +1,11 @@
 """The service as a process: signals, workers, model swaps, and clients that behave badly."""
 
+import base64
 import json
 import os
 import re
 import resource
+import selectors
 import shutil
 import signal
 import socket
@@ -11,16 +13,19 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import requests
+from PIL import Image
 
 from tests.models import copy
 from tests.service import seccomp
 from tests.service.conftest import StartService
-from tests.service.pictures import plain
+from tests.service.pictures import encoded, plain
 from tests.service.running import RunningService, start, wait_for
 
 RED = plain("red")
@@ -132,7 +137,7 @@ def test_request_in_flight_is_answered(start_service: StartService) -> None:
     running = start_service(DRAIN_SECONDS="0.1")
     with connect(running) as connection:
         connection.sendall(head(len(RED)) + RED[:20])
-        wait_for(lambda: metric(running, "requests_in_flight") == 2, running.log)
+        time.sleep(0.2)  # until the worker has read the head
         running.process.send_signal(signal.SIGTERM)
         wait_for(lambda: running.status("/health/live") is None, running.log)
         connection.sendall(RED[20:])
@@ -141,6 +146,7 @@ def test_request_in_flight_is_answered(start_service: StartService) -> None:
     assert running.process.wait(30) == 0
 
 
+@pytest.mark.slow
 def test_silent_connection_does_not_hold_up_the_end(start_service: StartService) -> None:
     """A connection on which nothing was ever sent, as browsers open them, delays the stop by seconds at most."""
     running = start_service(DRAIN_SECONDS="0")
@@ -253,6 +259,28 @@ def peak_memory(running: RunningService) -> int:
     return int(kilobytes) * 1024
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from /proc")
+def test_large_pictures_leave_no_memory_behind(start_service: StartService) -> None:
+    """After large pictures in several threads the worker holds about what it held before."""
+    running = start_service()
+    running.predict(RED)
+
+    def resident() -> int:
+        [kilobytes] = re.findall(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{workers(running)[0]}/status").read_text())
+        return int(kilobytes) * 1024
+
+    before = resident()
+    large = plain("red", size=(4000, 4000))
+    for _ in range(2):
+        clients = [threading.Thread(target=running.predict, args=(large,)) for _ in range(4)]
+        for client in clients:
+            client.start()
+        for client in clients:
+            client.join()
+    assert resident() - before < 60_000_000
+    assert peak_memory(running) - before > 60_000_000, "the pictures were not large, so this proves nothing"
+
+
 def test_announced_body_over_the_limit_is_refused_unread(start_service: StartService) -> None:
     """A body of 10 GB is refused by its Content-Length, before any of it has been sent."""
     running = start_service(MAX_BODY_BYTES="100000")
@@ -312,6 +340,187 @@ def test_silent_clients_keep_nobody_out(start_service: StartService) -> None:
     assert time.monotonic() - started < 2
     for connection in silent:
         connection.close()
+
+
+class Crowd:
+    """Clients on connections of their own, all in one thread, that ask again as soon as they are answered."""
+
+    def __init__(self, running: RunningService, clients: int, asked: bytes) -> None:
+        """Connect ``clients``, each of which sends ``asked``."""
+        self._asked = asked
+        self._selector = selectors.DefaultSelector()
+        self.statuses: list[tuple[float, int]] = []  # when, what
+        self.retry_after = 0  # how many of the answers had it
+        self.waits: list[float] = []  # seconds
+        for _ in range(clients):
+            connection = connect(running)
+            self._selector.register(connection, selectors.EVENT_READ, _Client(connection))
+
+    def ask(self, seconds: float) -> None:
+        """Ask for so long, then wait for the last answers and leave."""
+        clients: list[_Client] = [key.data for key in self._selector.get_map().values()]
+        for client in clients:
+            client.send(self._asked)
+        end = time.monotonic() + seconds
+        waiting = len(clients)
+        while waiting and time.monotonic() < end + 20:
+            for key, _ in self._selector.select(0.1):
+                if (answer := key.data.receive()) is not None:
+                    self._note(key.data, answer)
+                    if time.monotonic() < end:
+                        key.data.send(self._asked)
+                    else:
+                        waiting -= 1
+        for client in clients:
+            client.connection.close()
+        self._selector.close()
+        assert waiting == 0, f"{waiting} clients were never answered"
+
+    def _note(self, client: "_Client", answer: bytes) -> None:
+        now = time.monotonic()
+        self.statuses.append((now, int(answer.split()[1])))
+        self.retry_after += b"Retry-After: 1\r\n" in answer
+        self.waits.append(now - client.asked)
+
+
+@dataclass
+class _Client:
+    """One of a crowd."""
+
+    connection: socket.socket
+    asked: float = 0.0
+    _received: bytes = b""
+
+    def send(self, asked: bytes) -> None:
+        """Ask."""
+        self.asked = time.monotonic()
+        self.connection.sendall(asked)
+
+    def receive(self) -> bytes | None:
+        """Return the answer, when it is there as a whole."""
+        block = self.connection.recv(65536)
+        assert block, "the connection was closed"
+        self._received += block
+        head, _, body = self._received.partition(b"\r\n\r\n")
+        length = re.search(rb"(?i)content-length: (\d+)", head)
+        if length is None or len(body) < int(length[1]):
+            return None
+        answer, self._received = self._received, b""
+        return answer
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", ["/predict", "/v1/models/colours:predict"])
+def test_overload_is_refused_and_work_goes_on(start_service: StartService, path: str) -> None:
+    """Of 1,500 clients that ask without a pause some get a 503 with Retry-After, the others are answered all the time.
+
+    Nobody waits long or for ever, no connection is closed, and afterwards everything is as before.
+    """
+    running = start_service()
+    body = RED if path == "/predict" else json.dumps({"instances": [{"b64": base64.b64encode(RED).decode()}]}).encode()
+    asked = head(len(body), path).replace(b"Connection: close\r\n", b"") + body
+    crowd = Crowd(running, 1500, asked)
+    started = time.monotonic()
+    crowd.ask(4)
+    found = Counter(status for _, status in crowd.statuses)
+    assert set(found) == {200, 503}
+    assert crowd.retry_after == found[503]
+    for second in range(4):  # goodput never stops
+        within = [status for when, status in crowd.statuses if second <= when - started < second + 1]
+        assert within.count(200) > 20, f"in second {second}: {Counter(within)}"
+    assert max(crowd.waits) < 5
+    assert metric(running, "requests_in_flight") == 1
+    assert metric(running, "queue_images") == 0
+    assert label(running.predict(RED)) == "red"
+    assert "Traceback" not in running.log()
+
+
+def test_slow_bodies_keep_nobody_out(start_service: StartService) -> None:
+    """More bodies that are on their way than there are threads leave the service answering, and are answered later."""
+    running = start_service(THREADS="2")
+    body = plain("red", "BMP", size=(300, 300))
+    with ExitStack() as stack:
+        slow = [stack.enter_context(connect(running)) for _ in range(20)]
+        for connection in slow:
+            connection.sendall(head(len(body)) + body[:-1])
+        started = time.monotonic()
+        assert label(running.predict(RED)) == "red"
+        assert label(running.predict(body)) == "red"  # aside
+        assert time.monotonic() - started < 2
+        for connection in slow:
+            connection.sendall(body[-1:])
+        for connection in slow:
+            assert b'"label":"red"' in received(connection)
+    assert metric(running, "requests_in_flight") == 1
+
+
+def large() -> bytes:
+    """Return a picture of 49 million pixels in a few bytes, which takes some tenths of a second."""
+    return encoded(Image.new("1", (7000, 7000), 1), "PNG", optimize=True)
+
+
+def test_large_pictures_do_not_delay_probes(start_service: StartService) -> None:
+    """While large pictures are decoded, liveness is answered as if nothing else was there."""
+    running = start_service()
+    body = large()
+    with ExitStack() as stack:
+        asked = [stack.enter_context(connect(running)) for _ in range(6)]
+        for connection in asked:
+            connection.sendall(head(len(body)) + body)
+        answers: list[bytes] = []
+        waiting = threading.Thread(target=lambda: answers.extend(received(connection) for connection in asked))
+        waiting.start()
+        times = []
+        with requests.Session() as session:
+            while waiting.is_alive():
+                started = time.monotonic()
+                assert session.get(f"{running.url}/health/live", timeout=30).status_code == 200
+                times.append(time.monotonic() - started)
+                time.sleep(0.01)
+    assert [answer.split()[1] for answer in answers] == [b"200"] * 6
+    assert len(times) > 5, "the pictures took no time, so this test would prove nothing"
+    assert sorted(times)[len(times) // 2] < 0.05
+
+
+def test_deadline_counts_while_waiting_for_a_thread(start_service: StartService) -> None:
+    """With one thread for what takes long, who waits for it until the deadline gets a 504 and costs nothing more."""
+    running = start_service(THREADS="1", REQUEST_DEADLINE_SECONDS="0.5")
+    body = large()
+    started = time.monotonic()
+    with ExitStack() as stack:
+        asked = [stack.enter_context(connect(running)) for _ in range(30)]
+        for connection in asked:
+            connection.sendall(head(len(body)) + body)
+        found = Counter(received(connection).split()[1] for connection in asked)
+    seconds = time.monotonic() - started
+    assert set(found) <= {b"200", b"504"}
+    assert found[b"504"] > 5
+    # The one that is being decoded at the deadline, and a little for all the rest.
+    assert seconds < 0.5 + 2.0
+    assert metric(running, "requests_in_flight") == 1
+
+
+@pytest.mark.slow
+def test_body_that_stops_coming_is_told(start_service: StartService) -> None:
+    """Who stops in the middle of a body gets a 408 after 20 seconds, and the log holds no fault."""
+    running = start_service()
+    with connect(running) as connection:
+        connection.sendall(head(1000) + b"abc")
+        started = time.monotonic()
+        assert received(connection).startswith(b"HTTP/1.1 408")
+        assert 15 < time.monotonic() - started < 28
+    assert '"level": "error"' not in running.log()
+
+
+def test_body_that_ends_early_is_refused(start_service: StartService) -> None:
+    """A body that ends before its length is a 400, also where what came is a picture."""
+    running = start_service()
+    with connect(running) as connection:
+        connection.sendall(head(len(RED) + 1) + RED)
+        connection.shutdown(socket.SHUT_WR)
+        answer = received(connection)
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert b"shorter than its Content-Length" in answer
 
 
 @pytest.mark.parametrize(("soft", "hard", "silent", "answers"), [(256, 4096, 600, True), (200, 200, 150, False)])

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from service.settings import Settings, SettingsError, documentation
+from service.machine import usable_cores
+from service.settings import Settings, SettingsError, default_max_pixels, default_workers, documentation
 from tests.models import copy
 from tests.service.running import ROOT
 
@@ -29,7 +30,24 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 def test_defaults_and_empty_variables() -> None:
     """An empty variable counts as unset, and unset gives the default."""
     empty = {setting.variable: " " for setting in documentation()}
-    assert Settings.from_environment(empty) == Settings.from_environment({}) == Settings()
+    assert Settings.from_environment(empty) == Settings.from_environment({})
+    fixed = {"WORKERS": "1", "THREADS": "4", "MAX_IMAGE_PIXELS": "50000000"}
+    assert Settings.from_environment(fixed) == Settings()
+
+
+def test_threads_follow_from_the_workers() -> None:
+    """A worker has two threads for each of its cores, and at least two."""
+    assert Settings.from_environment({"WORKERS": "1"}).threads == 2 * usable_cores()
+    assert Settings.from_environment({"WORKERS": str(usable_cores() + 1)}).threads == 2
+
+
+@pytest.mark.parametrize(
+    ("cores", "gigabytes", "workers"),
+    [(1, 1, 1), (2, 24, 1), (3, 24, 1), (8, 24, 4), (64, 128, 32), (8, 1, 2), (8, 0.1, 1)],
+)
+def test_workers_follow_from_the_machine(cores: int, gigabytes: float, workers: int) -> None:
+    """There is a worker for two cores, and fewer where the memory would not hold them."""
+    assert default_workers(cores, int(gigabytes * 2**30)) == workers
 
 
 def test_values_are_read() -> None:
@@ -51,6 +69,12 @@ def test_values_are_read() -> None:
     assert (settings.request_deadline, settings.access_log) == (0.5, True)
 
 
+@pytest.mark.parametrize(("megabytes", "pixels"), [(24_000, 50_000_000), (800, 50_000_000), (400, 25_000_000)])
+def test_pictures_fit_into_the_memory(megabytes: int, pixels: int) -> None:
+    """Where memory is short, the largest picture is one that half of it holds while it is decoded."""
+    assert default_max_pixels(megabytes * 1_000_000) == pixels
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "allowed"),
     [
@@ -60,7 +84,7 @@ def test_values_are_read() -> None:
         ("MODEL_NAME", "..", "the name of a folder"),
         ("MODEL_VERSION", "0", "an integer from 1"),
         ("ENGINE", "torch", "one of openvino, tensorflow"),
-        ("PRECISION", "int8", "one of auto, float32, bfloat16"),
+        ("PRECISION", "int4", "one of auto, float32, bfloat16, int8"),
         ("WORKERS", "-1", "an integer from 1"),
         ("THREADS", "many", "an integer from 1"),
         ("MAX_BODY_BYTES", "32M", "an integer from"),
@@ -82,9 +106,10 @@ def test_bad_value_is_named(variable: str, value: str, allowed: str) -> None:
 
 
 def test_values_that_do_not_go_together() -> None:
-    """TensorFlow in bfloat16 is refused, and so is a file in place of the model folder."""
-    with pytest.raises(SettingsError, match=r"PRECISION is 'bfloat16'.*ENGINE=tensorflow"):
-        Settings.from_environment({"ENGINE": "tensorflow", "PRECISION": "bfloat16"})
+    """TensorFlow in bfloat16 or int8 is refused, and so is a file in place of the model folder."""
+    for precision in ("bfloat16", "int8"):
+        with pytest.raises(SettingsError, match=rf"PRECISION is '{precision}'.*ENGINE=tensorflow"):
+            Settings.from_environment({"ENGINE": "tensorflow", "PRECISION": precision})
     with pytest.raises(SettingsError, match=r"MODEL_DIR is .*a file"):
         Settings.from_environment({"MODEL_DIR": __file__})
 

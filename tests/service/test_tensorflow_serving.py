@@ -204,11 +204,14 @@ def tensor(name: str, dtype: str, *sizes: int) -> dict[str, Any]:
     return {"dtype": dtype, "tensor_shape": {"dim": dimensions, "unknown_rank": False}, "name": name}
 
 
-def signature(inputs: dict[str, Any], output: str) -> dict[str, Any]:
-    """Return a signature of the colours as TensorFlow Serving writes it."""
+def signature(inputs: dict[str, Any], call: str) -> dict[str, Any]:
+    """Return a signature of the colours as TensorFlow Serving writes it; ``call`` is its function in the graph."""
     return {
         "inputs": inputs,
-        "outputs": {"probabilities": tensor(output, "DT_FLOAT", -1, 3)},
+        "outputs": {
+            "familiarity": tensor(f"{call}:0", "DT_FLOAT", -1),
+            "probabilities": tensor(f"{call}:1", "DT_FLOAT", -1, 3),
+        },
         "method_name": "tensorflow/serving/predict",
         "defaults": {},
     }
@@ -226,11 +229,11 @@ def test_metadata(client: FlaskClient, path: str) -> None:
                 "signature_def": {
                     "serving_default": signature(
                         {"images": tensor("serving_default_images:0", "DT_UINT8", -1, SIDE, SIDE, 3)},
-                        "StatefulPartitionedCall_1:0",
+                        "StatefulPartitionedCall_1",
                     ),
                     "serve_bytes": signature(
                         {"image_bytes": tensor("serve_bytes_image_bytes:0", "DT_STRING", -1)},
-                        "StatefulPartitionedCall:0",
+                        "StatefulPartitionedCall",
                     ),
                     "__saved_model_init_op": {
                         "inputs": {},
@@ -335,10 +338,19 @@ def test_numbers_are_exact_and_short(client: FlaskClient, app: Any) -> None:
     images = np.random.default_rng(1).integers(0, 256, (20, SIDE, SIDE, 3), dtype=np.uint8)
     services: Services = app.extensions["services"]
     with services.registry.use() as model:
-        expected = services.predictor.every(model, [Item(image) for image in images], services.deadline())
+        answers = services.predictor.every(model, [Item(image) for image in images], services.deadline())
     body = json.dumps({"instances": images.tolist()}, separators=(",", ":"))
     answer = json.loads(client.post(f"{MODEL}:predict", data=body).text, parse_float=str)
-    assert answer["predictions"] == [[str(value) for value in row] for row in expected]
+    assert answer["predictions"] == [[str(value) for value in row] for row in answers.probabilities]
+
+
+def test_only_probabilities_are_answered(telling: FlaskClient) -> None:
+    """A version that tells more answers as one that does not, so that its clients need not change."""
+    assert best(telling.post(f"{MODEL}:predict", json={"instances": [RED]})) == ["red"]
+    columns = telling.post(f"{MODEL}:predict", json={"inputs": {"images": [RED, BLUE]}}).json
+    assert np.shape(columns["outputs"]) == (2, 3)  # type: ignore[index]
+    classes = telling.post(f"{MODEL}:classify", json={"examples": [{"images": flat("red")}]}).json
+    assert [label for label, _ in classes["results"][0]] == ["red", "green", "blue"]  # type: ignore[index]
 
 
 def pixels(*values: Any) -> list[Any]:

@@ -1,5 +1,6 @@
 """The entry point of ``python -m training``."""
 
+import io
 import os
 import sys
 
@@ -7,6 +8,9 @@ from training.cli import main
 
 _INTERRUPTED = 128
 
+if isinstance(sys.stdout, io.TextIOWrapper):
+    # Labels and names of files are in any script, and some are no text: no terminal's encoding ends a training.
+    sys.stdout.reconfigure(errors="backslashreplace")
 code = main(sys.argv[1:])
 if code > _INTERRUPTED:
     # TensorFlow's threads still make batches, and would complain of an interpreter that goes away under them.

@@ -1,12 +1,17 @@
-"""Batches of training pictures, shuffled, mirrored and shifted anew in every epoch."""
+"""Batches of training pictures, shuffled, mirrored, shifted or cropped anew in every epoch."""
 
 from collections.abc import Iterator
 from itertools import count
 
+import keras
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from training.dataset import Pixels, Split
+from training.dataset import Classes, Pixels, Split, evenly_spaced
+
+_MEASURED = 1000  # pictures for the mean colour
+_ASPECT = np.log(4 / 3)
 
 OneHot = NDArray[np.float32]
 Batch = tuple[Pixels, OneHot]
@@ -20,33 +25,57 @@ class Batches:
     every picture, which chance would not give it (arXiv 2404.00498, section 3.6). What an epoch holds depends only on
     the seed and the epoch's number, so that a resumed run goes on as if it had never stopped. An incomplete last
     batch is left out, since its gradient would count for more than its pictures.
+
+    With ``balance``, an epoch shows the pictures of rare classes more than once, as ``quotas`` says. ``crop`` below 1
+    takes a random part of each picture, as ``crop_at_random`` says. Pictures are read a batch at a time, so that they
+    may be in a file (``numpy.memmap``).
     """
 
     def __init__(
-        self, split: Split, classes: int, batch_size: int, translation: int, *, cutout: int = 0, flip: bool, seed: int
+        self,
+        split: Split,
+        classes: int,
+        batch_size: int,
+        translation: int,
+        *,
+        cutout: int = 0,
+        crop: float = 1.0,
+        balance: bool = False,
+        flip: bool,
+        seed: int,
     ) -> None:
-        self._padded = pad(split.images, translation)
+        self._images = split.images
+        self._classes = split.classes
         self._one_hot = np.eye(classes, dtype=np.float32)[split.classes]  # [N, classes]
+        self._quotas = quotas(np.bincount(split.classes, minlength=classes)) if balance else None
+        self._length = len(split) if self._quotas is None else int(self._quotas.sum())
         self._batch_size = min(batch_size, len(split))
         self._translation = translation
         self._cutout = cutout
-        self._blank = split.images.mean(axis=(0, 1, 2)).astype(np.uint8)  # [C]
+        self._crop = crop
+        self._blank = split.images[evenly_spaced(len(split), _MEASURED)].mean(axis=(0, 1, 2)).astype(np.uint8)  # [C]
         self._flip = flip
         self._seed = seed
         self._mirrored_first = np.random.default_rng([seed, 0]).random(len(split)) < 0.5  # [N]
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
-        return len(self._one_hot) // self._batch_size
+        return self._length // self._batch_size
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """Yield the batches of epoch ``number``, counted from 0."""
         rng = np.random.default_rng([self._seed, 1 + number])
-        order = rng.permutation(len(self._one_hot))
-        shifts = rng.integers(2 * self._translation + 1, size=(len(order), 2))
+        order = rng.permutation(self._length)
+        shifts = rng.integers(2 * self._translation + 1, size=(self._length, 2))
+        pictures = np.arange(self._length) if self._quotas is None else repeat(self._classes, self._quotas, rng)
         for index in range(len(self)):
-            chosen = order[index * self._batch_size : (index + 1) * self._batch_size]
-            images = shift(self._padded[chosen], shifts[chosen], self._translation)
+            places = order[index * self._batch_size : (index + 1) * self._batch_size]
+            chosen = pictures[places]
+            images = self._images[chosen]
+            if self._translation:
+                images = shift(pad(images, self._translation), shifts[places], self._translation)
+            if self._crop < 1:
+                images = crop_at_random(images, self._crop, rng)
             if self._flip:
                 mirrored = self._mirrored_first[chosen] ^ (number % 2 == 1)
                 images[mirrored] = images[mirrored, :, ::-1]
@@ -86,6 +115,68 @@ def cut_out(images: Pixels, side: int, colour: Pixels, rng: np.random.Generator)
         image[top : top + side, left : left + side] = colour
 
 
-def one_hot(split: Split, classes: int) -> Batch:
-    """Return a whole split as Keras takes validation data, unchanged and in order."""
-    return split.images, np.eye(classes, dtype=np.float32)[split.classes]
+def crop_at_random(images: Pixels, least: float, rng: np.random.Generator) -> Pixels:
+    """Scale a random part of each of ``images`` [N, H, W, 3] up to the whole, and return these [N, H, W, 3].
+
+    The part has at least the share ``least`` of the area and up to a third more or less of the picture's aspect ratio:
+    the crops of Szegedy et al., "Going Deeper with Convolutions" (arXiv 1409.4842, section 6).
+    """
+    height, width = images.shape[1:3]
+    areas = rng.uniform(least, 1, size=len(images))
+    aspects = np.exp(rng.uniform(-_ASPECT, _ASPECT, size=len(images)))
+    rows = np.minimum(np.sqrt(areas / aspects), 1) * height
+    columns = np.minimum(np.sqrt(areas * aspects), 1) * width
+    tops, lefts = rng.random(len(images)) * (height - rows), rng.random(len(images)) * (width - columns)
+    boxes = np.stack([lefts, tops, lefts + columns, tops + rows], axis=1)
+    cropped = [_zoom(image, tuple(box)) for image, box in zip(images, boxes.tolist(), strict=True)]
+    return np.stack(cropped)
+
+
+def _zoom(image: Pixels, box: tuple[float, ...]) -> Pixels:
+    height, width = image.shape[:2]
+    left, top, right, bottom = box
+    scaled = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR, (left, top, right, bottom))
+    return np.asarray(scaled)
+
+
+def quotas(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return how many pictures of each class an epoch shows, of classes that have ``counts`` [classes] of them.
+
+    A class with less than an equal share f of the pictures is repeated sqrt(f / its share) times: halfway, on a
+    logarithmic scale, between the data's own shares and equal ones. It is the repeat factor sampling of Gupta et al.,
+    "LVIS" (arXiv 1908.03195), with the equal share as its threshold.
+    """
+    shares = np.maximum(counts, 1) / counts.sum()
+    factors = np.maximum(np.sqrt(1 / len(counts) / shares), 1)
+    rounded: NDArray[np.int64] = np.rint(counts * factors).astype(np.int64)
+    return rounded
+
+
+def repeat(classes: Classes, wanted: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return indices into ``classes`` [N]: ``wanted`` [classes] of each class, all its pictures about as often."""
+    chosen = []
+    for number, quota in enumerate(wanted):
+        members = rng.permutation(np.flatnonzero(classes == number))
+        chosen.append(np.resize(members, quota))  # over and over, each time in this order
+    return np.concatenate(chosen)
+
+
+class InOrder(keras.utils.PyDataset):  # type: ignore[misc]
+    """The batches of a split as Keras takes validation data: unchanged, in order, and read when they are needed."""
+
+    def __init__(self, split: Split, classes: int, batch_size: int) -> None:
+        super().__init__()
+        self._split = split
+        self._one_hot = np.eye(classes, dtype=np.float32)[split.classes]  # [N, classes]
+        self._batch_size = batch_size
+
+    def whole(self) -> Batch:
+        """Return all of them as one batch."""
+        return self._split.images, self._one_hot
+
+    def __len__(self) -> int:
+        return -(-len(self._split) // self._batch_size)
+
+    def __getitem__(self, index: int) -> Batch:
+        part = slice(index * self._batch_size, (index + 1) * self._batch_size)
+        return self._split.images[part], self._one_hot[part]

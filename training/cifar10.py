@@ -57,7 +57,7 @@ def load(path: Path) -> tuple[tuple[str, ...], Split, Split]:
         TrainingError: there is no such path, it is not CIFAR-10, or a file is damaged or cut short.
     """
     if not path.exists():
-        raise TrainingError(f"{path} does not exist; --data takes a CIFAR-10 archive or folder")
+        raise TrainingError(f"{path} does not exist; --data takes a folder of pictures, or CIFAR-10 as an archive")
     files = _read_folder(path) if path.is_dir() else _read_archive(path)
     names = {Path(name).name: name for name in files}
     if f"{_TRAIN[0]}.bin" in names:
@@ -65,6 +65,12 @@ def load(path: Path) -> tuple[tuple[str, ...], Split, Split]:
     if _TRAIN[0] in names:
         return _assemble(names, files, "", "batches.meta", _python_batch, _pickled_labels)
     raise TrainingError(f"{path} holds no CIFAR-10: neither {_TRAIN[0]} nor {_TRAIN[0]}.bin is in it")
+
+
+def is_in(folder: Path) -> bool:
+    """Say whether ``folder`` holds files of CIFAR-10, or their folder or archive; not whether all are there."""
+    candidates = (file for pattern in ("*", "*/*") for file in folder.glob(pattern))
+    return any(folder.glob("cifar-10-*.tar.gz")) or any(_wanted(file.name) for file in candidates)
 
 
 def _wanted(name: str) -> bool:

@@ -1,76 +1,181 @@
-"""What the two commands do: wire data, training, evaluation and publishing together."""
+"""What the commands do: wire data, training, evaluation, quantising and publishing together."""
 
 import argparse
+import dataclasses
 import datetime
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 
 import artifact
-from artifact import Input, Metadata
+from artifact import Input, Int8, Metadata
 from artifact.layout import MODEL_CARD
-from training import cifar10, synthetic
-from training.card import model_card
-from training.cli import VALIDATION_IMAGES
-from training.dataset import Dataset, hold_out
-from training.errors import Interruption, TrainingError
+from training import config, data, defaults, report
+from training.card import CAPTIONS, calibration_in_words, familiarity_in_words, int8_accuracy, model_card
+from training.dataset import Dataset, Split
+from training.distribution import connect
+from training.errors import AccuracyLost, Interruption, TrainingError, WorseVersion
 from training.evaluate import Evaluation, evaluate
-from training.hardware import describe, has_gpu, set_precision
+from training.familiarity import measure
+from training.hardware import describe, has_gpu, set_deterministic, set_precision
+from training.held_out import Trust, learn_trust
 from training.model import in_float32, megaflops
+from training.pictures import Reading
 from training.plots import save_plots
 from training.presets import Recipe, recipe
 from training.progress import duration
 from training.run_folder import RunFolder
-from training.train import Start, Trained, train
+from training.tracking import MLFLOW_RUN, tracked
+from training.train import Start, Trained, held_out, settings, train
+from training.zoo import IMAGENET_WEIGHTS
 
-_ORIGIN = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
-_SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
-_SMOKE_IMAGES = 2000
 _CHECKED_IMAGES = 100
-_LIBRARIES = ("keras", "numpy", "openvino", "tensorflow", "jax", "torch")
+_LIBRARIES = ("keras", "numpy", "openvino", "nncf", "tensorflow", "jax", "torch")
 
 
 def train_and_publish(options: argparse.Namespace) -> int:
     """Train as the command line says and publish the result; return the exit code."""
     smoke = options.preset == "smoke"
-    name = options.name or ("smoke" if smoke else "cifar10")
+    name = options.name or data.model_name(options.data, smoke)
     run = RunFolder(options.run or Path(os.environ.get("RUN_DIR") or "runs") / name)
-    _require_writable(options.models)
-    _require_writable(run.path)
-    chosen = recipe(options.preset, epochs=options.epochs, batch_size=options.batch_size, seed=options.seed)
-    dataset = _load(options.data, options.validation_images, smoke)
-    if options.fresh:
+    if options.deterministic:
+        set_deterministic()
+    spread = connect()
+    if spread.is_chief:
+        _require_writable(options.models)
+        _require_writable(run.path)
+    reading = _reading(options, run)
+    dataset = data.load(options.data, options.validation_images, smoke, reading=reading)
+    chosen = spread.shared(_recipe(options, dataset), len(dataset.train))
+    if options.fresh and spread.is_chief:
         run.clear()
     precision = set_precision(options.precision)
-    environment = {"backend": keras.backend.backend(), "precision": precision, "hardware": describe()}
-    _announce(dataset, chosen, environment)
+    environment = {
+        "backend": keras.backend.backend(),
+        "precision": precision,
+        "hardware": describe(),
+        **spread.environment(),
+    }
     start = _start(options.start_from, dataset) if options.start_from else None
-    trained = train(dataset, chosen, run, environment, start)
-    if keras.backend.backend() != "tensorflow":
-        return _publish_with_tensorflow()
-    _publish(trained, dataset, options.models, name, options.interruption)
+    wanted = settings(dataset, chosen, start)
+    if options.int8:
+        _require_held_out(wanted)
+    _announce(dataset, chosen, environment)
+    if not spread.is_chief:
+        train(dataset, chosen, run, environment, start, spread)
+        print(f"Worker {spread.worker} has trained and waits for the chief to publish.", flush=True)
+        spread.finish()
+        return 0
+    with tracked(name, wanted, environment, run.environment()) as tracker:
+        if tracker.run_id:
+            environment[MLFLOW_RUN] = tracker.run_id
+        trained = train(dataset, chosen, run, environment, start, spread, [tracker])
+        if keras.backend.backend() != "tensorflow":
+            return _publish_with_tensorflow()
+        try:
+            path = _publish(
+                trained,
+                dataset,
+                options.models,
+                name,
+                options.interruption,
+                int8=options.int8,
+                configuration=_configuration(options, name, chosen, dataset, trained),
+                gate=lambda evaluation: _pass_gate(options, name, evaluation, dataset, trained, reading),
+            )
+        except WorseVersion:
+            spread.finish()  # the training of all machines is done, and nothing of it is lost
+            raise
+        tracker.published(path)
     run.clear()
+    spread.finish()
     return 0
 
 
-def evaluate_version(options: argparse.Namespace) -> int:
-    """Measure a published version and print the figures; return the exit code."""
-    from training.export import openvino_predict
+def _reading(options: argparse.Namespace, run: RunFolder) -> Reading:
+    """Return what becomes of pictures; unless the command line says it, what became of those to start from."""
+    size, resize = options.image_size, options.resize
+    if options.start_from:
+        before = artifact.read_metadata(options.start_from).input
+        size, resize = size or (before.height, before.width), resize or before.resize
+    return Reading(size, resize or "crop", options.max_unreadable, options.cache or run.path)
+
+
+def quantize_version(options: argparse.Namespace) -> int:
+    """Publish the next version of a model: what a version holds, and its int8 network; return the exit code."""
+    from training.quantize import add_int8, libraries
 
     metadata = artifact.validate(options.version)
-    dataset = _load(options.data, None, smoke=metadata.dataset["name"] == "made-up")
-    _require_same_labels(options.version, metadata, dataset)
-    split = dataset.test if options.split == "test" else dataset.validation
-    evaluation = evaluate(openvino_predict(options.version), dataset.labels, split, f"{dataset.name} {options.split}")
-    _print_evaluation(evaluation)
-    if options.plots:
-        options.plots.mkdir(parents=True, exist_ok=True)
-        print(f"Wrote {', '.join(save_plots(evaluation, [], options.plots))} to {options.plots}.")
+    if metadata.int8:
+        raise TrainingError(f"{options.version} carries an int8 network already")
+    images = _require_held_out(metadata.training)
+    smoke, reading = metadata.dataset["name"] == "made-up", Reading(max_unreadable=options.max_unreadable)
+    dataset = data.load(options.data, metadata.dataset["validation"], smoke, metadata.input, reading)
+    _require_same_data(options.version, metadata, dataset)
+    with artifact.draft(options.models or options.version.resolve().parent.parent, metadata.name) as draft:
+        _copy(options.version, draft.path, metadata)
+        int8 = add_int8(draft.path, dataset, images)
+        made_with = {**metadata.libraries, **libraries()}
+        quantized = dataclasses.replace(metadata, int8=int8, created=_now(), libraries=made_with)
+        plots = [name for name in sorted(CAPTIONS) if (draft.extra / name).exists()]
+        (draft.path / MODEL_CARD).write_text(model_card(quantized, plots), encoding="utf-8")
+        options.interruption.check()
+        path = draft.publish(quantized)
+    print(f"accuracy in int8 {int8_accuracy(int8)}")
+    print(f"Published {path}.")
     return 0
+
+
+def _copy(version: Path, target: Path, metadata: Metadata) -> None:
+    """Copy all that has a sha256 in the metadata of a version to folder ``target``."""
+    for name in metadata.files:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(version / name, target / name)
+
+
+def _recipe(options: argparse.Namespace, dataset: Dataset) -> Recipe:
+    """Return the recipe of the configuration file, of the preset, or else what follows from the data; options win."""
+    if options.backbone_weights and not options.backbone:
+        raise TrainingError("--backbone-weights says nothing without --backbone; give both")
+    chosen = config.own_recipe(options) or config.with_fields(_preset(options, dataset), options)
+    return dataclasses.replace(chosen, batch_size=min(chosen.batch_size, len(dataset.train)))
+
+
+def _preset(options: argparse.Namespace, dataset: Dataset) -> Recipe:
+    """Return the preset that was asked for, CIFAR-10's standard one, or else a recipe that follows from the data."""
+    changes = {"epochs": options.epochs, "batch_size": options.batch_size, "seed": options.seed}
+    rate = {} if options.learning_rate is None else {"learning_rate": options.learning_rate}
+    preset = options.preset or ("standard" if dataset.name == "CIFAR-10" and not options.backbone else None)
+    if preset:
+        return recipe(preset, **changes, **rate)
+    weights = (options.backbone_weights or IMAGENET_WEIGHTS) if options.backbone else None
+    chosen = defaults.for_data(dataset, backbone=options.backbone, backbone_weights=weights, **changes)
+    print(defaults.explain(dataset, chosen))
+    return dataclasses.replace(chosen, **rate)
+
+
+def _require_held_out(training: dict[str, Any]) -> int:
+    """Return how many images no training has seen; int8 needs them to measure what it costs."""
+    number = held_out(training)
+    if not number:
+        raise TrainingError(
+            "int8 is kept only where it costs little accuracy, and there are no held-out images to measure that on: "
+            "the network, or the version that it started from, saw them all; train with --validation-images"
+        )
+    return number
+
+
+def _require_same_data(version: Path, metadata: Metadata, dataset: Dataset) -> None:
+    """Find out that other data is given than was trained on: what was held out could not be told from the rest."""
+    if dataset.digest() != metadata.dataset["sha256"]:
+        raise TrainingError(f"{version} was trained on other data; give the same with --data")
 
 
 def _start(version: Path, dataset: Dataset) -> Start:
@@ -103,28 +208,6 @@ def _require_writable(folder: Path) -> None:
         raise TrainingError(f"{folder} cannot be written ({error.strerror}); choose another folder") from error
 
 
-def _load(path: Path | None, validation_images: int | None, smoke: bool) -> Dataset:
-    if smoke and path is None:
-        labels, training, test = synthetic.load(_SMOKE_IMAGES, _SMOKE_IMAGES // 4, seed=0)
-        return hold_out("made-up", labels, training, test, _or_default(validation_images, _SMOKE_IMAGES // 10))
-    labels, training, test = cifar10.load(path or _download())
-    return hold_out("CIFAR-10", labels, training, test, _or_default(validation_images, VALIDATION_IMAGES))
-
-
-def _or_default(number: int | None, default: int) -> int:
-    return default if number is None else number
-
-
-def _download() -> Path:
-    print("Downloading CIFAR-10 (170 MB); --data takes an archive or folder instead.", flush=True)
-    try:
-        return Path(keras.utils.get_file("cifar-10-python.tar.gz", _ORIGIN, file_hash=_SHA256, extract=False))
-    except Exception as error:  # Keras raises a bare Exception for every network fault
-        raise TrainingError(
-            f"CIFAR-10 could not be downloaded ({error}); fetch {_ORIGIN} yourself and give its path with --data"
-        ) from error
-
-
 def _announce(dataset: Dataset, chosen: Recipe, environment: dict[str, str]) -> None:
     held_out = f"{len(dataset.validation):,} for validation" if len(dataset.validation) else "none held out"
     print(f"{dataset.name}: {len(dataset.train):,} training images, {held_out}, {len(dataset.test):,} for the test.")
@@ -135,6 +218,8 @@ def _announce(dataset: Dataset, chosen: Recipe, environment: dict[str, str]) -> 
             epochs=chosen.epochs, **environment
         )
     )
+    if devices := environment.get("devices"):
+        print(f"Devices that share every batch: {devices}.")
     sys.stdout.flush()
 
 
@@ -144,51 +229,141 @@ def _publish_with_tensorflow() -> int:
     The run is done, so the same command under TensorFlow goes on from its last checkpoint straight to publishing.
     """
     arguments = [argument for argument in sys.argv[1:] if argument != "--fresh"]
-    environment = {**os.environ, "KERAS_BACKEND": "tensorflow"}
+    first_gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]  # several would ask for another batch
+    environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": first_gpu}
     return subprocess.run([sys.executable, "-m", "training", *arguments], env=environment, check=False).returncode
 
 
-def _publish(trained: Trained, dataset: Dataset, models: Path, name: str, interruption: Interruption) -> None:
+def _configuration(options: argparse.Namespace, name: str, chosen: Recipe, dataset: Dataset, trained: Trained) -> str:
+    """Return the file that repeats the run, with what it found out in the place of what was left open."""
+    height, width, _ = dataset.input_shape
+    environment = trained.state.environment
+    return config.write(
+        options.parser,
+        options,
+        chosen,
+        changed=environment.get("changed", ""),
+        name=name,
+        precision=environment["precision"],
+        image_size=f"{height}x{width}",
+        resize=dataset.resize,
+    )
+
+
+def _pass_gate(
+    options: argparse.Namespace,
+    name: str,
+    evaluation: Evaluation,
+    dataset: Dataset,
+    trained: Trained,
+    reading: Reading,
+) -> None:
+    """Hold the new version against the one that it would replace.
+
+    Raises:
+        WorseVersion: it is worse, and is not to be published anyway.
+    """
+    from training.gate import pass_gate
+
+    def test_images(picture: Input) -> Split:
+        if picture == dataset.picture:
+            return dataset.test
+        return data.load(options.data, options.validation_images, dataset.name == "made-up", picture, reading).test
+
+    anyway, digest = options.publish_anyway, trained.state.settings["data"]
+    pass_gate(options.models, name, evaluation, digest, test_images, publish_anyway=anyway)
+
+
+def _publish(
+    trained: Trained,
+    dataset: Dataset,
+    models: Path,
+    name: str,
+    interruption: Interruption,
+    *,
+    int8: bool,
+    configuration: str,
+    gate: Callable[[Evaluation], None],
+) -> Path:
     from training import export
 
-    height, width, _ = dataset.input_shape
-    picture = Input(height=height, width=width)
+    picture = dataset.picture
     model = in_float32(trained.model)
     state = trained.state
+    trust = _learn_trust(model, dataset, held_out(state.settings))
     with artifact.draft(models, name) as draft:
-        export.save(model, picture, draft.path)
-        gap = export.check(model, draft.path, dataset.train.images[:_CHECKED_IMAGES])
+        export.save(model, picture, draft.path, trust.temperature)
+        gap = export.check(model, draft.path, dataset.train.images[:_CHECKED_IMAGES], trust.temperature)
         print(f"The SavedModel answers as the network does, within {gap:.1e}, under TensorFlow and OpenVINO.")
         predict = export.openvino_predict(draft.path)
         evaluation = evaluate(predict, dataset.labels, dataset.test, f"{dataset.name} test")
-        plots = save_plots(evaluation, state.history, draft.extra)
+        print(report.table(evaluation))
+        gate(evaluation)
+        strangers = measure(export.openvino_score(draft.path), dataset.test.images, trust.threshold)
+        plots = save_plots(evaluation, state.history, draft.extra, trust.temperature)
+        quantized = _try_int8(draft.path, dataset, held_out(state.settings)) if int8 else None
         metadata = Metadata(
             name=name,
             version=1 + (artifact.latest(models, name) or 0),
             labels=dataset.labels,
             input=picture,
-            metrics=evaluation.metrics(),
+            metrics=dataclasses.replace(evaluation.metrics(), out_of_distribution=strangers),
             parameters=model.count_params(),
             megaflops=round(megaflops(model), 1),
-            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            created=_now(),
             training={**state.settings, **state.environment},
-            dataset=_describe(dataset),
+            dataset=_describe(dataset, state.settings["data"]),
             revision=_revision(),
             libraries=_libraries(),
             hardware=state.environment["hardware"],
             training_seconds=round(state.seconds, 1),
+            int8=quantized,
+            calibration=trust.calibration,
+            familiarity=trust.familiarity,
         )
         (draft.path / MODEL_CARD).write_text(model_card(metadata, plots), encoding="utf-8")
+        (draft.extra / config.FILE).write_text(configuration, encoding="utf-8")
         interruption.check()
         path = draft.publish(metadata)
-    _print_evaluation(evaluation)
     print(f"Trained in {duration(state.seconds)}. Published {path}.")
+    return path
 
 
-def _describe(dataset: Dataset) -> dict[str, object]:
+def _learn_trust(model: keras.Model, dataset: Dataset, images: int) -> Trust:
+    """Fit temperature and threshold to the last ``images`` validation images, and say what came of it."""
+    trust = learn_trust(model, dataset, images)
+    if trust.calibration and trust.familiarity:
+        print(f"Calibrated: {calibration_in_words(trust.calibration)}.")
+        print(f"A picture is familiar {familiarity_in_words(trust.familiarity)}.")
+    else:
+        print(
+            "Not calibrated, and no threshold for familiar pictures: there are no held-out images, since the network, "
+            "or the version that it started from, saw them all; the temperature is 1. See --validation-images."
+        )
+    return trust
+
+
+def _try_int8(version: Path, dataset: Dataset, images: int) -> Int8 | None:
+    """Add the int8 network to the draft of a version, or say that it is published without."""
+    from training.quantize import add_int8
+
+    try:
+        int8 = add_int8(version, dataset, images)
+    except AccuracyLost as lost:
+        print(f"Publishing without int8, since {lost}.")
+        return None
+    print(f"accuracy in int8 {int8_accuracy(int8)}")
+    return int8
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _describe(dataset: Dataset, digest: str) -> dict[str, object]:
     return {
         "name": dataset.name,
-        "sha256": dataset.digest(),
+        "sha256": digest,
         "train": len(dataset.train),
         "validation": len(dataset.validation),
         "test": len(dataset.test),
@@ -215,15 +390,3 @@ def _revision() -> str:
 def _libraries() -> dict[str, str]:
     loaded = ((name, sys.modules.get(name)) for name in _LIBRARIES)
     return {name: module.__version__ for name, module in loaded if module}
-
-
-def _print_evaluation(evaluation: Evaluation) -> None:
-    metrics = evaluation.metrics()
-    width = max(map(len, metrics.per_class))
-    print(f"{'':{width}}  precision  recall")
-    for label, figures in metrics.per_class.items():
-        print(f"{label:{width}}  {figures['precision']:9.2%}  {figures['recall']:6.2%}")
-    print(
-        f"accuracy {metrics.accuracy:.2%} of {metrics.images:,} images ({metrics.measured_on}), "
-        f"expected calibration error {metrics.expected_calibration_error:.4f}"
-    )

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from artifact import Input
+from artifact.metadata import Interpolation, Resize
 from training.errors import TrainingError
 
 Pixels = NDArray[np.uint8]
@@ -25,19 +27,30 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A named data set; ``labels`` stand in the order of the classes, ``test`` is for the last measurement only."""
+    """A named data set; ``labels`` stand in the order of the classes, ``test`` is for the last measurement only.
+
+    ``resize`` and ``interpolation`` are the rule by which its pictures were brought to their size.
+    """
 
     name: str
     labels: tuple[str, ...]
     train: Split
     validation: Split
     test: Split
+    resize: Resize = "crop"
+    interpolation: Interpolation = "bicubic"
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
         """Height, width and channels of every picture."""
         height, width, channels = self.train.images.shape[1:]
         return height, width, channels
+
+    @property
+    def picture(self) -> Input:
+        """How any other picture becomes one like those of this data set."""
+        height, width, _ = self.input_shape
+        return Input(height, width, self.resize, self.interpolation)
 
     def digest(self) -> str:
         """Return a sha256 over labels, pictures and classes, the same for every layout on disk.
@@ -70,3 +83,8 @@ def hold_out(name: str, labels: tuple[str, ...], train: Split, test: Split, vali
         validation=Split(train.images[kept:], train.classes[kept:]),
         test=test,
     )
+
+
+def evenly_spaced(total: int, count: int) -> NDArray[np.int64]:
+    """Return the indices of at most ``count`` of ``total`` pictures, evenly spread: data may be sorted by class."""
+    return np.linspace(0, total - 1, min(count, total)).astype(np.int64)

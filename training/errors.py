@@ -7,6 +7,14 @@ class TrainingError(Exception):
     """Training cannot go on; the message says why and what to do. It becomes exit code 1, without a traceback."""
 
 
+class AccuracyLost(TrainingError):
+    """The int8 network is not worth publishing: it answers too many pictures wrong."""
+
+
+class WorseVersion(TrainingError):
+    """The new version is worse than the one that it would replace, so it is not published."""
+
+
 class Interrupted(Exception):
     """A signal asked the training to stop; what was learned up to the last epoch is on the disk."""
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ Predict = Callable[[Pixels], NDArray[np.float32]]
 """Pictures uint8 [N, H, W, 3] -> probabilities float32 [N, classes]."""
 
 _BATCH = 500
+_BATCH_PIXELS = 2**22  # 83 pictures of 224x224
 _BINS = 15
 
 
@@ -30,6 +32,12 @@ class Evaluation:
         """The most probable class of each picture, int64 [N]."""
         predicted: Classes = self.probabilities.argmax(axis=1)
         return predicted
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Which pictures were classified rightly, bool [N]."""
+        right: NDArray[np.bool_] = self.predicted == self.split.classes
+        return right
 
     @property
     def confusion(self) -> NDArray[np.int64]:
@@ -65,8 +73,31 @@ class Evaluation:
 
 def evaluate(predict: Predict, labels: tuple[str, ...], split: Split, measured_on: str) -> Evaluation:
     """Classify every picture of ``split``, a batch at a time; ``measured_on`` says in words what it is."""
-    batches = [predict(split.images[begin : begin + _BATCH]) for begin in range(0, len(split), _BATCH)]
+    height, width = split.images.shape[1:3]
+    size = min(max(_BATCH_PIXELS // (height * width), 1), _BATCH)
+    batches = [predict(split.images[begin : begin + size]) for begin in range(0, len(split), size)]
     return Evaluation(labels, measured_on, split, np.concatenate(batches))
+
+
+class Bins(NamedTuple):
+    """Answers in equally wide bins of confidence: how many, their mean confidence and how often they are right.
+
+    All are [bins]; the latter two are 0 where there is none.
+    """
+
+    counts: NDArray[np.int64]
+    confidence: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+
+
+def by_confidence(probabilities: NDArray[np.float32], classes: Classes, bins: int = _BINS) -> Bins:
+    """Sort the answers ``probabilities`` [N, classes] to pictures of ``classes`` [N] into bins of their confidence."""
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    correct = probabilities.argmax(axis=1) == classes
+    bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
+    counts, sure, right = (np.bincount(bin_of, weights, minlength=bins) for weights in (None, confidence, correct))
+    some = np.maximum(counts, 1)
+    return Bins(counts, sure / some, right / some)
 
 
 def expected_calibration_error(probabilities: NDArray[np.float32], classes: Classes, bins: int = _BINS) -> float:
@@ -75,11 +106,8 @@ def expected_calibration_error(probabilities: NDArray[np.float32], classes: Clas
     From Guo et al., "On Calibration of Modern Neural Networks" (arXiv 1706.04599), equation 3. ``probabilities`` is
     [N, classes], ``classes`` [N]; 0 is perfect, 1 the worst.
     """
-    confidence = probabilities.max(axis=1).astype(np.float64)
-    correct = probabilities.argmax(axis=1) == classes
-    bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = np.bincount(bin_of, weights=confidence - correct, minlength=bins)  # sums, so the bins' weights are in them
-    return float(np.abs(gaps).sum() / len(classes))
+    found = by_confidence(probabilities, classes, bins)
+    return float((found.counts * np.abs(found.accuracy - found.confidence)).sum() / len(classes))
 
 
 def _share(part: np.int64, whole: np.int64) -> float:

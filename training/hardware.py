@@ -1,29 +1,35 @@
 """What the training runs on, and the precision that it is good at."""
 
-import os
 import platform
 from pathlib import Path
 from typing import Literal
 
 import keras
 
+from training.errors import TrainingError
+from training.machine import cores
+
 Precision = Literal["auto", "float32", "bfloat16"]
+
+
+def gpus() -> int:
+    """Return how many GPUs the Keras backend sees; ``CUDA_VISIBLE_DEVICES`` chooses among those of the machine."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        # Keras would ask for logical devices, and after that TensorFlow can no longer join other machines.
+        return len(tf.config.list_physical_devices("GPU"))
+    return sum(device.startswith("gpu") for device in keras.distribution.list_devices())
 
 
 def has_gpu() -> bool:
     """Say whether the Keras backend sees a GPU."""
-    return any(device.startswith("gpu") for device in keras.distribution.list_devices())
-
-
-def cores() -> int:
-    """Return the number of processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return gpus() > 0
 
 
 def describe() -> str:
     """Return the hardware in words, e.g. ``2 cores of AMD EPYC, no GPU``."""
-    gpus = [device for device in keras.distribution.list_devices() if device.startswith("gpu")]
-    return f"{cores()} cores of {_processor()}, {f'{len(gpus)} GPU' if gpus else 'no GPU'}"
+    return f"{cores()} cores of {_processor()}, {f'{gpus()} GPU' if has_gpu() else 'no GPU'}"
 
 
 def set_precision(precision: Precision) -> str:
@@ -36,6 +42,19 @@ def set_precision(precision: Precision) -> str:
         precision = "bfloat16" if has_gpu() or _computes_bfloat16() else "float32"
     keras.mixed_precision.set_global_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
     return precision
+
+
+def set_deterministic() -> None:
+    """Let the same seed give the same weights on a GPU too, which costs speed; on a CPU it does so anyway.
+
+    Raises:
+        TrainingError: the backend is not TensorFlow.
+    """
+    if keras.backend.backend() != "tensorflow":
+        raise TrainingError("--deterministic needs the TensorFlow backend: unset KERAS_BACKEND")
+    import tensorflow as tf
+
+    tf.config.experimental.enable_op_determinism()
 
 
 def _processor() -> str:

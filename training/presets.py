@@ -3,6 +3,8 @@
 import dataclasses
 from dataclasses import dataclass
 
+from training.zoo import NO_WEIGHTS
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -13,16 +15,25 @@ class Recipe:
     ``training/model.py`` and ``training/optimizer.py`` for what each part does.
 
     ``learning_rate`` is the peak, for the mean loss over a batch of 500 pictures; it follows the batch size in
-    proportion. ``weight_decay`` is decoupled and multiplied by the learning rate. ``translation`` is the largest
-    shift in pixels, ``cutout`` the side of the square that is blanked, 0 for none. ``average_epochs`` is the length,
-    in epochs, over which the weights are averaged.
+    proportion. ``kernel_scale`` times it is the rate of the convolutions' kernels where they learn by Muon, 0 for SGD
+    alone.
+    ``weight_decay`` is decoupled and multiplied by the learning rate. ``translation`` is the largest
+    shift in pixels, ``cutout`` the side of the square that is blanked, 0 for none. ``crop`` is the least share of a
+    picture's area that a random crop keeps, 1 for no crop. ``balance`` shows the pictures of rare classes more often.
+    ``average_epochs`` is the length, in epochs, over which the weights are averaged.
+
+    With a ``backbone`` from keras.applications in place of the network above, ``learning_rate`` follows the square root
+    of the batch size. Where it is pretrained, its new head learns alone for the share ``head_share`` of the steps, and
+    the backbone after that at ``backbone_rate`` times the rate.
     """
 
     preset: str = "standard"
     widths: tuple[int, ...] = (64, 256, 256)
+    convolutions: int = 2
     epochs: int = 28
     batch_size: int = 500
     learning_rate: float = 0.64
+    kernel_scale: float = 0.0
     momentum: float = 0.85
     weight_decay: float = 0.008
     bias_scale: float = 64.0
@@ -31,27 +42,43 @@ class Recipe:
     translation: int = 2
     cutout: int = 0
     flip: bool = True
+    crop: float = 1.0
+    balance: bool = False
     average_epochs: float = 1.0
+    backbone: str | None = None
+    backbone_weights: str | None = None
+    head_share: float = 0.3
+    backbone_rate: float = 0.05
     seed: int = 0
 
     def scaled_learning_rate(self) -> float:
-        """Return the peak learning rate for this batch size: in proportion, from the one found for 500 pictures."""
-        return self.learning_rate * self.batch_size / 500
+        """Return the peak learning rate for this batch size, from the one found for 500 pictures.
 
+        It follows in proportion for SGD, and with the square root for AdamW (Malladi et al., arXiv 2205.10287).
+        """
+        times: float = (self.batch_size / 500) ** (0.5 if self.backbone else 1.0)
+        return self.learning_rate * times
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether the network begins with what another training has learned."""
+        return self.backbone is not None and self.backbone_weights not in (None, NO_WEIGHTS)
+
+
+_FAMILY = Recipe(convolutions=3, kernel_scale=0.15625, translation=4, cutout=8)
+"""What the presets for CIFAR-10 share: Muon for the kernels, and airbench96's shortcuts, shifts and cutout."""
 
 PRESETS = {
-    "standard": Recipe(),
-    # A second, shorter cycle from the weights of a version (--start-from): a warm restart (Loshchilov and Hutter, arXiv
-    # 1608.03983) at half the rate, with the shifts and the cutout of Page's "How to Train Your ResNet", since what the
-    # first cycle leaves is a network that knows its training images nearly by heart.
-    "polish": Recipe(preset="polish", epochs=14, learning_rate=0.32, translation=4, cutout=8),
+    "fast": dataclasses.replace(_FAMILY, preset="fast", widths=(32, 96, 192), epochs=60, cutout=0),
+    "standard": dataclasses.replace(_FAMILY, preset="standard", widths=(48, 208, 320), epochs=44),
+    "best": dataclasses.replace(_FAMILY, preset="best", widths=(128, 384, 512), epochs=60, cutout=12),
     "smoke": Recipe(
         preset="smoke", widths=(8, 16, 16), epochs=3, batch_size=64, learning_rate=1.5, flip=False, average_epochs=0.2
     ),
 }
 
 
-def recipe(preset: str, **changes: int | None) -> Recipe:
+def recipe(preset: str, **changes: float | None) -> Recipe:
     """Return a preset with the changes that are not None.
 
     Raises:

@@ -6,7 +6,7 @@ written beside and renamed, so that a power cut leaves the one before it.
 
 import json
 import shutil
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +25,25 @@ History = list[dict[str, float]]
 class RunState:
     """What a run is (``settings``: recipe and data), where it runs (``environment``) and how far it has come.
 
-    ``history`` has one record of losses, accuracies and seconds for each of the ``epoch`` epochs done.
+    ``history`` has one record of losses, accuracies and seconds for each of the ``epoch`` epochs done. ``batch_size``
+    is what memory has left of the settings' own, None where that fits.
     """
 
     settings: dict[str, Any]
     environment: dict[str, str]
     epoch: int = 0
     history: History = field(default_factory=list)
+    batch_size: int | None = None
 
     @property
     def seconds(self) -> float:
         """The training time of all epochs."""
         return sum(record["seconds"] for record in self.history)
+
+    def changed(self, what: str) -> "RunState":
+        """Return the state with a note, for the run's record, that ``what`` is otherwise from the next epoch on."""
+        notes = [*filter(None, [self.environment.get("changed")]), f"{what} from epoch {self.epoch + 1}"]
+        return replace(self, environment={**self.environment, "changed": "; ".join(notes)})
 
 
 class RunFolder:
@@ -50,27 +57,47 @@ class RunFolder:
         """The folder of the TensorBoard logs."""
         return self.path / _LOGS
 
-    def resume(self, model: keras.Model, settings: dict[str, Any], environment: dict[str, str]) -> RunState:
-        """Load the last checkpoint into ``model`` and return its state; a fresh state where there is none.
+    def state(self, settings: dict[str, Any], environment: dict[str, str]) -> RunState:
+        """Return the state of the last checkpoint; a fresh one where there is none.
 
-        A run may be resumed elsewhere; its state keeps the environment that it began in.
+        A run may be resumed elsewhere; its state keeps the environment that it began in. It may go on with a lower
+        learning rate than it began with, which is the way out for one that diverged; the state says so.
 
         Raises:
             TrainingError: the checkpoint is of a run with other settings, or cannot be read.
         """
-        checkpoint = self._last()
+        checkpoint = self.last()
         if checkpoint is None:
             return RunState(settings, environment)
         try:
             state = RunState(**json.loads((checkpoint / _STATE).read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:
             raise TrainingError(f"{checkpoint} cannot be read ({error}); --fresh starts over") from error
+        state = _with_lower_rate(state, settings.get("learning_rate"))
         self._check_settings(state.settings, settings)
+        return state
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment that the last checkpoint's run began in; nothing where there is none to read."""
+        checkpoint = self.last()
+        try:
+            return RunState(**json.loads((checkpoint / _STATE).read_text("utf-8"))).environment if checkpoint else {}
+        except (OSError, ValueError, TypeError):
+            return {}  # whoever resumes it is told
+
+    def load(self, model: keras.Model) -> None:
+        """Load the weights of the last checkpoint, the optimizer's state among them, into ``model``.
+
+        Raises:
+            TrainingError: they cannot be read, or are of another network.
+        """
+        checkpoint = self.last()
+        if checkpoint is None:
+            return
         try:
             model.load_weights(checkpoint / _WEIGHTS)
         except (OSError, ValueError) as error:
             raise TrainingError(f"{checkpoint} does not fit this model ({error}); --fresh starts over") from error
-        return state
 
     def save(self, model: keras.Model, state: RunState) -> None:
         """Write a checkpoint of ``model`` and ``state`` and remove the ones before it."""
@@ -92,7 +119,8 @@ class RunFolder:
     def _checkpoints(self) -> list[Path]:
         return sorted(self.path.glob("epoch-*"), key=lambda entry: int(entry.name.removeprefix("epoch-")))
 
-    def _last(self) -> Path | None:
+    def last(self) -> Path | None:
+        """Return the folder of the last checkpoint, None where there is none."""
         checkpoints = self._checkpoints()
         return checkpoints[-1] if checkpoints else None
 
@@ -101,6 +129,14 @@ class RunFolder:
         if differing:
             changes = ", ".join(f"{key} {saved.get(key)} -> {wanted.get(key)}" for key in differing)
             raise TrainingError(
-                f"{self.path} holds an unfinished run with other settings ({changes}); "
+                f"{self.path} holds an unpublished run with other settings ({changes}); "
                 "give the same ones to resume it, --fresh to start over, or another --run folder"
             )
+
+
+def _with_lower_rate(state: RunState, wanted: float | None) -> RunState:
+    before = state.settings.get("learning_rate")
+    if before is None or wanted is None or wanted >= before:
+        return state
+    lowered = replace(state, settings={**state.settings, "learning_rate": wanted})
+    return lowered.changed(f"learning rate {before:g} -> {wanted:g}")

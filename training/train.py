@@ -1,19 +1,28 @@
 """Train a network on a data set, resumably."""
 
-from dataclasses import asdict, dataclass
+import gc
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from training.augment import Batches, one_hot
-from training.dataset import Dataset, Pixels
+from training.augment import Batches, InOrder
+from training.backbone import build_on_backbone, describe_weights
+from training.dataset import Dataset, Pixels, evenly_spaced
+from training.distribution import ONE_DEVICE, Spread, synchronize_normalisation
 from training.errors import TrainingError
-from training.model import build, fit_to_pixels
+from training.guard import StopWhenDiverged
+from training.memory import OutOfMemory, smaller_batch, watched
+from training.model import build, every_layer, fit_to_pixels, set_weights
 from training.optimizer import optimizer
 from training.presets import Recipe
 from training.progress import Checkpoints, Progress, StopOnSignal
 from training.run_folder import RunFolder, RunState
+from training.zoo import NO_WEIGHTS
 
 _RECALIBRATION_BATCHES = 20
 
@@ -35,67 +44,163 @@ class Start:
 
 
 def train(
-    dataset: Dataset, recipe: Recipe, folder: RunFolder, environment: dict[str, str], start: Start | None = None
+    dataset: Dataset,
+    recipe: Recipe,
+    folder: RunFolder,
+    environment: dict[str, str],
+    start: Start | None = None,
+    spread: Spread = ONE_DEVICE,
+    watchers: Sequence[keras.callbacks.Callback] = (),
 ) -> Trained:
     """Train on ``dataset.train``, beginning at the last checkpoint of ``folder``, and return the averaged network.
 
     ``environment`` says in words where it runs, for the run's record. Where there is no checkpoint, training begins
-    with the weights of ``start``, else at random.
+    with the weights of ``start``, else at random. Where a batch does not fit into memory, the epoch begins again with
+    half of it. ``spread`` has the devices, among which a batch has to be shared equally (``Spread.shared``); of several
+    machines only the chief keeps checkpoints and logs, tells ``watchers`` of the training, and returns a network whose
+    batch normalisation was measured anew.
 
     Raises:
         Interrupted: SIGTERM or SIGINT came; the epochs done are saved in ``folder``.
-        TrainingError: ``folder`` holds another run, or ``start`` is of another network.
+        TrainingError: ``folder`` holds another run, ``start`` is of another network, the training diverged, memory
+            does not hold a single picture, or another machine failed.
         OSError: ``folder`` cannot be written.
     """
+    wanted = settings(dataset, recipe, start)
+    batch_size: int | None = None
+    while True:
+        try:
+            with spread.watched():
+                state = _begin(folder, wanted, environment, spread, batch_size)
+                fitting = replace(recipe, batch_size=state.batch_size or recipe.batch_size)
+                return _train(dataset, fitting, folder, state, start, spread, watchers)
+        except OutOfMemory as full:
+            batch_size = smaller_batch(full, spread.replicas, spread.workers)
+        gc.collect()  # what is left of the network that did not fit
+
+
+def _begin(
+    folder: RunFolder, wanted: dict[str, Any], environment: dict[str, str], spread: Spread, batch_size: int | None
+) -> RunState:
+    """Return the state to go on from, the chief's on every machine; ``batch_size`` is what memory leaves of a batch."""
+    spread.require_agreement(wanted)
+    state = folder.state(wanted, environment) if spread.is_chief else RunState(wanted, environment)
+    [progress] = spread.from_chief([np.array([state.epoch, state.batch_size or 0])])
+    epoch, saved = progress.tolist()
+    state = replace(state, epoch=epoch, batch_size=saved or None)
+    if batch_size and batch_size != saved:
+        before = saved or wanted["batch_size"]
+        state = replace(state, batch_size=batch_size).changed(
+            f"batch size {before} -> {batch_size}, for want of memory"
+        )
+    return state
+
+
+def _train(
+    dataset: Dataset,
+    recipe: Recipe,
+    folder: RunFolder,
+    state: RunState,
+    start: Start | None,
+    spread: Spread,
+    watchers: Sequence[keras.callbacks.Callback],
+) -> Trained:
     classes = len(dataset.labels)
-    model = build(dataset.input_shape, classes, recipe.widths, recipe.seed)
-    if start is None:
-        fit_to_pixels(model, dataset.train.images)
-    else:
-        _set_weights(model, start)
+    model = network = _network(dataset, recipe)
+    _prepare(network, dataset, recipe, start)
     batches = Batches(
         dataset.train,
         classes,
         recipe.batch_size,
         recipe.translation,
         cutout=recipe.cutout,
+        crop=recipe.crop,
+        balance=recipe.balance,
         flip=recipe.flip,
         seed=recipe.seed,
     )
-    model.compile(
-        optimizer=optimizer(recipe, len(batches)),
-        loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing),
-        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
-    )
-    model.optimizer.build(model.trainable_variables)
-    state = folder.resume(model, settings(dataset, recipe, start), environment)
+    with spread.scope():
+        if spread.strategy:
+            model = _network(dataset, recipe)
+            synchronize_normalisation(model)
+            set_weights(model, network.get_weights())
+        model.compile(
+            optimizer=optimizer(recipe, len(batches)),
+            loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing),
+            metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+        )
+        model.optimizer.build(model.trainable_variables)
+    _load(model, folder, state, spread)
+    model.optimizer.iterations.assign(state.epoch * len(batches))  # other than saved where the batch is another
     if state.epoch:
         print(f"Resuming {folder.path} after epoch {state.epoch} of {recipe.epochs}.", flush=True)
-    state = _fit(model, batches, dataset, recipe, folder, state)
+    state = _fit(model, batches, dataset, recipe, folder, state, spread, watchers)
     model.optimizer.finalize_variable_values(model.trainable_variables)
-    recalibrate(model, dataset.train.images, recipe.batch_size)
-    return Trained(model, state)
+    if model is not network:
+        set_weights(network, model.get_weights())
+    if spread.is_chief and not recipe.pretrained:  # a pretrained backbone keeps the batch statistics that it came with
+        recalibrate(network, dataset.train.images, recipe.batch_size)
+    return Trained(network, state)
 
 
-def settings(dataset: Dataset, recipe: Recipe, start: Start | None) -> dict[str, object]:
+def _load(model: keras.Model, folder: RunFolder, state: RunState, spread: Spread) -> None:
+    """Load the last checkpoint, which only the chief has, and give every machine the chief's weights to begin with."""
+    if state.epoch and spread.is_chief:
+        folder.load(model)
+    if spread.workers > 1:
+        variables = [*model.weights, *model.optimizer.variables]
+        values = spread.from_chief([keras.ops.convert_to_numpy(variable) for variable in variables])
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+        set_weights(model, model.get_weights())  # normalisation works out its constants anew
+
+
+def _network(dataset: Dataset, recipe: Recipe) -> keras.Model:
+    """Return the network that ``recipe`` asks for, with the weights of its backbone, if it has one."""
+    classes = len(dataset.labels)
+    if recipe.backbone:
+        weights = recipe.backbone_weights or NO_WEIGHTS
+        return build_on_backbone(dataset.input_shape, classes, recipe.backbone, weights, recipe.seed)
+    return build(dataset.input_shape, classes, recipe.widths, recipe.seed, recipe.convolutions)
+
+
+def _prepare(model: keras.Model, dataset: Dataset, recipe: Recipe, start: Start | None) -> None:
+    """Give a network the weights that it has before its first step, or what of them follows from the pictures."""
+    if start is not None:
+        _begin_with(model, start)
+    elif not recipe.backbone:
+        fit_to_pixels(model, dataset.train.images)
+
+
+def settings(dataset: Dataset, recipe: Recipe, start: Start | None) -> dict[str, Any]:
     """Return what makes two runs the same: resuming one with another would give neither."""
     return {
         **asdict(recipe),
         "widths": list(recipe.widths),
+        "backbone_weights": describe_weights(recipe.backbone_weights) if recipe.backbone_weights else None,
         "data": dataset.digest(),
         "validation_images": len(dataset.validation),
         "start_from": start.origin if start else None,
     }
 
 
-def _set_weights(model: keras.Model, start: Start) -> None:
+def held_out(settings: dict[str, Any]) -> int:
+    """Return how many images, counted from the end, the training with ``settings`` and all that it began with left out.
+
+    ``settings`` are also in a version's metadata, under ``training``; 0 where they are of another trainer.
+    """
+    number: int = settings.get("validation_images", 0)
+    origin = settings.get("start_from")
+    return min(number, held_out(origin["training"])) if origin else number
+
+
+def _begin_with(model: keras.Model, start: Start) -> None:
     expected = [tuple(weight.shape) for weight in model.weights]
     if [weight.shape for weight in start.weights] != expected:
         raise TrainingError(
             "the version to start from is of another network; choose the preset that it was trained with"
         )
-    model.set_weights(start.weights)
-    model.get_layer("normalize").finalize_state()
+    set_weights(model, start.weights)
 
 
 def recalibrate(model: keras.Model, images: Pixels, batch_size: int) -> None:
@@ -104,36 +209,56 @@ def recalibrate(model: keras.Model, images: Pixels, batch_size: int) -> None:
     Those of the training were taken with weights that averaging has replaced, and on augmented pictures, which differ
     from those that will be classified.
     """
-    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    norms = [layer for layer in every_layer(model) if isinstance(layer, keras.layers.BatchNormalization)]
     momenta = [norm.momentum for norm in norms]
-    for index, begin in enumerate(range(0, min(len(images), _RECALIBRATION_BATCHES * batch_size), batch_size)):
+    chosen = evenly_spaced(len(images), _RECALIBRATION_BATCHES * batch_size)
+    batches = math.ceil(len(chosen) / batch_size)
+    for index in range(batches):
         for norm in norms:
             norm.momentum = index / (index + 1)  # the plain mean over the batches seen so far
-        model(images[begin : begin + batch_size], training=True)
+        model(images[chosen[index::batches]], training=True)  # of all classes, also where the data is sorted
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
 
 
 def _fit(
-    model: keras.Model, batches: Batches, dataset: Dataset, recipe: Recipe, folder: RunFolder, state: RunState
+    model: keras.Model,
+    batches: Batches,
+    dataset: Dataset,
+    recipe: Recipe,
+    folder: RunFolder,
+    state: RunState,
+    spread: Spread,
+    watchers: Sequence[keras.callbacks.Callback],
 ) -> RunState:
     if state.epoch >= recipe.epochs:
         return state
-    classes = len(dataset.labels)
     stop = StopOnSignal()
     progress = Progress(recipe.epochs, len(batches))
+    validation = (
+        InOrder(dataset.validation, len(dataset.labels), recipe.batch_size) if len(dataset.validation) else None
+    )
     checkpoints = Checkpoints(folder, state)
+    callbacks = [StopWhenDiverged(recipe.learning_rate, folder.last)]
+    if spread.is_chief:
+        callbacks += [checkpoints, progress, keras.callbacks.TensorBoard(folder.logs), *watchers]
+    callbacks += [stop]
     try:
-        with stop.listening():
+        with stop.listening(), watched(recipe.batch_size):
+            if spread.strategy:
+                from training import replicas
+
+                epochs = range(state.epoch, recipe.epochs)
+                replicas.fit(model, spread, batches, validation.whole() if validation else None, epochs, callbacks)
+                return checkpoints.state
             model.fit(
                 batches.from_epoch(state.epoch),
                 steps_per_epoch=len(batches),
                 shuffle=False,  # an epoch is shuffled already
                 epochs=recipe.epochs,
                 initial_epoch=state.epoch,
-                validation_data=one_hot(dataset.validation, classes) if len(dataset.validation) else None,
-                validation_batch_size=recipe.batch_size,
-                callbacks=[checkpoints, progress, keras.callbacks.TensorBoard(folder.logs), stop],
+                validation_data=validation,
+                callbacks=callbacks,
                 verbose=0,
             )
     finally:

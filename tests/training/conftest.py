@@ -1,17 +1,22 @@
 """Small data sets and a trained smoke version, which the trainer's tests share."""
 
+import contextlib
 import io
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import tarfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from training.cli import main
 from training.dataset import Dataset, Split, hold_out
 
 LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -65,6 +70,11 @@ def write_archive(path: Path, files: dict[str, bytes]) -> Path:
 
 @pytest.fixture
 def small() -> Dataset:
+    """Return ``small_dataset``."""
+    return small_dataset()
+
+
+def small_dataset() -> Dataset:
     """Return a data set of 60 random 32x32 pictures in three classes, 12 of them for validation."""
     rng = np.random.default_rng(0)
 
@@ -99,3 +109,55 @@ def smoke(run_training: Train, tmp_path_factory: pytest.TempPathFactory) -> tupl
     done = run_training("--preset", "smoke", "--models", folder / "models", "--run", folder / "run")
     assert done.returncode == 0, done.stderr
     return folder / "models" / "smoke" / "1", done.stdout
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A training whose result the quality gate refused: what it printed, and where its model and run folders lie."""
+
+    code: int
+    printed: str
+    errors: str
+    models: Path
+    run: Path
+    arguments: list[str]
+
+
+@pytest.fixture(scope="session")
+def refused(smoke: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> Refused:
+    """Train with a learning rate of next to nothing where the smoke version lies already; not to be changed."""
+    folder = tmp_path_factory.mktemp("refused")
+    models, run, file = folder / "models", folder / "run", folder / "poor.toml"
+    shutil.copytree(smoke[0], models / "smoke" / "1")
+    file.write_text('preset = "smoke"\nprecision = "float32"\n[recipe]\nlearning_rate = 1e-6\nepochs = 1\n')
+    arguments = ["--config", str(file), "--models", str(models), "--run", str(run)]
+    code, printed, errors = call(arguments)
+    return Refused(code, printed, errors, models, run, arguments)
+
+
+@pytest.fixture(scope="session")
+def worse(refused: Refused, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Publish what was refused after all, elsewhere; return the version's folder and what was printed."""
+    folder = shutil.copytree(refused.models.parent, tmp_path_factory.mktemp("worse") / "copy")
+    places = ["--models", str(folder / "models"), "--run", str(folder / "run")]
+    code, printed, errors = call([*refused.arguments, *places, "--publish-anyway"])
+    assert code == 0, errors
+    assert not list((folder / "run").glob("epoch-*"))
+    return folder / "models" / "smoke" / "2", printed
+
+
+def call(arguments: list[str]) -> tuple[int, str, str]:
+    """Run the command line in this process; return its exit code and what it printed on both streams."""
+    printed, errors = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(errors):
+        code = main(arguments)
+    return code, printed.getvalue(), errors.getvalue()
+
+
+def write_pictures(folder: Path, split: Split, labels: tuple[str, ...]) -> Path:
+    """Write pictures as PNG files, a subfolder for each label, and return the folder."""
+    for number, (image, class_) in enumerate(zip(split.images, split.classes, strict=True)):
+        file = folder / labels[class_] / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(file)
+    return folder

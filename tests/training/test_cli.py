@@ -13,7 +13,8 @@ import pytest
 
 import artifact
 from tests.training.conftest import Train, environment, python_layout, write_archive
-from training.cli import main
+from training.card import calibration_in_words, familiarity_in_words
+from training.cli import _train_parser, main
 
 SMOKE = ("--preset", "smoke", "--epochs", "1")
 
@@ -24,8 +25,10 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     printed = capsys.readouterr().out
     assert exit_.value.code == 0
-    for word in ("--data", "--models", "--preset", "examples:", "exit codes", "evaluate VERSION"):
+    for word in ("--data", "--models", "--preset", "--config", "examples:", "exit codes", "3 not published"):
         assert word in printed
+    for command in ("compare VERSION VERSION", "evaluate VERSION", "predict VERSION PATH...", "quantize VERSION"):
+        assert f"python -m training {command} [options]" in printed
 
 
 @pytest.mark.parametrize(
@@ -36,7 +39,21 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
         (["--epochs", "many"], "'many' is not a whole number"),
         (["--preset", "fastest"], "invalid choice: 'fastest'"),
         (["--name", "../x"], "must consist of letters"),
+        (["--image-size", "large"], "'large' is neither a number of pixels nor HEIGHTxWIDTH"),
+        (["--image-size", "32x32x3"], "'32x32x3' is neither a number"),
+        (["--image-size", "4"], "4 is not between 16 and 1024 pixels"),
+        (["--image-size", "32x5000"], "32x5000 is not between 16 and 1024 pixels"),
+        (["--resize", "pad"], "invalid choice: 'pad'"),
+        (["--max-unreadable", "some"], "'some' is not a number"),
+        (["--max-unreadable", "nan"], "nan is not between 0 and 1"),
+        (["--max-unreadable", "10"], "10 is not between 0 and 1"),
         (["evaluate"], "required: version"),
+        (["quantize"], "required: version"),
+        (["compare", "models/cifar10/2"], "required: B"),
+        (["compare", "models/cifar10/2", "models/cifar10/2", "--split", "train"], "invalid choice: 'train'"),
+        (["predict", "models/cifar10/2"], "required: PATH"),
+        (["predict", "models/cifar10/2", "a.jpg", "--top", "0"], "'0' is not a whole number from 1"),
+        (["quantize", "models/cifar10/2", "--epochs", "1"], "unrecognized arguments: --epochs"),
     ],
 )
 def test_wrong_usage_is_exit_code_2(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -47,6 +64,12 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str], message: str, capsys: 
     assert message in capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.parametrize(("text", "size"), [("64", (64, 64)), ("48x96", (48, 96)), ("224X160", (224, 160))])
+def test_an_image_size_is_a_side_or_height_and_width(text: str, size: tuple[int, int]) -> None:
+    """One number is a square; of two, the first is the height, as everywhere in the metadata."""
+    assert _train_parser().parse_args(["--image-size", text]).image_size == size
+
+
 @pytest.mark.slow
 def test_a_run_publishes_a_valid_version(smoke: tuple[Path, str], run_training: Train) -> None:
     """The smoke preset ends in a version that validates, and evaluate measures what the metadata says."""
@@ -54,9 +77,8 @@ def test_a_run_publishes_a_valid_version(smoke: tuple[Path, str], run_training: 
     metadata = artifact.validate(path)
     assert metadata.labels == ("disc", "square", "stripes")
     assert metadata.metrics.accuracy > 0.9
-    assert {"MODEL_CARD.md", "confusion_matrix.png", "learning_curves.png", "mistakes.png"} <= {
-        entry.name for entry in (path / "assets.extra").iterdir()
-    }
+    plots = {"confusion_matrix.png", "learning_curves.png", "mistakes.png", "reliability.png"}
+    assert {"MODEL_CARD.md", *plots} <= {entry.name for entry in (path / "assets.extra").iterdir()}
     assert f"accuracy {metadata.metrics.accuracy:.2%} of 500 images" in printed
     assert printed.splitlines()[-1].endswith(f"Published {path}.")
     measured = run_training("evaluate", path)
@@ -65,13 +87,44 @@ def test_a_run_publishes_a_valid_version(smoke: tuple[Path, str], run_training: 
 
 
 @pytest.mark.slow
+def test_a_run_says_how_far_to_trust_it(smoke: tuple[Path, str]) -> None:
+    """Temperature and threshold come from the held-out images, and what they do is told, kept and in the card."""
+    path, printed = smoke
+    metadata = artifact.validate(path)
+    calibration, familiarity = metadata.calibration, metadata.familiarity
+    assert calibration is not None
+    assert familiarity is not None
+    assert calibration.measured_on == familiarity.measured_on == "made-up validation"
+    assert calibration.images == familiarity.images == 200
+    assert calibration.negative_log_likelihood < calibration.negative_log_likelihood_before
+    assert metadata.metrics.expected_calibration_error < 0.05 < calibration.expected_calibration_error_before
+    measured = metadata.metrics.out_of_distribution
+    assert measured is not None
+    assert measured["noise"]["auroc"] > 0.9
+    assert 0 <= measured["flat"]["unfamiliar"] <= 1
+    card = (path / "assets.extra" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    for words in (calibration_in_words(calibration), familiarity_in_words(familiarity)):
+        assert words in printed
+        assert words in card
+    assert f"| noise | every pixel of a colour of its own | {measured['noise']['auroc']:.3f} |" in card
+    assert "(reliability.png)" in card
+
+
+@pytest.mark.slow
 def test_a_run_can_start_from_a_version(smoke: tuple[Path, str], run_training: Train, tmp_path: Path) -> None:
-    """With --start-from the first epoch begins where the version ended, and the metadata says where that was."""
+    """With --start-from the first epoch begins where the version ended, and the metadata says where that was.
+
+    With no held-out images, it says that nothing was calibrated.
+    """
     arguments = ("--models", tmp_path / "m", "--run", tmp_path / "r", "--start-from", smoke[0])
-    done = run_training(*SMOKE, *arguments)
+    done = run_training(*SMOKE, "--validation-images", "0", *arguments)
     assert done.returncode == 0, done.stderr
     metadata = artifact.validate(tmp_path / "m" / "smoke" / "1")
     assert metadata.training["start_from"]["training"]["epochs"] == 3
+    assert "Not calibrated, and no threshold for familiar pictures" in done.stdout
+    assert (metadata.calibration, metadata.familiarity) == (None, None)
+    assert metadata.metrics.out_of_distribution is not None
+    assert set(metadata.metrics.out_of_distribution["noise"]) == {"auroc"}
     first_epoch = re.search(r"epoch 1/1 .*?accuracy (\S+)", done.stdout)
     assert first_epoch is not None
     assert float(first_epoch[1]) > 0.95  # at random it begins below 0.92

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from training.dataset import Split
-from training.evaluate import Evaluation, evaluate, expected_calibration_error
+from training.dataset import Pixels, Split
+from training.evaluate import Evaluation, by_confidence, evaluate, expected_calibration_error
 
 # Four pictures of classes 0 0 1 1; the third is taken for class 0 with confidence.
 PROBABILITIES = np.array([[0.9, 0.1], [0.6, 0.4], [0.8, 0.2], [0.3, 0.7]], np.float32)
@@ -42,6 +43,14 @@ def test_calibration_error_is_zero_for_honest_confidence() -> None:
     assert expected_calibration_error(np.array([[1.0, 0.0]]), np.array([1])) == 1.0
 
 
+def test_answers_are_sorted_by_confidence() -> None:
+    """Each bin has its number of answers, their mean confidence and the share that is right; empty ones have zeros."""
+    bins = by_confidence(PROBABILITIES, SPLIT.classes, bins=4)
+    assert bins.counts.tolist() == [0, 0, 2, 2]
+    assert bins.confidence.tolist() == pytest.approx([0, 0, 0.65, 0.85])
+    assert bins.accuracy.tolist() == [0, 0, 1, 0.5]
+
+
 def test_mistakes_come_with_the_most_confident_first() -> None:
     """The sheet of mistakes begins with what the network was surest of."""
     flipped = Evaluation(("a", "b"), "by hand", Split(SPLIT.images, 1 - SPLIT.classes), PROBABILITIES)
@@ -57,3 +66,20 @@ def test_every_picture_is_classified_in_order() -> None:
         lambda batch: batch[:, 0, 0].astype(np.float32), ("r", "g", "b"), Split(images, np.zeros(count, int)), "x"
     )
     np.testing.assert_array_equal(result.probabilities[:, 0], np.arange(count) % 200)
+
+
+def test_large_pictures_are_classified_in_smaller_batches() -> None:
+    """A batch has a bounded number of pixels, so that pictures of 224x224 do not take fifty times the memory."""
+    sizes = []
+
+    def predict(images: Pixels) -> NDArray[np.float32]:
+        sizes.append(len(images))
+        return np.eye(2, dtype=np.float32)[images[:, 0, 0, 0] % 2]
+
+    for side, expected in ((32, [500, 100]), (224, [83] * 7 + [19])):
+        images = np.zeros((600, side, side, 3), np.uint8)
+        images[:, 0, 0, 0] = np.arange(600) % 2
+        sizes.clear()
+        evaluation = evaluate(predict, ("a", "b"), Split(images, np.arange(600) % 2), "made up")
+        assert sizes == expected
+        assert evaluation.metrics().accuracy == 1

@@ -5,28 +5,34 @@ import numpy as np
 import pytest
 
 from training.dataset import Dataset
-from training.model import build, fit_to_pixels, in_float32, megaflops, whitening_filters
+from training.model import build, fit_to_pixels, in_float32, megaflops
 from training.presets import PRESETS
 
 pytestmark = pytest.mark.slow  # importing Keras takes seconds
 
 
-def test_the_standard_network_costs_what_the_documents_say() -> None:
-    """236 MFLOP a picture and 2.0 million parameters, under 12 MB in float32."""
-    model = build((32, 32, 3), 10, PRESETS["standard"].widths, seed=0)
-    assert round(megaflops(model)) == 236
-    assert round(model.count_params() / 1e6, 1) == 2.0
+@pytest.mark.parametrize(
+    ("preset", "cost", "parameters"), [("fast", 79, 1.1), ("standard", 248, 3.4), ("best", 904, 9.9)]
+)
+def test_the_networks_cost_what_the_documents_say(preset: str, cost: int, parameters: float) -> None:
+    """Operations of 10^6 for one picture, and millions of parameters."""
+    chosen = PRESETS[preset]
+    model = build((32, 32, 3), 10, chosen.widths, seed=0, convolutions=chosen.convolutions)
+    assert round(megaflops(model)) == cost
+    assert round(model.count_params() / 1e6, 1) == parameters
     assert model.output_shape == (None, 10)
 
 
-def test_whitening_decorrelates_patches(small: Dataset) -> None:
-    """The filters' answers to the pictures that they were made from have unit covariance."""
-    normalized = (small.train.images / 128.0 - 1).astype(np.float32)
-    filters = whitening_filters(normalized)
-    answers = keras.ops.convert_to_numpy(keras.ops.conv(normalized, filters)).reshape(-1, 24)
-    covariance = answers[:, :12].T @ answers[:, :12] / len(answers)
-    np.testing.assert_allclose(covariance, np.eye(12), atol=0.02)
-    np.testing.assert_allclose(answers[:, 12:], -answers[:, :12], atol=1e-4)
+def test_three_convolutions_have_a_shortcut() -> None:
+    """What leaves the first convolution of a group reaches the end of it even where the others give nothing."""
+    model = build((32, 32, 3), 3, (8,), seed=0, convolutions=3)
+    for name in ("group1_b_convolution", "group1_c_convolution"):
+        model.get_layer(name).kernel.assign(np.zeros((3, 3, 8, 8), "float32"))
+    ends = [model.get_layer(name).output for name in ("group1_a_activation", "group1_shortcut")]
+    pictures = np.random.default_rng(0).integers(256, size=(2, 32, 32, 3)).astype(np.float32)
+    first, last = keras.Model(model.input, ends).predict_on_batch(pictures)
+    assert np.abs(first).max() > 0
+    np.testing.assert_allclose(last, first, atol=1e-6)
 
 
 def test_normalisation_is_part_of_the_network(small: Dataset) -> None:
@@ -59,3 +65,17 @@ def test_a_copy_in_float32_answers_as_the_original(small: Dataset) -> None:
     np.testing.assert_allclose(found, expected, atol=0.05)
     assert {layer.compute_dtype for layer in copy.layers} == {"float32"}
     assert copy.get_layer("group2_b_convolution").filters == 24
+
+
+def test_every_kind_of_convolution_counts() -> None:
+    """The cost is that of the sums written out, for grouped, depthwise and separable convolutions, nested or not."""
+    images = keras.Input((8, 8, 4))
+    x = keras.layers.Conv2D(8, 3, strides=2, padding="same", groups=2)(images)  # [4, 4, 8] from 3*3*2 each
+    x = keras.layers.DepthwiseConv2D(3, padding="same")(x)  # [4, 4, 8] from 3*3 each
+    x = keras.layers.SeparableConv2D(6, 3, padding="same")(x)  # [4, 4, 8] from 3*3 each, then [4, 4, 6] from 8 each
+    x = keras.layers.Dense(5)(x)  # [4, 4, 5] from 6 each
+    inner = keras.Model(images, x)
+    outer = keras.Input((8, 8, 4))
+    model = keras.Model(outer, keras.layers.Dense(2)(keras.layers.Flatten()(inner(outer))))  # [2] from 4*4*5
+    multiplications = 16 * (8 * 18 + 8 * 9 + 8 * 9 + 6 * 8 + 5 * 6) + 2 * 80
+    assert megaflops(model) == pytest.approx(2 * multiplications / 1e6)

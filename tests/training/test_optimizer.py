@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from training.optimizer import ScaledBiasSGD, Triangle, optimizer
+from training.optimizer import Muon, ScaledBiasSGD, Triangle, optimizer, orthogonal
 from training.presets import recipe
 
 pytestmark = pytest.mark.slow  # importing Keras takes seconds
@@ -40,3 +40,28 @@ def test_the_average_follows_the_weights() -> None:
     last = float(weight[0])
     averaging.finalize_variable_values([weight])
     assert last < float(weight[0]) < 0
+
+
+@pytest.mark.parametrize("shape", [(12, 40), (40, 12)])
+def test_an_orthogonal_step_moves_all_directions(shape: tuple[int, int]) -> None:
+    """Singular values that span two decades come out within a factor of three, along the same directions."""
+    rng = np.random.default_rng(0)
+    left, _, right = np.linalg.svd(rng.normal(size=shape), full_matrices=False)
+    step = np.asarray(orthogonal(((left * np.geomspace(1, 100, 12)) @ right).astype("float32"), steps=5))
+    along = left.T @ step @ right.T  # [12, 12]
+    assert 0.4 < along.diagonal().min() < along.diagonal().max() < 1.3
+    assert np.abs(along - np.diag(along.diagonal())).max() < 0.1  # bfloat16
+
+
+def test_kernels_learn_by_muon_and_the_rest_by_sgd() -> None:
+    """A step moves every direction of a kernel by the rate, whatever the gradient's size; a matrix moves as in SGD."""
+    kernel = keras.Variable(np.random.default_rng(0).normal(size=(3, 3, 4, 8)).astype("float32"), name="kernel")
+    head = keras.Variable(np.zeros((4, 2), "float32"), name="kernel")
+    before = np.array(kernel)
+    gradient = np.random.default_rng(1).normal(scale=1e-4, size=kernel.shape).astype("float32")
+    muon = Muon(2.0, learning_rate=0.05, momentum=0.85, bias_scale=1.0)
+    muon.apply([gradient, np.ones((4, 2), "float32")], [kernel, head])
+    before *= np.sqrt(8) / np.linalg.norm(before)  # the norm it is brought to first
+    moved = np.linalg.svd((np.array(kernel) - before).reshape(36, 8), compute_uv=False)
+    assert 0.3 < moved.min() / 0.1 < moved.max() / 0.1 < 1.3
+    np.testing.assert_allclose(head, -0.05, rtol=1e-6)

@@ -12,7 +12,7 @@ from training.errors import Interrupted, TrainingError
 from training.model import build
 from training.presets import Recipe, recipe
 from training.run_folder import RunFolder
-from training.train import recalibrate, train
+from training.train import held_out, recalibrate, train
 
 pytestmark = pytest.mark.slow
 
@@ -52,7 +52,7 @@ def _interrupt(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
 def test_a_resumed_run_ends_with_the_same_weights(
     small: Dataset, short: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Interrupted in the middle of the third epoch and resumed, it learns what an uninterrupted run does."""
+    """Interrupted in the middle of the third epoch and resumed, it has the very weights of an uninterrupted run."""
     whole = train(small, short, RunFolder(tmp_path / "whole"), ENVIRONMENT)
     folder = RunFolder(tmp_path / "broken")
     with monkeypatch.context() as patch:
@@ -63,7 +63,7 @@ def test_a_resumed_run_ends_with_the_same_weights(
     assert len(resumed.state.history) == 4
     assert resumed.state.environment["hardware"] == "any"
     for expected, found in zip(whole.model.get_weights(), resumed.model.get_weights(), strict=True):
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_a_finished_run_is_not_trained_again(small: Dataset, short: Recipe, tmp_path: Path) -> None:
@@ -115,3 +115,13 @@ def test_recalibration_measures_the_plain_mean(small: Dataset) -> None:
     means = [np.asarray(before(images)).mean(axis=(0, 1, 2)) for images in np.split(small.train.images, 3)]
     np.testing.assert_allclose(np.asarray(norm.moving_mean), np.mean(means, axis=0), rtol=1e-3, atol=1e-3)
     assert norm.momentum == 0.6
+
+
+def test_held_out_is_what_no_cycle_has_seen() -> None:
+    """Images that the first cycle was trained on are not held out, though the second one leaves them out."""
+    first = {"validation_images": 100}
+    assert held_out(first) == 100
+    assert held_out({"validation_images": 500, "start_from": {"training": first}}) == 100
+    assert held_out({"validation_images": 500, "start_from": {"training": {"validation_images": 0}}}) == 0
+    assert held_out({"validation_images": 500, "start_from": None}) == 500
+    assert held_out({}) == 0

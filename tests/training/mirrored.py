@@ -1,0 +1,30 @@
+"""``python -m tests.training.mirrored FOLDER`` trains on two virtual devices and prints the losses of every epoch.
+
+In a process of its own, since TensorFlow has to know of the devices before anything else uses it.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import tensorflow as tf
+
+from tests.training.conftest import small_dataset
+from training.distribution import Spread
+from training.presets import recipe
+from training.run_folder import RunFolder
+from training.train import train
+
+
+def main(folder: Path) -> None:
+    """Train for two epochs with half of every batch on each device."""
+    [processor] = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * 2)
+    spread = Spread(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
+    short = spread.shared(recipe("smoke", epochs=2, batch_size=15), 48)
+    trained = train(small_dataset(), short, RunFolder(folder), {}, spread=spread)
+    print(json.dumps({"batch_size": short.batch_size, "history": trained.state.history}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

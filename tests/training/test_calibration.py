@@ -1,0 +1,63 @@
+"""The temperature is the one that the pictures speak for."""
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+
+from training.calibration import Logits, calibrate, fit_temperature, negative_log_likelihood, uncalibrated
+from training.dataset import Classes
+
+
+def answers(count: int, sharpness: float) -> tuple[Logits, Classes]:
+    """Return the logits of a network that is ``sharpness`` times too sure, and classes drawn as it should have said."""
+    rng = np.random.default_rng(0)
+    honest = rng.normal(size=(count, 4)) * 2
+    classes = (softmax(honest, axis=1).cumsum(axis=1) < rng.random((count, 1))).sum(axis=1)
+    return (honest * sharpness).astype(np.float32), classes
+
+
+@pytest.mark.parametrize("sharpness", [0.2, 1.0, 3.0])
+def test_a_temperature_that_is_known_is_found(sharpness: float) -> None:
+    """Where classes are drawn from softmax(logits / T), T is found again, for networks too sure or not enough."""
+    assert fit_temperature(*answers(20_000, sharpness)) == pytest.approx(sharpness, rel=0.05)
+
+
+def test_no_other_temperature_is_likelier() -> None:
+    """A little higher or lower, the likelihood of the classes is smaller."""
+    logits, classes = answers(5000, 2.5)
+    found = fit_temperature(logits, classes)
+    scaled = logits / np.float32(found)
+    least, warmer, colder = (negative_log_likelihood(scaled / np.float32(by), classes) for by in (1, 1.05, 0.95))
+    assert least < min(warmer, colder)
+
+
+def test_figures_are_told_before_and_after() -> None:
+    """Both figures fall, and those without the temperature are the network's own."""
+    logits, classes = answers(5000, 3.0)
+    found = calibrate(logits, classes, "made up")
+    assert (found.measured_on, found.images) == ("made up", 5000)
+    assert found.negative_log_likelihood_before == pytest.approx(negative_log_likelihood(logits, classes))
+    assert found.negative_log_likelihood < found.negative_log_likelihood_before
+    assert found.expected_calibration_error < 0.02 < 0.1 < found.expected_calibration_error_before
+
+
+def test_the_likelihood_is_the_mean_logarithm() -> None:
+    """Probabilities of a half and a quarter for the right classes are 1.5 times the logarithm of 2, on average."""
+    logits = np.log(np.array([[0.5, 0.5], [0.75, 0.25]], np.float32))
+    assert negative_log_likelihood(logits, np.array([0, 1])) == pytest.approx(1.5 * np.log(2))
+
+
+@pytest.mark.parametrize("count", [20, 2000])
+def test_nothing_is_certain_because_all_was_right(count: int) -> None:
+    """Where no answer was wrong, doubt is left, and the less the more pictures there were."""
+    logits = np.tile(np.array([[4.0, 0.0, 0.0]], np.float32), (count, 1))
+    temperature = fit_temperature(logits, np.zeros(count, np.int64))
+    confidence = softmax(logits[0] / temperature).max()
+    assert 1 - confidence == pytest.approx(2 / 3 / (count + 2), rel=0.05)
+
+
+def test_probabilities_before_the_temperature_come_back() -> None:
+    """They can be had from those after it, so that both can be shown."""
+    logits, _ = answers(100, 1.0)
+    after = softmax(logits / 0.4, axis=1)
+    np.testing.assert_allclose(uncalibrated(after, 0.4), softmax(logits, axis=1), atol=1e-5)

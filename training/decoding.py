@@ -1,0 +1,112 @@
+"""Decode a picture's file just as the service does, or say in words why it cannot be."""
+
+import functools
+import io
+import warnings
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from artifact import Input
+from imaging import FORMATS, Pixels, UnknownRange, to_input
+from training.errors import Interrupted
+
+MAX_PIXELS = 100_000_000
+_MAX_BYTES = 1024**3
+_RUN_PROGRAMS = ("EPS",)  # Pillow hands them to Ghostscript
+
+
+class UnreadablePicture(Exception):
+    """A file is not a picture that can be decoded; the message says why."""
+
+
+@functools.cache
+def suffixes() -> frozenset[str]:
+    """Return the endings, in lower case and with their dots, of the files that Pillow reads; a file may have none."""
+    readable = {*FORMATS, *_other_formats()}
+    return frozenset({"", *(suffix for suffix, kind in Image.registered_extensions().items() if kind in readable)})
+
+
+def read(path: Path, picture: Input) -> Pixels:
+    """Return the picture in file ``path`` as uint8 [H, W, 3], brought to the size of ``picture`` by its rule.
+
+    Raises:
+        UnreadablePicture: there is no such file, it cannot be read, or ``decode`` cannot decode it.
+    """
+    try:
+        size = path.stat().st_size
+        if size > _MAX_BYTES:
+            raise UnreadablePicture(f"{size:,} bytes are too many")
+        content = path.read_bytes()
+    except OSError as error:
+        raise UnreadablePicture(error.strerror or str(error)) from error
+    return decode(content, picture)
+
+
+def decode(content: bytes, picture: Input) -> Pixels:
+    """Return the picture in the bytes of a file as uint8 [H, W, 3], brought to the size of ``picture`` by its rule.
+
+    What the service reads, it decodes to the same pixels; all else that Pillow knows is read as well, except formats
+    for which it would run another program.
+
+    Raises:
+        UnreadablePicture: the content is no picture, is damaged or cut short, or has more than ``MAX_PIXELS``.
+    """
+    if not content:
+        raise UnreadablePicture("the file is empty")
+    _limit_pillow()
+    try:
+        image = _open(content)
+        if image.width * image.height > MAX_PIXELS:
+            raise UnreadablePicture(f"{image.width} x {image.height} pixels are too many")
+        return to_input(image, picture)
+    except (UnreadablePicture, Interrupted):
+        raise
+    except MemoryError as error:
+        raise UnreadablePicture("it does not fit into memory") from error
+    except UnidentifiedImageError as error:
+        raise UnreadablePicture("it is not a picture, or its beginning is damaged") from error
+    except UnknownRange as error:
+        raise UnreadablePicture(str(error)) from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise UnreadablePicture("it has far too many pixels") from error
+    except Exception as error:  # Pillow's readers raise nearly anything on broken files: SyntaxError, struct.error, ...
+        raise UnreadablePicture(f"damaged or cut short ({error})") from error
+
+
+def shorter_side(path: Path) -> int | None:
+    """Return the pixels of the shorter side of the picture in file ``path``; None where its header cannot be read."""
+    _limit_pillow()
+    try:
+        with Image.open(path, formats=(*FORMATS, *_other_formats())) as image:
+            return min(image.size)
+    except Interrupted:
+        raise
+    except Exception:  # noqa: BLE001 - whatever is wrong with it is told when its pixels are read
+        return None
+
+
+def _limit_pillow() -> None:
+    """Let Pillow refuse by itself what has more than twice ``MAX_PIXELS``, wherever in a file it meets such a size."""
+    Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+    _keep_pillow_quiet()
+
+
+@functools.cache
+def _keep_pillow_quiet() -> None:
+    """Let Pillow not warn of damaged metadata and the like; what makes a picture unreadable is an exception."""
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+def _open(content: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(content), formats=FORMATS)
+    except UnidentifiedImageError:
+        return Image.open(io.BytesIO(content), formats=_other_formats())
+
+
+@functools.cache
+def _other_formats() -> tuple[str, ...]:
+    """Return Pillow's names of the formats that training reads and the service does not."""
+    Image.init()
+    return tuple(kind for kind in Image.OPEN if kind not in (*FORMATS, *_RUN_PROGRAMS))

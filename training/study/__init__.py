@@ -1,0 +1,1 @@
+"""The study that this project began with, as named configurations: ``python -m training study``."""

@@ -32,7 +32,7 @@ train: .venv/stamp ## train CIFAR-10 and publish under models/ (ARGS="--help" li
 	@exec $(DEV)/python -m training $(ARGS)
 
 .PHONY: test
-test: .venv/stamp .venv-interop/stamp ## all tests; those of containers and pages where Docker and Chromium are there
+test: .venv/stamp .venv-interop/stamp .venv-tracking/stamp ## all tests; those of containers and pages where Docker and Chromium are there
 	$(DEV)/python -m pytest $(ARGS)
 
 .PHONY: test-fast
@@ -65,6 +65,7 @@ lock: .venv/stamp ## write requirements/*.txt anew (ARGS=--upgrade takes the new
 	$(LOCK) $(ARGS) --extra training --extra cuda --output-file requirements/trainer.txt
 	$(LOCK) $(ARGS) --extra service --extra training --extra client --extra cpu --extra dev --output-file requirements/dev.txt
 	$(LOCK) $(ARGS) --extra interop --output-file requirements/interop.txt
+	$(LOCK) $(ARGS) --extra tracking --output-file requirements/tracking.txt
 
 .PHONY: images
 images: ## build both container images
@@ -72,12 +73,13 @@ images: ## build both container images
 
 .PHONY: clean
 clean: ## remove environments and caches; models/ and runs/ stay
-	rm -rf .venv .venv-serve .venv-interop .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-serve .venv-interop .venv-tracking .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/stamp: requirements/dev.txt
 .venv-serve/stamp: requirements/service.txt
 .venv-interop/stamp: requirements/interop.txt
+.venv-tracking/stamp: requirements/tracking.txt
 
 # A lock is complete, so pip installs exactly what it lists, and nothing that is missing from it on purpose. The stamp is
 # a copy of the lock: a lock that is only newer, as after a checkout, rebuilds nothing.

@@ -6,10 +6,12 @@ It prints JSON; compare.py starts it.
 """
 
 import argparse
+import functools
 import json
 import sys
 import threading
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -21,9 +23,9 @@ if str(ROOT) not in sys.path:  # run as a file, the folder of the packages is no
 
 from artifact import Input, read_metadata  # noqa: E402
 from benchmarks.measuring import drawings, jpeg, times  # noqa: E402
-from service.cores import usable_cores  # noqa: E402
 from service.decoding import Decoder  # noqa: E402
-from service.engine import Engine, load  # noqa: E402
+from service.engine import Engine, Images, load  # noqa: E402
+from service.machine import usable_cores  # noqa: E402
 
 _BATCH = 64
 _SIZES = (8, 16, 32, 64, 128)  # images a call; the best one counts
@@ -33,7 +35,7 @@ _SINGLES = 200
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("version", nargs="?", default=ROOT / "models/cifar10/1", type=Path, help="a model version")
+    parser.add_argument("version", nargs="?", default=ROOT / "models/cifar10/2", type=Path, help="a model version")
     parser.add_argument("--precision", default="auto", help="of the engine (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement (default: %(default)s)")
     options = parser.parse_args()
@@ -43,46 +45,51 @@ def main() -> int:
     images = np.stack([pictures[index % len(pictures)] for index in range(max(_SIZES))])
     figures = {
         "engine_milliseconds": median(times(lambda: engine.predict(images[:1]), _SINGLES)) * 1000,
-        "engine_images": max(_engine_rate(engine, images[:count], options.seconds) for count in _SIZES),
-        "decode_and_engine_images": max(
-            _whole_rate(engine, [jpeg(image) for image in images[:_BATCH]], size, threads, options.seconds)
-            for threads in (1, usable_cores(), 2 * usable_cores())
+        "engine_images": max(_engine_rate(engine, images[:count], options.seconds / len(_SIZES)) for count in _SIZES),
+        "decode_and_engine_images": _whole_rate(
+            engine, [jpeg(image) for image in images[:_BATCH]], size, options.seconds / 2
         ),
     }
     print(json.dumps(figures))
     return 0
 
 
-def _engine_rate(engine: Engine, images: "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]", seconds: float) -> float:
-    """Return the images a second of the engine in calls of ``images``."""
-    engine.predict(images)
-    done, started = 0, time.perf_counter()
-    while time.perf_counter() - started < seconds / len(_SIZES):
-        engine.predict(images)
-        done += len(images)
-    return done / (time.perf_counter() - started)
+def _engine_rate(engine: Engine, images: Images, seconds: float) -> float:
+    """Return the images a second of the engine in calls of ``images``: all cores for each call, or a lane for each."""
+    whole = [functools.partial(engine.predict, images)]
+    lanes = [functools.partial(engine.predict, images, lane) for lane in range(engine.lanes)]
+    return max(_rate(calls, len(images), seconds) for calls in (whole, lanes))
 
 
-def _whole_rate(engine: Engine, files: list[bytes], size: Input, threads: int, seconds: float) -> float:
-    """Return the images a second that ``threads`` threads decode, each a batch at a time, and that the engine runs."""
-    decoder = Decoder(max_pixels=50_000_000, large_at_once=threads)
-    one_at_a_time = threading.Lock()
-    stop = time.perf_counter() + seconds / 3
-    done = []
+def _whole_rate(engine: Engine, files: list[bytes], size: Input, seconds: float) -> float:
+    """Return the images a second that are decoded, ``files`` at a time, and run by the engine."""
+    decoder = Decoder(max_pixels=50_000_000, large_at_once=1)
 
-    def work() -> None:
+    def work(lane: int | None) -> None:
+        engine.predict(np.stack([decoder.decode(file, size, time.monotonic() + 60) for file in files]), lane)
+
+    whole, lanes = [functools.partial(work, None)], [functools.partial(work, lane) for lane in range(engine.lanes)]
+    return max(_rate(calls, len(files), seconds) for calls in (whole, lanes))
+
+
+def _rate(calls: Sequence[Callable[[], object]], images: int, seconds: float) -> float:
+    """Return the images a second of ``calls``, each of ``images`` and made again and again by a thread of its own."""
+    done: list[int] = []
+
+    def repeat(call: Callable[[], object]) -> None:
         while time.perf_counter() < stop:
-            batch = np.stack([decoder.decode(file, size, time.monotonic() + 60) for file in files])
-            with one_at_a_time:
-                engine.predict(batch)
-            done.append(len(files))
+            call()
+            done.append(images)
 
+    for call in calls:  # the first time is slower
+        call()
+    threads = [threading.Thread(target=repeat, args=(call,)) for call in calls]
     started = time.perf_counter()
-    workers = [threading.Thread(target=work) for _ in range(threads)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
+    stop = started + seconds
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     return sum(done) / (time.perf_counter() - started)
 
 

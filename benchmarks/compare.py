@@ -14,6 +14,8 @@ import http.client
 import json
 import os
 import platform
+import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -26,6 +28,7 @@ from statistics import median, quantiles
 from typing import Any, NamedTuple
 
 import numpy as np
+import requests
 
 ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:  # run as a file, the folder of the packages is not on the path
@@ -50,8 +53,8 @@ from benchmarks.measuring import (  # noqa: E402
     service,
     times,
 )
-from service.cores import usable_cores  # noqa: E402
 from service.inference_wire import BINARY, JSON_LENGTH  # noqa: E402
+from service.machine import usable_cores  # noqa: E402
 from service.registry import default_model  # noqa: E402
 from service.settings import Settings  # noqa: E402
 
@@ -63,6 +66,8 @@ _RIVALS = {
 }
 _QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3"}
 _PHONE = (3024, 4032)  # pixels: 12 megapixels
+_CROWD = 1024  # connections of an overload
+_PEAK_SECONDS = 5.0
 _PROBE_PAUSE = 0.05  # seconds
 
 Figures = dict[str, Any]
@@ -82,6 +87,7 @@ def main(arguments: list[str], environment: Mapping[str, str]) -> int:
     """Measure, print the table, and write the figures as JSON where ``--output`` asks for it."""
     options = _parser().parse_args(arguments)
     require_wrk()
+    _allow_many_files()
     settings = Settings.from_environment(environment)
     version = _version(settings)
     with tempfile.TemporaryDirectory() as folder:
@@ -100,10 +106,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seconds", type=float, default=5.0, help="of each load (default: %(default)s)")
     parser.add_argument(
-        "--overload", type=float, default=20.0, metavar="SECONDS", help="of the overload (default: %(default)s)"
+        "--overload", type=float, default=60.0, metavar="SECONDS", help="of the overload (default: %(default)s)"
     )
     parser.add_argument("--output", type=Path, help="write the figures to this file as JSON")
     return parser
+
+
+def _allow_many_files() -> None:
+    """Let the load generator have as many connections as the overload needs."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(2 * _CROWD, hard)), hard))
 
 
 def _version(settings: Settings) -> Path:
@@ -152,7 +164,7 @@ def _measure(options: argparse.Namespace, version: Path, environment: Mapping[st
         figures["loads"] = {name: _medians(found) for name, found in loads.items()}
         figures["ceiling"] = {key: median(found[key] for found in ceilings) for key in ceilings[0]}
         figures["phone"] = _phone(port, process.pid, phone)
-        figures["overload"] = _overload(port, single, options.overload, figures, folder)
+        figures["overload"] = _overload(port, single, options.overload, folder)
     return figures
 
 
@@ -207,14 +219,30 @@ def _ceiling(version: Path, environment: Mapping[str, str], seconds: float) -> F
 
 
 def _phone(port: int, process: int, body: Body) -> Figures:
-    """Return the median time of a picture of 12 megapixels in milliseconds, and the memory it leaves in megabytes."""
+    """Return what a picture of 12 megapixels takes: median milliseconds, those of decoding, and megabytes."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    before = memory(process)
-    peak = _Highest(lambda: memory(process))
-    with peak:
-        seconds = times(lambda: post(connection, body), 20)
+    before = _decoding(port)
+    seconds = times(lambda: post(connection, body), 20)
+    decoding = [after - earlier for after, earlier in zip(_decoding(port), before, strict=True)]
+    idle = memory(process)
+    with _Highest(lambda: memory(process)) as peak:  # apart, since reading it holds the process up
+        for _ in range(20):
+            post(connection, body)
     connection.close()
-    return {"milliseconds": median(seconds) * 1000, "megabytes_above_idle": (peak.value - before) / 1e6}
+    return {
+        "milliseconds": median(seconds) * 1000,
+        "decoding_milliseconds": decoding[0] / decoding[1] * 1000,
+        "megabytes_above_idle": (peak.value - idle) / 1e6,
+    }
+
+
+def _decoding(port: int) -> tuple[float, float]:
+    """Return the seconds of decoding so far, as the service counts them, and the pictures."""
+    text = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=60).text
+    seconds, pictures = (
+        re.search(rf"^darkroom_decode_seconds_{what}{{.*}} (\S+)$", text, re.MULTILINE) for what in ("sum", "count")
+    )
+    return float(seconds[1]) if seconds else 0.0, float(pictures[1]) if pictures else 0.0
 
 
 class _Highest:
@@ -226,8 +254,9 @@ class _Highest:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch)
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> _Highest:
         self._thread.start()
+        return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
@@ -238,20 +267,26 @@ class _Highest:
             self.value = max(self.value, self._read())
 
 
-def _overload(port: int, body: Body, seconds: float, figures: Figures, folder: Path) -> Figures:
-    """Return the answers a second under four times the load that fills the queue, and what a probe sees meanwhile."""
-    settings = Settings.from_environment(os.environ)
-    connections = 4 * (settings.threads + settings.queue_length)
+def _overload(port: int, body: Body, seconds: float, folder: Path) -> Figures:
+    """Return what is left of the peak while a crowd asks for several times as much, and what newcomers see meanwhile.
+
+    Who is refused asks again at once. Pauses would be kinder, but the timers of wrk take a tenth of the cores.
+    """
+    url = f"http://127.0.0.1:{port}/predict"
+    peak = max(load(url, body, connections, _PEAK_SECONDS, folder).rate for connections in (16, 64))
     probe = _Probe(port, body)
     with probe:
-        found = load(f"http://127.0.0.1:{port}/predict", body, connections, seconds, folder)
-    peak = figures["loads"][f"{_OURS}: one JPEG, 16 connections"]["rate"]
+        found = load(url, body, _CROWD, seconds, folder)
     return {
-        "connections": connections,
+        "connections": _CROWD,
+        "peak": peak,
         "rate": found.rate,
+        "refused": found.refused,
+        "unanswered": found.errors,
         "of_peak": found.rate / peak,
-        "probe_p99_milliseconds": probe.p99(),
-        "probe_statuses": probe.statuses,
+        "asked_of_peak": (found.rate + found.refused) / peak,
+        "newcomer_milliseconds": probe.told(http.HTTPStatus.OK),
+        "refused_newcomer_milliseconds": probe.told(http.HTTPStatus.SERVICE_UNAVAILABLE),
     }
 
 
@@ -259,8 +294,7 @@ class _Probe:
     """A client that asks now and then while others overload the service."""
 
     def __init__(self, port: int, body: Body) -> None:
-        self.statuses: dict[int, int] = {}
-        self._accepted: list[float] = []
+        self._seconds: dict[int, list[float]] = {}
         self._port, self._body = port, body
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._ask)
@@ -272,19 +306,20 @@ class _Probe:
         self._stop.set()
         self._thread.join()
 
-    def p99(self) -> float | None:
-        """Return the time below which 99 of 100 accepted requests were answered, in milliseconds."""
-        return quantiles(self._accepted, n=100)[98] * 1000 if len(self._accepted) > 1 else None
+    def told(self, status: int) -> Figures | None:
+        """Return how many answers had ``status``, and the median and the p99 of their times in milliseconds."""
+        seconds = self._seconds.get(status, [])
+        if len(seconds) < 2:
+            return None
+        return {"count": len(seconds), "median": median(seconds) * 1000, "p99": quantiles(seconds, n=100)[98] * 1000}
 
     def _ask(self) -> None:
         while not self._stop.wait(_PROBE_PAUSE):
             connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
             started = time.perf_counter()
             status = post(connection, self._body)
-            if status == http.HTTPStatus.OK:
-                self._accepted.append(time.perf_counter() - started)
+            self._seconds.setdefault(status, []).append(time.perf_counter() - started)
             connection.close()
-            self.statuses[status] = self.statuses.get(status, 0) + 1
 
 
 def _table(figures: Figures) -> str:
@@ -318,13 +353,16 @@ def _against_ceilings(figures: Figures) -> Iterator[tuple[str, str, str]]:
 
 def _on_its_own(figures: Figures) -> Iterator[tuple[str, str, str]]:
     phone, overload = figures["phone"], figures["overload"]
-    yield "12-megapixel JPEG", f"{phone['milliseconds']:.0f} ms", f"{phone['megabytes_above_idle']:.0f} MB above idle"
+    told = f"{phone['milliseconds']:.0f} ms, {phone['decoding_milliseconds']:.0f} ms of it decoding and scaling"
+    yield "12-megapixel JPEG", told, f"{phone['megabytes_above_idle']:.0f} MB above idle"
     yield "process start to first answer", f"{figures['start_seconds']:.2f} s", ""
     yield "memory after all this", f"{figures['memory_megabytes']:.0f} MB", ""
-    p99 = overload["probe_p99_milliseconds"]
-    accepted = "no answer to a newcomer" if p99 is None else f"p99 of a newcomer {p99:.0f} ms"
-    told = f"{overload['rate']:.0f}/s, {accepted}"
-    yield f"overload: {overload['connections']} connections", told, f"{overload['of_peak']:.0%} of the peak"
+    told = f"{overload['rate']:.0f}/s answered, {overload['refused']:.0f}/s refused"
+    left = f"{overload['of_peak']:.0%} of the peak of {overload['peak']:.0f}/s"
+    yield f"overload, {overload['asked_of_peak']:.1f} times what it can carry", told, left
+    for what, key in (("answered", "newcomer_milliseconds"), ("refused", "refused_newcomer_milliseconds")):
+        if seen := overload[key]:
+            yield f"meanwhile a newcomer, {what}", f"median {seen['median']:.0f} ms, p99 {seen['p99']:.0f} ms", ""
 
 
 if __name__ == "__main__":

@@ -13,6 +13,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+ROOT = Path(__file__).resolve().parents[1]
+if str(ROOT) not in sys.path:  # run as a file, the folder of the packages is not on the path
+    sys.path.insert(0, str(ROOT))
+
 ENGINES = (("tensorflow", "float32"), ("openvino", "float32"), ("openvino", "bfloat16"))
 _BATCH = 128
 _SINGLE_CALLS = 300
@@ -24,18 +28,26 @@ Figures = dict[str, float]
 def main() -> int:
     """Measure every engine and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("version", nargs="?", default="models/cifar10/1", help="model version (default: %(default)s)")
+    parser.add_argument("version", nargs="?", default="models/cifar10/2", help="model version (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="processes per engine (default: %(default)s)")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         print(json.dumps(_measure(Path(options.version), *options.one)))
         return 0
-    rounds = [[_in_process(options.version, *engine) for engine in ENGINES] for _ in range(options.rounds)]
+    engines = _engines(Path(options.version))
+    rounds = [[_in_process(options.version, *engine) for engine in engines] for _ in range(options.rounds)]
     print("| engine | start | memory | 1 image | batch 128 |\n|---|---|---|---|---|")
-    for number, (engine, precision) in enumerate(ENGINES):
+    for number, (engine, precision) in enumerate(engines):
         print(_row(f"{engine}, {precision}", [figures[number] for figures in rounds]))
     return 0
+
+
+def _engines(version: Path) -> list[tuple[str, str]]:
+    """Return the engines with their precisions that can run ``version``."""
+    import artifact
+
+    return [*ENGINES, *([("openvino", "int8")] if artifact.read_metadata(version).int8 else [])]
 
 
 def _in_process(version: str, engine: str, precision: str) -> Figures:
@@ -49,10 +61,9 @@ def _measure(version: Path, engine_name: str, precision: str) -> Figures:
     started = time.perf_counter()
     import numpy as np
 
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     import artifact
-    from service.cores import usable_cores
     from service.engine import load
+    from service.machine import usable_cores
 
     size = artifact.read_metadata(version).input
     engine = load(engine_name, version, precision, usable_cores())

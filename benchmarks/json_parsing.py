@@ -20,8 +20,8 @@ if str(ROOT) not in sys.path:  # run as a file, the folder of the packages is no
     sys.path.insert(0, str(ROOT))
 
 from artifact import read_metadata  # noqa: E402
-from service.cores import usable_cores  # noqa: E402
 from service.engine import load  # noqa: E402
+from service.machine import usable_cores  # noqa: E402
 from service.tensors import flat_images, nested_images  # noqa: E402
 
 _IMAGES = 64
@@ -30,7 +30,7 @@ _IMAGES = 64
 def main() -> int:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("version", nargs="?", default=ROOT / "models/cifar10/1", type=Path, help="a model version")
+    parser.add_argument("version", nargs="?", default=ROOT / "models/cifar10/2", type=Path, help="a model version")
     parser.add_argument("--rounds", type=int, default=20, help="(default: %(default)s)")
     options = parser.parse_args()
     size = read_metadata(options.version).input

@@ -42,11 +42,12 @@ class Body(NamedTuple):
 
 
 class Load(NamedTuple):
-    """What came of a load: answers a second, latencies in milliseconds, and answers that were no 2xx."""
+    """What came of a load: good and refused answers a second, latencies in milliseconds, and what got no answer."""
 
     rate: float
     median: float
     p99: float
+    refused: float
     errors: int
 
 
@@ -171,4 +172,10 @@ def load(url: str, body: Body, connections: int, seconds: float, folder: Path) -
     )
     time.sleep(_PAUSE)  # what was still under way would fill the queue of the next load
     told = json.loads(done.stdout.splitlines()[-1])
-    return Load(told["requests"] / told["seconds"], told["median"], told["p99"], told["errors"])
+    return Load(
+        told["requests"] / told["seconds"],
+        told["median"],
+        told["p99"],
+        told["refused"] / told["seconds"],
+        told["errors"],
+    )

@@ -10,8 +10,8 @@ end
 function done(summary, latency)
   local errors = summary.errors
   print(string.format(
-    '{"requests": %d, "seconds": %f, "median": %f, "p99": %f, "errors": %d}',
+    '{"requests": %d, "seconds": %f, "median": %f, "p99": %f, "refused": %d, "errors": %d}',
     summary.requests - errors.status, summary.duration / 1e6,
     latency:percentile(50) / 1e3, latency:percentile(99) / 1e3,
-    errors.status + errors.connect + errors.read + errors.write + errors.timeout))
+    errors.status, errors.connect + errors.read + errors.write + errors.timeout))
 end

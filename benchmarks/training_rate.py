@@ -1,4 +1,4 @@
-"""Measure how many images a second the standard network trains on, in each precision.
+"""Measure how many images a second the network of a preset trains on, in each precision.
 
 The backend is Keras's own setting: KERAS_BACKEND=jax python benchmarks/training_rate.py
 """
@@ -25,17 +25,19 @@ def main() -> int:
     """Print a line for each precision."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch-size", type=int, default=500, help="images a step (default: %(default)s)")
+    parser.add_argument("--preset", choices=sorted(PRESETS), default="standard", help="default: %(default)s")
     options = parser.parse_args()
-    print(f"{keras.backend.backend()} {keras.version()} on {describe()}, batches of {options.batch_size}")
+    backend = f"{keras.backend.backend()} {keras.version()}"
+    print(f"{backend} on {describe()}, preset {options.preset}, batches of {options.batch_size}")
     for policy in ("float32", "mixed_bfloat16"):
-        print(f"{policy}: {_rate(policy, options.batch_size):,.0f} images/s", flush=True)
+        print(f"{policy}: {_rate(policy, options.preset, options.batch_size):,.0f} images/s", flush=True)
     return 0
 
 
-def _rate(policy: str, batch_size: int) -> float:
+def _rate(policy: str, preset: str, batch_size: int) -> float:
     keras.mixed_precision.set_global_policy(policy)
-    recipe = PRESETS["standard"]
-    model = build((32, 32, 3), 10, recipe.widths, seed=0)
+    recipe = PRESETS[preset]
+    model = build((32, 32, 3), 10, recipe.widths, seed=0, convolutions=recipe.convolutions)
     model.compile(optimizer=optimizer(recipe, 100), loss=keras.losses.CategoricalCrossentropy(from_logits=True))
     rng = np.random.default_rng(0)
     images = rng.integers(256, size=(batch_size, 32, 32, 3), dtype=np.uint8)

@@ -176,7 +176,8 @@ def _result(file: str, item: dict[str, Any], model: Model) -> Result:
     if "error" in item:
         return Result(file, error=str(item["error"]), message=str(item["message"]))
     predictions = (Prediction(str(each["label"]), float(each["probability"])) for each in item["predictions"])
-    return Result(file, tuple(predictions), model)
+    familiar = bool(item["familiar"]) if "familiar" in item else None
+    return Result(file, tuple(predictions), model, familiar=familiar)
 
 
 def _failed(contents: Sequence[_Content], error: RequestFailed) -> list[Result]:

@@ -18,6 +18,7 @@ _NO_TEXT = "\N{REPLACEMENT CHARACTER}"
 _ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
 _GAP = "  "
 _PERCENT = 7  # columns of "100.00%"
+_UNFAMILIAR = f"{_GAP}unfamiliar"  # behind the labels of a picture that looks like nothing the model was trained on
 _LEAST_NAME = 20  # columns of a name, however narrow the terminal is
 
 
@@ -29,7 +30,10 @@ class Writer(Protocol):
 
 
 class JsonLines:
-    """A JSON object a line: ``file`` with ``predictions`` and ``model``, or with ``error`` and ``message``."""
+    """A JSON object a line: ``file`` with ``predictions`` and ``model``, or with ``error`` and ``message``.
+
+    ``familiar`` is there where the model tells it.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -44,9 +48,12 @@ class JsonLines:
 
 
 class Csv:
-    """A row for each label of a picture, and one for a picture that failed, below a header."""
+    """A row for each label of a picture, and one for a picture that failed, below a header.
 
-    HEADER = ("file", "rank", "label", "probability", "error", "message")
+    ``familiar`` is true or false, and empty where the model does not tell it.
+    """
+
+    HEADER = ("file", "rank", "label", "probability", "error", "message", "familiar")
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -60,9 +67,10 @@ class Csv:
             self._begun = True
         for result in results:
             if result.error:
-                self._rows.writerow((result.file, "", "", "", result.error, result.message))
+                self._rows.writerow((result.file, "", "", "", result.error, result.message, ""))
+            familiar = "" if result.familiar is None else json.dumps(result.familiar)
             for rank, prediction in enumerate(result.predictions, start=1):
-                self._rows.writerow((result.file, rank, prediction.label, prediction.probability, "", ""))
+                self._rows.writerow((result.file, rank, prediction.label, prediction.probability, "", "", familiar))
         self._stream.flush()
 
 
@@ -82,8 +90,9 @@ class Table:
         if header:
             self._line("file", _fitted("label", self._label) + _GAP + "probability")
         for result in results:
-            labels = (self._cell(prediction) for prediction in result.predictions)
-            self._line(result.file, f"failed: {clean(result.error)}" if result.error else _GAP.join(labels))
+            labels = _GAP.join(self._cell(prediction) for prediction in result.predictions)
+            answer = labels + (_UNFAMILIAR if result.familiar is False else "")
+            self._line(result.file, f"failed: {clean(result.error)}" if result.error else answer)
         self._stream.flush()
 
     def _measure(self, results: Sequence[Result]) -> None:
@@ -93,6 +102,7 @@ class Table:
         if self._columns is not None:
             shown = max([len(result.predictions) for result in results] + [1])
             rest = self._columns - shown * (len(_GAP) + self._label + len(_GAP) + _PERCENT)
+            rest -= len(_UNFAMILIAR) if any(result.familiar is False for result in results) else 0
             self._name = min(self._name, max(rest, _LEAST_NAME))
 
     def _cell(self, prediction: Prediction) -> str:
@@ -172,7 +182,8 @@ def _record(result: Result) -> dict[str, Any]:
         return {"file": result.file, "error": result.error, "message": result.message}
     model = result.model and {"name": result.model.name, "version": result.model.version}
     predictions = [{"label": each.label, "probability": each.probability} for each in result.predictions]
-    return {"file": result.file, "predictions": predictions, "model": model}
+    familiar = {} if result.familiar is None else {"familiar": result.familiar}
+    return {"file": result.file, "predictions": predictions, **familiar, "model": model}
 
 
 def _is_text(name: str) -> bool:

@@ -25,7 +25,8 @@ class Result:
 
     ``file`` is the name as it was given or found; bytes of it that are not text are surrogates, as ``os.fsdecode``
     makes them. Either ``predictions`` (the most probable first) and ``model`` are there, or ``error``, a word for
-    programs, and ``message``, a sentence for people.
+    programs, and ``message``, a sentence for people. ``familiar`` says whether the picture looks like those that the
+    model was trained on, where the model tells it.
     """
 
     file: str
@@ -33,6 +34,7 @@ class Result:
     model: Model | None = None
     error: str | None = None
     message: str = ""
+    familiar: bool | None = None
 
 
 class RequestFailed(Exception):

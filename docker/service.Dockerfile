@@ -17,6 +17,7 @@ RUN rm -r /venv/lib/python3*/site-packages/openvino/include \
     /venv/lib/python3*/site-packages/openvino/libs/libopenvino_intel_npu_plugin.so
 WORKDIR /app
 COPY artifact/ artifact/
+COPY imaging/ imaging/
 COPY service/ service/
 RUN python -m compileall -q --invalidation-mode unchecked-hash .
 

@@ -20,6 +20,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 RUN mkdir -p /models /runs /cache && chmod 1777 /models /runs /cache
 WORKDIR /app
 COPY artifact/ artifact/
+COPY imaging/ imaging/
 COPY training/ training/
 # The revision of the code, for the metadata of what it trains; the image has no repository to ask.
 ARG REVISION

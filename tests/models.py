@@ -3,6 +3,7 @@
 ``python -m tests.models FOLDER [SIDE]`` publishes one below FOLDER, for images of SIDE x SIDE pixels.
 """
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -10,8 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from artifact import Input, Metadata, Metrics, draft, version_path
-from artifact.layout import METADATA
+from artifact import Familiarity, Input, Int8, Metadata, Metrics, draft, read_metadata, version_path
+from artifact.layout import INT8_MODEL, METADATA
 
 LABELS = ("red", "green", "blue")
 SIDE = 32  # pixels
@@ -21,7 +22,8 @@ def publish(models: Path, name: str = "colours", labels: tuple[str, ...] = LABEL
     """Publish the next version of model ``name`` under ``models`` and return its folder. Imports TensorFlow.
 
     Its images have ``side`` x ``side`` pixels. The answer is softmax(8 * mean colour) over the channels, so that a pure
-    colour has a probability above 0.99.
+    colour has a probability above 0.99. Its familiarity is 8.0 for a pure colour and 1.1 for black; the metadata has no
+    threshold for it.
     """
     import tensorflow as tf
 
@@ -37,6 +39,29 @@ def publish_in_a_process(models: Path, side: int = SIDE) -> Path:
     """Publish the colours under ``models`` from another process, which keeps TensorFlow out of this one."""
     subprocess.run([sys.executable, "-m", "tests.models", str(models), str(side)], check=True, capture_output=True)
     return models / "colours" / "1"
+
+
+def publish_int8(source: Path, models: Path) -> Path:
+    """Publish the version in folder ``source`` with an int8 network as the next one under ``models``. Imports NNCF.
+
+    The int8 network knows dark pictures only: of a pure colour it gives a probability of 0.96, so that the answer tells
+    which network gave it.
+    """
+    import nncf
+    import numpy as np
+    import openvino
+
+    record = read_metadata(source)
+    dark = np.linspace(0, 127, SIDE * SIDE * 3).reshape(1, SIDE, SIDE, 3).astype(np.uint8)
+    with draft(models, record.name) as version:
+        shutil.copytree(source, version.path, dirs_exist_ok=True)
+        (version.path / INT8_MODEL).parent.mkdir()
+        left = nncf.IgnoredScope(types=["ReduceSum"], validate=False)  # of the familiarity
+        model = openvino.Core().read_model(source)
+        quantized = nncf.quantize(model, nncf.Dataset([dark]), subset_size=1, ignored_scope=left)
+        openvino.save_model(quantized, version.path / INT8_MODEL)
+        measured = Int8("none", images=0, accuracy=0.0, float32_accuracy=0.0, calibration_images=1)
+        return version.publish(dataclasses.replace(record, int8=measured))
 
 
 def metadata(name: str, labels: tuple[str, ...] = LABELS, side: int = SIDE) -> Metadata:
@@ -71,7 +96,11 @@ def _module(tf: Any, side: int) -> Any:
 
         def classify(self, images: Any) -> dict[str, Any]:
             means = tf.reduce_mean(tf.cast(images, tf.float32) / 255.0, axis=[1, 2])  # [N, 3]
-            return {"probabilities": tf.nn.softmax(self.sharpness * means)}
+            logits = self.sharpness * means
+            return {
+                "probabilities": tf.nn.softmax(logits),
+                "familiarity": tf.math.log(tf.reduce_sum(tf.exp(logits), axis=1)),
+            }
 
         def classify_bytes(self, image_bytes: Any) -> dict[str, Any]:
             def decode(content: Any) -> Any:
@@ -84,10 +113,18 @@ def _module(tf: Any, side: int) -> Any:
     return Colours()
 
 
-def copy(source: Path, models: Path, version: int, labels: tuple[str, ...] = LABELS, name: str = "colours") -> Path:
+def copy(
+    source: Path,
+    models: Path,
+    version: int,
+    labels: tuple[str, ...] = LABELS,
+    name: str = "colours",
+    threshold: float | None = None,
+) -> Path:
     """Copy the version in folder ``source`` to ``version`` of model ``name``, with other labels, as one step.
 
-    The labels tell which version answered; they are not under a checksum, as the rest of the metadata is not.
+    The labels tell which version answered; they are not under a checksum, as the rest of the metadata is not. With a
+    ``threshold`` it tells which pictures are familiar.
     """
     target = version_path(models, name, version)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -95,6 +132,8 @@ def copy(source: Path, models: Path, version: int, labels: tuple[str, ...] = LAB
     shutil.copytree(source, draft_path)
     record = json.loads((draft_path / METADATA).read_text(encoding="utf-8"))
     record.update(name=name, version=version, labels=list(labels))
+    if threshold is not None:
+        record.update(familiarity=dataclasses.asdict(Familiarity(threshold, share=0.95, measured_on="none", images=0)))
     (draft_path / METADATA).write_text(json.dumps(record), encoding="utf-8")
     return draft_path.rename(target)
 

@@ -45,6 +45,11 @@ def test_artifact_needs_nothing_but_the_standard_library(root: Path) -> None:
     assert imported(root / "artifact") - {"artifact"} <= sys.stdlib_module_names
 
 
+def test_imaging_needs_artifact_pillow_and_numpy(root: Path) -> None:
+    """What decodes pictures for training and service depends on neither, and on nothing that only one of them has."""
+    assert imported(root / "imaging") - sys.stdlib_module_names <= {"imaging", "artifact", "PIL", "numpy"}
+
+
 def test_only_training_imports_a_training_framework(root: Path) -> None:
     """The service starts without TensorFlow: keras is nowhere in it, tensorflow in the one engine that is asked for."""
     assert "keras" not in imported(root / "service")

@@ -11,7 +11,7 @@ import pytest
 from service.settings import documentation
 
 LOCKS = ("service", "trainer", "dev")
-LARGEST_BYTES = 12 * 1024 * 1024
+LARGEST_BYTES = 16 * 1024 * 1024
 
 
 def lock(root: Path, name: str) -> str:
@@ -66,7 +66,7 @@ def test_images_and_tests_use_the_same_versions(root: Path) -> None:
 
 
 def test_no_file_is_too_large_to_review_or_to_clone(root: Path) -> None:
-    """What is committed, or would be, stays under 12 MiB a file, the bundled model included."""
+    """What is committed, or would be, stays under 16 MiB a file, the bundled model included."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     listed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     if listed.returncode:

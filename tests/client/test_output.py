@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,11 +48,29 @@ def test_csv_has_one_header_and_quotes_what_needs_it() -> None:
     writer.write([Result('a,"b"\nc.png', error="e", message="m, n")])
     stream.seek(0)
     assert list(csv.reader(stream)) == [
-        ["file", "rank", "label", "probability", "error", "message"],
-        ["frog.jpg", "1", "frog", "0.98765", "", ""],
-        ["frog.jpg", "2", "dog", "0.01", "", ""],
-        ['a,"b"\nc.png', "", "", "", "e", "m, n"],
+        ["file", "rank", "label", "probability", "error", "message", "familiar"],
+        ["frog.jpg", "1", "frog", "0.98765", "", "", ""],
+        ["frog.jpg", "2", "dog", "0.01", "", "", ""],
+        ['a,"b"\nc.png', "", "", "", "e", "m, n", ""],
     ]
+
+
+def test_every_form_says_what_is_not_familiar() -> None:
+    """JSON and CSV say it of each picture of a model that tells; the table only of those that are not."""
+    results = [replace(FROG, familiar=True), replace(FROG, file="noise.png", familiar=False)]
+    lines, rows, table = io.StringIO(), io.StringIO(), io.StringIO()
+    JsonLines(lines).write(results)
+    assert [json.loads(line)["familiar"] for line in lines.getvalue().splitlines()] == [True, False]
+    Csv(rows).write(results)
+    assert [row["familiar"] for row in csv.DictReader(rows.getvalue().splitlines())] == ["true"] * 2 + ["false"] * 2
+    Table(table, 50).write(results)
+    assert table.getvalue().splitlines()[1:] == [
+        "frog.jpg   frog    98.77%  dog      1.00%",
+        "noise.png  frog    98.77%  dog      1.00%  unfamiliar",
+    ]
+    narrow = io.StringIO()
+    Table(narrow, 60).write([replace(FROG, file="x" * 100, predictions=FROG.predictions[:1], familiar=False)])
+    assert width(narrow.getvalue().splitlines()[1]) == 60
 
 
 def test_a_table_has_columns() -> None:

@@ -106,6 +106,27 @@ def test_a_dropped_picture_gets_its_answer(browser: Browser, url: str, tmp_path:
         expect(page.get_by_role("status").filter(has_text="sun set.png: red, 99.9%.")).to_have_count(1)
 
 
+def test_a_note_stands_by_what_is_not_familiar(
+    browser: Browser, starter: Start, published: Path, url: str, tmp_path: Path
+) -> None:
+    """Where the model tells, a picture like none of its training has a note, read out too; others have none."""
+    copy(published, tmp_path / "models", 1, threshold=4.0)
+    note = "This looks like nothing the model was trained on."
+    black, red = save(tmp_path, "black.png", plain("black")), save(tmp_path, "red.png", plain("red"))
+    with visit(browser, starter(tmp_path / "models").url) as page:
+        choose(page, black)
+        expect(card(page, "black.png").get_by_text(note)).to_be_visible()
+        assert len(answers(page, "black.png")) == 3
+        expect(page.get_by_role("status").filter(has_text=f"black.png: red, 33.3%. {note}")).to_have_count(1)
+        choose(page, red)
+        assert answers(page, "red.png")[0] == "red 99.9%"
+        expect(card(page, "red.png").get_by_text(note)).to_be_hidden()
+    with visit(browser, url) as page:
+        choose(page, black)
+        assert len(answers(page, "black.png")) == 3
+        expect(card(page, "black.png").get_by_text(note)).to_be_hidden()
+
+
 def test_a_dropped_folder_gives_its_pictures(browser: Browser, url: str, tmp_path: Path) -> None:
     """Pictures are found at any depth, in the order of their numbers, and what is no picture is left out."""
     for name in ("trip/2.png", "trip/10.png", "trip/day/1.png"):
@@ -226,7 +247,7 @@ def test_the_page_says_which_model_answers(browser: Browser, bundled_url: str, u
     """Name, version and accuracy where there is one, all labels; and no sample that the model cannot know."""
     with visit(browser, bundled_url) as page:
         expect(
-            page.get_by_text("cifar10, version 1: right on 94.17% of 10,000 images (CIFAR-10 test).")
+            page.get_by_text("cifar10, version 2: right on 94.32% of 10,000 images (CIFAR-10 test).")
         ).to_be_visible()
         page.get_by_text("The 10 labels it knows").click()
         expect(page.locator("#known li")).to_have_count(10)
@@ -365,7 +386,7 @@ def test_screen_readers_get_the_structure(browser: Browser, bundled_url: str) ->
             - main:
               - region "What is in the picture?":
                 - heading "What is in the picture?" [level=2]
-                - status: /cifar10, version 1/
+                - status: /cifar10, version 2/
                 - button "Choose pictures"
                 - list /sample drawings/:
                   - listitem:

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tests.models import copy
 from tests.service.pictures import plain
 from tests.service.running import RunningService, start
 
@@ -23,9 +24,11 @@ def interop(root: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def service(shared_models: Path) -> Iterator[RunningService]:
-    """Start a service with the model that tells red, green and blue apart."""
-    yield from _running(shared_models)
+def service(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
+    """Start a service with the model that tells red, green and blue apart, and whether a picture is familiar."""
+    models = tmp_path_factory.mktemp("telling")
+    copy(published, models, 1, threshold=4.0)
+    yield from _running(models)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +64,8 @@ def test_curl_commands_of_the_readme_answer(root: Path, bundled: RunningService,
         pytest.skip("curl is not installed")
     commands = _curl_commands((root / "README.md").read_text(encoding="utf-8"))
     assert len(commands) >= 6
-    (tmp_path / "frog.jpg").write_bytes(plain("green", "JPEG"))
+    for name in ("frog.jpg", "cat.jpg"):
+        (tmp_path / name).write_bytes(plain("green", "JPEG"))
     (tmp_path / "truck.png").write_bytes(plain("red"))
     for command in commands:
         line = command.replace("localhost:8000", bundled.url.removeprefix("http://"))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.end_to_end.schemathesis_hooks import SIDE
-from tests.models import publish_in_a_process
+from tests.models import copy, publish_in_a_process
 from tests.service.running import ROOT, RunningService, start
 
 pytestmark = pytest.mark.slow
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
     """The service with a model of images so small that whole tensors can be made up."""
     models = tmp_path_factory.mktemp("models")
-    publish_in_a_process(models, SIDE)
+    copy(publish_in_a_process(models, SIDE), models, 2, threshold=4.0)  # which has more to describe than one without
     running = start({"MODEL_DIR": str(models), "DRAIN_SECONDS": "0", "MAX_BODY_BYTES": "1000000", "MAX_BATCH": "100"})
     running.wait_until_ready()
     yield running

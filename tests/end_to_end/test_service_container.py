@@ -3,6 +3,7 @@
 import io
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -125,3 +126,44 @@ def test_the_image_carries_the_bundled_versions(project: Project, root: Path) ->
     found = project.docker("run", "--rm", "--entrypoint", "python", project.image("service"), "-c", code)
     assert bundled, "the repository bundles no model version"
     assert found.split() == bundled
+
+
+def test_the_limits_of_the_container_count(project: Project) -> None:
+    """Cores and memory are those that Docker lets the service have: large pictures do not get it killed."""
+    run = ("run", "--detach", "--rm", "--cpus", "1", "--memory", "400m", "--publish", "127.0.0.1::8000")
+    container = project.docker(*run, project.image("service")).strip()
+    try:
+        code = "from service.machine import usable_cores, usable_memory; print(usable_cores(), usable_memory())"
+        found = project.docker("exec", container, "python", "-c", code)
+        assert found.split() == ["1", str(400 * MEBIBYTE)]
+        url = "http://" + project.docker("port", container, "8000").split()[0]
+        _wait_until_ready(url)
+        content = io.BytesIO()
+        Image.new("RGB", (5000, 5000), "red").save(content, "PNG")
+
+        def post(_: int) -> int:
+            body = content.getvalue()
+            return requests.post(f"{url}/predict", body, headers={"Content-Type": "image/png"}, timeout=60).status_code
+
+        with ThreadPoolExecutor(8) as clients:
+            assert list(clients.map(post, range(16))) == [200] * 16
+        too_large = io.BytesIO()
+        Image.new("L", (7000, 7000)).save(too_large, "PNG")
+        refused = requests.post(
+            f"{url}/predict", too_large.getvalue(), headers={"Content-Type": "image/png"}, timeout=60
+        )
+        assert refused.status_code == 413
+        assert "SIGKILL" not in project.docker("logs", container)
+    finally:
+        project.docker("stop", container)
+
+
+def _wait_until_ready(url: str) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            if requests.get(f"{url}/health/ready", timeout=5).ok:
+                return
+        except requests.ConnectionError:
+            time.sleep(0.1)
+    pytest.fail("the service was not ready within 30 s")

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import requests
+from PIL import Image
 
 from artifact import validate
 from tests.drawings import drawing
 from tests.end_to_end.conftest import Project
+from training import synthetic
 
 pytestmark = [pytest.mark.slow, pytest.mark.containers]
 
@@ -52,6 +54,24 @@ def test_what_the_trainer_publishes_is_served_without_a_restart(serving: Project
     if not Path("/dev/nvidiactl").exists():
         lines = [line for line in output.splitlines() if "No GPU was found" in line]
         assert len(lines) == 1, output
+
+
+def test_a_folder_of_pictures_becomes_a_model_that_is_served(
+    serving: Project, model_folder: Path, tmp_path: Path
+) -> None:
+    """The README's command for one's own pictures ends in a service that answers with their labels."""
+    shapes, drawn, _ = synthetic.load(600, 1, seed=0)
+    for number, (pixels, index) in enumerate(zip(drawn.images, drawn.classes, strict=True)):
+        path = tmp_path / "pictures" / f"a {shapes[index]}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    mounts = ["-v", f"{tmp_path / 'pictures'}:/data:ro", "-v", f"{model_folder}:/models"]
+    command = [serving.image("trainer"), "--data", "/data", "--name", "colours", "--preset", "smoke", "--epochs", "6"]
+    serving.docker("run", "--rm", *mounts, *command, timeout=TRAIN_SECONDS)
+    assert validate(model_folder / "colours" / "2").labels == ("a disc", "a square", "a stripes")
+    wait_for_version(serving, 2)
+    for shape in shapes:
+        assert answer(serving, shape)["predictions"][0]["label"] == f"a {shape}"
 
 
 def test_any_user_can_train_without_compose(project: Project, model_folder: Path) -> None:

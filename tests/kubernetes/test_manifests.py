@@ -1,7 +1,6 @@
-"""Manifests that fit together, and fit the service: what a cluster would find out only when pods are already missing."""
+"""Manifests that fit together, and fit the service: what a cluster would find out when pods are already missing."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import yaml
 
 from service import __version__
 from service.settings import Settings, documentation
-from tests.kubernetes.manifests import MANIFESTS, NAMESPACE, OVERLAYS, Document, Pod, of_kind, pods, render
+from tests.kubernetes.manifests import MANIFESTS, NAMESPACE, OVERLAYS, Document, of_kind, pods, render, variables
 
 GRACEFUL_SECONDS = 5  # that the service adds to the deadline before it gives a request up
 
@@ -19,22 +18,6 @@ GRACEFUL_SECONDS = 5  # that the service adds to the deadline before it gives a 
 def overlay(request: pytest.FixtureRequest) -> str:
     """Return the name of each overlay in turn."""
     return str(request.param)
-
-
-def all_pods() -> Iterator[Pod]:
-    """Yield what all overlays run."""
-    for name in OVERLAYS:
-        yield from pods(name)
-
-
-def settings_of(pod: Pod) -> dict[str, str]:
-    """Return the variables that the first container of a pod gets, those of ConfigMaps included."""
-    container = pod.spec["containers"][0]
-    maps = {document["metadata"]["name"]: document["data"] for document in of_kind(render(pod.overlay), "ConfigMap")}
-    variables: dict[str, str] = {}
-    for source in container.get("envFrom", []):
-        variables |= maps[source["configMapRef"]["name"]]
-    return variables | {variable["name"]: variable["value"] for variable in container.get("env", [])}
 
 
 def test_every_manifest_is_used() -> None:
@@ -161,7 +144,9 @@ def test_prometheus_is_led_to_the_service() -> None:
     (monitor,) = of_kind(documents, "ServiceMonitor")
     (service,) = of_kind(documents, "Service")
     assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
-    assert {port["name"] for port in service["spec"]["ports"]} == {each["port"] for each in monitor["spec"]["endpoints"]}
+    assert {port["name"] for port in service["spec"]["ports"]} == {
+        each["port"] for each in monitor["spec"]["endpoints"]
+    }
     assert [each["path"] for each in monitor["spec"]["endpoints"]] == ["/metrics"]
 
 
@@ -169,16 +154,16 @@ def test_prometheus_is_led_to_the_service() -> None:
 def test_variables_are_settings(name: str) -> None:
     """Every variable of the service's pods is a setting, with a value that the service takes."""
     (pod,) = pods(name)
-    variables = settings_of(pod)
-    assert set(variables) <= {setting.variable for setting in documentation()}
-    assert Settings.from_environment(variables).drain_seconds == 10
+    given = variables(pod)
+    assert set(given) <= {setting.variable for setting in documentation()}
+    assert Settings.from_environment(given).drain_seconds == 10
 
 
 @pytest.mark.parametrize("name", ["minimal", "production", "kserve"])
 def test_pods_have_time_to_drain(name: str) -> None:
     """SIGKILL comes later than the drain and the slowest request together may take."""
     (pod,) = pods(name)
-    settings = Settings.from_environment(settings_of(pod))
+    settings = Settings.from_environment(variables(pod))
     slowest = settings.drain_seconds + settings.request_deadline + GRACEFUL_SECONDS
     assert pod.spec["terminationGracePeriodSeconds"] > slowest
     probe = pod.spec["containers"][0]["readinessProbe"]
@@ -244,7 +229,7 @@ def test_kserve_runs_the_same_container() -> None:
     (ours,), (theirs,) = pod.spec["containers"], predictor.spec["containers"]
     for key in ("image", "resources", "securityContext"):
         assert ours[key] == theirs[key]
-    assert settings_of(predictor) == settings_of(pod)
+    assert variables(predictor) == variables(pod)
     assert [port["containerPort"] for port in theirs["ports"]] == [port["containerPort"] for port in ours["ports"]]
     for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
         assert _without_path(ours[probe]) == _without_path(theirs[probe])

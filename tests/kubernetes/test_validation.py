@@ -79,7 +79,7 @@ def test_checkov_finds_nothing_that_is_not_excused(tools: Path, folder: Path) ->
 
 @pytest.mark.stack
 def test_checkov_sees_a_pod_that_may_do_more(tools: Path, folder: Path, tmp_path: Path) -> None:
-    """The same command reports a writable root and programs that may gain privileges, so that its silence means something."""
+    """The same command reports a writable root and programs that may gain privileges: its silence means something."""
     text = (folder / "minimal.yaml").read_text(encoding="utf-8")
     for right, wrong in (
         ("readOnlyRootFilesystem: true", "readOnlyRootFilesystem: false"),
@@ -103,7 +103,7 @@ def checkov(tools: Path, folder: Path) -> Any:
 
 @pytest.mark.slow
 def test_kserve_knows_every_field(root: Path) -> None:
-    """KServe's own classes read the InferenceService and write all of it again; a field that they do not know is lost."""
+    """KServe's own classes read the InferenceService and write all of it again; unknown fields would be lost."""
     python = root / ".venv-interop" / "bin" / "python"
     if not python.exists():
         pytest.skip("make .venv-interop/stamp installs KServe's classes")

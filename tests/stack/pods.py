@@ -1,6 +1,6 @@
 """Pods of the manifests as containers of Docker: the same user, limits, root, capabilities, variables and ports.
 
-What is Kubernetes' alone (scheduling, Services, policies) is not there. A volume is one of Docker's under the claim's name.
+What is Kubernetes' alone (scheduling, Services, policies) is not there.
 """
 
 import json
@@ -15,7 +15,7 @@ from typing import Any
 
 import requests
 
-from tests.kubernetes.manifests import Document, Pod, of_kind, render
+from tests.kubernetes.manifests import Document, Pod, config_map, variables
 
 _UNITS = {"Ki": 1024, "Mi": 1024**2, "Gi": 1024**3}
 
@@ -70,13 +70,21 @@ def docker(*arguments: str, timeout: float = 120) -> str:
 def running(pod: Pod, image: str, volumes: Mapping[str, str], folder: Path) -> Iterator[Container]:
     """Run the pod's container with ``image`` in place of its own; remove it afterwards.
 
-    ``volumes`` has what stands in for each claim of the pod, by its name: a volume of Docker's or a folder. What the
-    pod gets from ConfigMaps is written to ``folder``.
+    ``volumes`` has the volume of Docker's that stands in for each claim of the pod, by the claim's name. What the pod
+    mounts from ConfigMaps is written to ``folder``.
     """
     (specification,) = pod.spec["containers"]
     name = f"darkroom-pod-{uuid.uuid4().hex[:8]}"
     try:
-        docker("run", "--detach", "--name", name, *_options(pod, specification, volumes, folder), image, *_command(specification))
+        docker(
+            "run",
+            "--detach",
+            "--name",
+            name,
+            *_options(pod, specification, volumes, folder),
+            image,
+            *_command(specification),
+        )
         yield Container(name, specification)
     finally:
         subprocess.run(["docker", "rm", "--force", "--volumes", name], capture_output=True, check=False, timeout=60)
@@ -97,7 +105,7 @@ def _options(pod: Pod, specification: Document, volumes: Mapping[str, str], fold
         f"--memory-swap={_bytes(limits['memory'])}",  # as much as the memory: there is no swap
         *(f"--cap-drop={capability}" for capability in security["capabilities"]["drop"]),
         *(f"--publish=127.0.0.1::{port['containerPort']}" for port in specification.get("ports", [])),
-        *(f"--env={name}={value}" for name, value in _variables(pod, specification).items()),
+        *(f"--env={name}={value}" for name, value in variables(pod).items()),
     ]
     if security["readOnlyRootFilesystem"]:
         options.append("--read-only")
@@ -106,16 +114,8 @@ def _options(pod: Pod, specification: Document, volumes: Mapping[str, str], fold
     if command := specification.get("command"):
         options.append(f"--entrypoint={command[0]}")
     sources = {volume["name"]: volume for volume in pod.spec["volumes"]}
-    for mount in specification["volumeMounts"]:
-        options.append(_mount(pod, mount, sources[mount["name"]], volumes, folder))
-    return options
-
-
-def _variables(pod: Pod, specification: Document) -> dict[str, str]:
-    variables: dict[str, str] = {}
-    for source in specification.get("envFrom", []):
-        variables |= _map(pod, source["configMapRef"]["name"])
-    return variables | {variable["name"]: variable["value"] for variable in specification.get("env", [])}
+    mounts = specification["volumeMounts"]
+    return options + [_mount(pod, mount, sources[mount["name"]], volumes, folder) for mount in mounts]
 
 
 def _mount(pod: Pod, mount: Document, source: Document, volumes: Mapping[str, str], folder: Path) -> str:
@@ -125,17 +125,12 @@ def _mount(pod: Pod, mount: Document, source: Document, volumes: Mapping[str, st
     if "configMap" in source:
         files = folder / source["name"]
         files.mkdir(mode=0o755)
-        for name, content in _map(pod, source["configMap"]["name"]).items():
+        for name, content in config_map(pod.overlay, source["configMap"]["name"]).items():
             (files / name).write_text(content, encoding="utf-8")
         return f"--volume={files}:{path}:ro"
     mode = "ro" if mount.get("readOnly") else "rw"
-    return f"--volume={volumes[source['persistentVolumeClaim']['claimName']]}:{path}:{mode}"
-
-
-def _map(pod: Pod, name: str) -> dict[str, str]:
-    (found,) = [each for each in of_kind(render(pod.overlay), "ConfigMap") if each["metadata"]["name"] == name]
-    data: dict[str, str] = found["data"]
-    return data
+    # nocopy: Docker would fill an empty volume with what the image has there.
+    return f"--volume={volumes[source['persistentVolumeClaim']['claimName']]}:{path}:{mode},nocopy"
 
 
 def _bytes(quantity: str) -> int:

@@ -1,4 +1,4 @@
-"""The service's image, built for the tests of one module under a tag of its own; Docker's cache makes later ones quick."""
+"""The service's image, built for the tests of one module under a tag of its own; Docker's cache makes others quick."""
 
 import os
 import subprocess

@@ -76,6 +76,16 @@ lock: .venv/stamp ## write requirements/*.txt anew (ARGS=--upgrade takes the new
 	$(LOCK) $(ARGS) --extra tracking --output-file requirements/tracking.txt
 	$(LOCK) $(ARGS) --extra kubernetes --output-file requirements/kubernetes.txt
 
+RULES := docker/kubernetes/components/monitoring
+
+.PHONY: manifests
+manifests: ## write the rules of docker/prometheus/ anew as Kubernetes' PrometheusRules
+	@for rules in docker/prometheus/*.rules.yml; do name=$$(basename $$rules .rules.yml); { \
+	printf '# Made of %s by `make manifests`; change it there.\n' "$$rules"; \
+	printf 'apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\nmetadata:\n  name: darkroom-%s\n' "$$name"; \
+	printf '  labels:\n    app.kubernetes.io/name: darkroom\nspec:\n'; sed 's/^\(.\)/  \1/' "$$rules"; \
+	} >$(RULES)/$$name.rules.yaml; done
+
 .PHONY: images
 images: ## build both container images
 	REVISION=$$(git describe --always --dirty --abbrev=12) docker compose --profile train build

@@ -29,6 +29,11 @@ def test_every_manifest_is_used() -> None:
     assert files - used == set()
 
 
+def test_every_overlay_is_documented(root: Path, overlay: str) -> None:
+    """The page for operators has a row for each overlay."""
+    assert f"| `{overlay}` |" in (root / "docs" / "operations.md").read_text(encoding="utf-8")
+
+
 def _reached(folder: Path) -> set[Path]:
     """Return the files that a kustomization is made of, its own included."""
     file = folder / "kustomization.yaml"
@@ -148,6 +153,16 @@ def test_prometheus_is_led_to_the_service() -> None:
         each["port"] for each in monitor["spec"]["endpoints"]
     }
     assert [each["path"] for each in monitor["spec"]["endpoints"]] == ["/metrics"]
+
+
+def test_rules_are_those_of_compose(root: Path) -> None:
+    """Prometheus Operator gets just the rules that docker/prometheus/ has; `make manifests` writes them anew."""
+    sources = sorted((root / "docker" / "prometheus").glob("*.rules.yml"))
+    if not sources:
+        pytest.skip("docker/prometheus/ has no rules")
+    ours = [yaml.safe_load(source.read_text(encoding="utf-8")) for source in sources]
+    theirs = [document["spec"] for document in of_kind(render("production"), "PrometheusRule")]
+    assert theirs == ours
 
 
 @pytest.mark.parametrize("name", ["minimal", "production", "kserve"])

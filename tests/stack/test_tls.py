@@ -131,12 +131,23 @@ def front(root: Path, docker_engine: None, tmp_path_factory: pytest.TempPathFact
         front = Front(project, access, authority, str(authority_file), http_port, https_port)
         front.write_certificate()
         try:
-            up = project.compose("up", "--detach", "--wait", "--no-build", check=False)
-            if "proxy healthy" not in project.compose("ps", "--format", "{{.Service}} {{.Health}}"):
-                pytest.fail(up + project.compose("logs"))
+            _start(project)
             yield front
         finally:
             project.compose("down", "--volumes", "--timeout", "5", check=False)
+
+
+def _start(project: Project) -> None:
+    """Start both; up to three times, for Docker 20.10 may forget the name of a container that starts while others do."""
+    for _ in range(3):
+        up = project.compose("up", "--detach", "--wait", "--no-build", check=False)
+        if "proxy healthy" in project.compose("ps", "--format", "{{.Service}} {{.Health}}"):
+            return
+        log = project.compose("logs")
+        if "there is no address of the service" not in log:
+            break
+        project.compose("down", "--timeout", "5")
+    pytest.fail(up + log)
 
 
 def _write_passwords(access: Path) -> None:

@@ -138,7 +138,7 @@ def front(root: Path, docker_engine: None, tmp_path_factory: pytest.TempPathFact
 
 
 def _start(project: Project) -> None:
-    """Start both; up to three times, for Docker 20.10 may forget the name of a container that starts while others do."""
+    """Start both; up to three times, since Docker 20.10 may forget the name of a container that starts beside others."""
     for _ in range(3):
         up = project.compose("up", "--detach", "--wait", "--no-build", check=False)
         if "proxy healthy" in project.compose("ps", "--format", "{{.Service}} {{.Health}}"):

@@ -138,7 +138,7 @@ def front(root: Path, docker_engine: None, tmp_path_factory: pytest.TempPathFact
 
 
 def _start(project: Project) -> None:
-    """Start both; up to three times, since Docker 20.10 may forget the name of a container that starts beside others."""
+    """Start both; up to three times, since Docker 20.10 may forget a container's name when others start as well."""
     for _ in range(3):
         up = project.compose("up", "--detach", "--wait", "--no-build", check=False)
         if "proxy healthy" in project.compose("ps", "--format", "{{.Service}} {{.Health}}"):

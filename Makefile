@@ -15,6 +15,7 @@ URL = http://$(or $(filter-out 0.0.0.0 ::,$(HOST)),localhost):$(or $(PORT),8000)
 DEV := .venv/bin
 SERVE := .venv-serve/bin
 DOCKERFILES := $(wildcard docker/*.Dockerfile)
+BEHIND_TLS := docker compose -f docker-compose.yml -f docker-compose.override.yml -f docker/tls.yml
 LOCK = $(DEV)/uv pip compile --quiet pyproject.toml --universal --python-version 3.11 --fork-strategy fewest \
 	--generate-hashes --no-emit-index-url --no-emit-package openvino-telemetry --custom-compile-command "make lock"
 
@@ -44,15 +45,18 @@ test-fast: .venv/stamp ## the tests that take under two minutes together
 	$(DEV)/python -m pytest -m "not slow and not containers and not stack" $(ARGS)
 
 .PHONY: check
-check: .venv/stamp ## format, lint, types, workflows, Dockerfiles, compose file
+check: .venv/stamp ## format, lint, types, workflows, Dockerfiles, compose files, kustomizations
 	$(DEV)/ruff format --check .
 	$(DEV)/ruff check .
 	$(DEV)/mypy
 	$(DEV)/actionlint
 	$(DEV)/zizmor --offline --quiet .github/workflows
 	$(DEV)/hadolint $(DOCKERFILES)
+	@if command -v kubectl >/dev/null; then for overlay in docker/kubernetes/overlays/*; do \
+	echo kubectl kustomize $$overlay; kubectl kustomize $$overlay >/dev/null; done; \
+	else echo "no kubectl here: docker/kubernetes is not checked"; fi
 	@if docker compose version >/dev/null 2>&1; then echo docker compose config; \
-	docker compose --profile '*' config --quiet; else echo "no Docker Compose here: docker-compose.yml is not checked"; fi
+	docker compose --profile '*' config --quiet; $(BEHIND_TLS) config --quiet; else echo "no Docker Compose here: docker-compose.yml is not checked"; fi
 
 .PHONY: format
 format: .venv/stamp ## format the code and apply the linter's safe fixes
@@ -71,6 +75,16 @@ lock: .venv/stamp ## write requirements/*.txt anew (ARGS=--upgrade takes the new
 	$(LOCK) $(ARGS) --extra interop --output-file requirements/interop.txt
 	$(LOCK) $(ARGS) --extra tracking --output-file requirements/tracking.txt
 	$(LOCK) $(ARGS) --extra kubernetes --output-file requirements/kubernetes.txt
+
+RULES := docker/kubernetes/components/monitoring
+
+.PHONY: manifests
+manifests: ## write the rules of docker/prometheus/ anew as Kubernetes' PrometheusRules
+	@for rules in docker/prometheus/*.rules.yml; do name=$$(basename $$rules .rules.yml); { \
+	printf '# Made of %s by `make manifests`; change it there.\n' "$$rules"; \
+	printf 'apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\nmetadata:\n  name: darkroom-%s\n' "$$name"; \
+	printf '  labels:\n    app.kubernetes.io/name: darkroom\nspec:\n'; sed 's/^\(.\)/  \1/' "$$rules"; \
+	} >$(RULES)/$$name.rules.yaml; done
 
 .PHONY: images
 images: ## build both container images

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from service.settings import documentation
-
 LOCKS = ("service", "trainer", "dev")
 LARGEST_BYTES = 16 * 1024 * 1024
 
@@ -97,15 +95,6 @@ def test_a_base_image_has_one_default(root: Path, argument: str, dockerfile: str
     recipe = (root / "docker" / dockerfile).read_text(encoding="utf-8")
     default = re.search(rf"^ARG {argument}=(\S+)$", recipe, re.MULTILINE)
     assert default
-    assert f"${{{argument}:-{default[1]}}}" in (root / "docker-compose.yml").read_text(encoding="utf-8")
+    composed = "".join(file.read_text(encoding="utf-8") for file in root.glob("docker-compose*.yml"))
+    assert f"${{{argument}:-{default[1]}}}" in composed
     assert f"={default[1]}" in (root / ".ci" / "run").read_text(encoding="utf-8")
-
-
-def test_compose_passes_every_setting_that_is_not_the_containers_own(root: Path) -> None:
-    """A setting in the environment or in .env reaches the service in its container."""
-    text = (root / "docker-compose.yml").read_text(encoding="utf-8")
-    section = re.search(r"(?m)^    environment:\n((?:      - .*\n)+)", text)
-    assert section
-    passed = set(re.findall(r"- (\w+)", section[1]))
-    # The image fixes where it listens and reads, and TensorFlow is not in it.
-    assert passed == {setting.variable for setting in documentation()} - {"HOST", "PORT", "MODEL_DIR", "ENGINE"}

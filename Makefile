@@ -14,6 +14,7 @@ URL = http://$(or $(filter-out 0.0.0.0 ::,$(HOST)),localhost):$(or $(PORT),8000)
 
 DEV := .venv/bin
 SERVE := .venv-serve/bin
+VERSION_OF_CODE = sed -n 's/^__version__ = "\(.*\)"$$/\1/p' service/__init__.py
 DOCKERFILES := $(wildcard docker/*.Dockerfile)
 LOCK = $(DEV)/uv pip compile --quiet pyproject.toml --universal --python-version 3.11 --fork-strategy fewest \
 	--generate-hashes --no-emit-index-url --no-emit-package openvino-telemetry --custom-compile-command "make lock"
@@ -49,10 +50,12 @@ check: .venv/stamp ## format, lint, types, workflows, Dockerfiles, compose file
 	$(DEV)/ruff check .
 	$(DEV)/mypy
 	$(DEV)/actionlint
-	$(DEV)/zizmor --offline --quiet .github/workflows
+	$(DEV)/zizmor --offline --quiet .github
 	$(DEV)/hadolint $(DOCKERFILES)
-	@if docker compose version >/dev/null 2>&1; then echo docker compose config; \
-	docker compose --profile '*' config --quiet; else echo "no Docker Compose here: docker-compose.yml is not checked"; fi
+	@if docker compose version >/dev/null 2>&1; then \
+	for profile in none $$(docker compose config --profiles); do echo "docker compose --profile $$profile config"; \
+	docker compose --profile "$$profile" config --quiet || exit; done; \
+	else echo "no Docker Compose here: the Compose files are not checked"; fi
 
 .PHONY: format
 format: .venv/stamp ## format the code and apply the linter's safe fixes
@@ -74,7 +77,15 @@ lock: .venv/stamp ## write requirements/*.txt anew (ARGS=--upgrade takes the new
 
 .PHONY: images
 images: ## build both container images
-	REVISION=$$(git describe --always --dirty --abbrev=12) docker compose --profile train build
+	CREATED=$$(git log -1 --format=%cI) REVISION=$$(git describe --always --dirty --abbrev=12) VERSION=$$($(VERSION_OF_CODE)) \
+	docker compose --profile train build
+
+.PHONY: release-notes
+release-notes: ## print the changelog's section of VERSION, which has to be the code's version
+	@code=$$($(VERSION_OF_CODE)); if [ "$${VERSION:-}" != "$$code" ]; then \
+	echo "VERSION is '$${VERSION:-}', and __version__ in service/__init__.py is '$$code'; make them the same" >&2; exit 1; fi
+	@notes=$$(awk -v heading="## [$$VERSION]" '/^## / {mine = index($$0, heading) == 1; next} mine' CHANGELOG.md); \
+	if [ -z "$$notes" ]; then echo "CHANGELOG.md has no section [$$VERSION]" >&2; exit 1; fi; printf '%s\n' "$$notes"
 
 .PHONY: clean
 clean: ## remove environments and caches; models/ and runs/ stay

@@ -4,9 +4,11 @@ import ast
 import re
 import subprocess
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 LOCKS = ("service", "trainer", "dev")
 LARGEST_BYTES = 16 * 1024 * 1024
@@ -61,6 +63,21 @@ def test_images_and_tests_use_the_same_versions(root: Path) -> None:
     for name in ("service", "trainer"):
         shipped = set(re.findall(r"^([a-z0-9._-]+==\S+)", lock(root, name), re.MULTILINE))
         assert {pin for pin in shipped - tested if not pin.startswith(("nvidia-", "tensorflow"))} == set()
+
+
+def test_the_trainers_cuda_libraries_are_those_that_tensorflow_asks_for(root: Path) -> None:
+    """Each NVIDIA package in the trainer's lock has a version that TensorFlow of that lock was built for, and no more.
+
+    TensorFlow names them in its metadata, for pip's tensorflow[and-cuda]; its builds with and without CUDA share that.
+    """
+    locked = dict(re.findall(r"^([a-z0-9._-]+)==(\S+)", lock(root, "trainer"), re.MULTILINE))
+    tensorflow = next(d for d in metadata.distributions() if re.fullmatch(r"tensorflow([-_]cpu)?", d.name))
+    assert tensorflow.version == locked["tensorflow"]
+    cuda = [Requirement(line) for line in tensorflow.requires or [] if "and-cuda" in line]
+    assert len(cuda) > 10
+    for requirement in cuda:
+        assert requirement.specifier.contains(locked[requirement.name]), requirement
+    assert {name for name in locked if name.startswith("nvidia-")} == {requirement.name for requirement in cuda}
 
 
 def test_no_file_is_too_large_to_review_or_to_clone(root: Path) -> None:

@@ -185,3 +185,20 @@ def test_the_example_changes_nothing(root: Path, compose_plugin: None, example: 
     everything = ("--profile", "*")
     with_file = config(root, options=("--env-file", str(tmp_path / "env"), *everything))
     assert without_settings(with_file) == without_settings(config(root, options=everything))
+
+
+def test_the_documents_name_real_profiles_and_services(root: Path, compose_plugin: None) -> None:
+    """Each ``docker compose --profile P run ... SERVICE`` that people are told names a service of that profile."""
+    files = [
+        root / "README.md",
+        *(root / "docs").glob("*.md"),
+        *root.glob("docker-compose*.yml"),
+        root / "CHANGELOG.md",
+    ]
+    told = set()
+    for file in files:
+        text = file.read_text(encoding="utf-8")
+        told |= set(re.findall(r"docker compose --profile ([a-z-]+) run --rm(?: -v \S+)* ([a-z-]+)", text))
+    assert {("train", "trainer"), ("train-cpu", "trainer-cpu")} <= told
+    for profile, service in told:
+        assert service in config(root, "--services", options=("--profile", profile)).split()

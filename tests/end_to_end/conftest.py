@@ -75,10 +75,11 @@ def _run(command: list[str], root: Path, environment: Mapping[str, str], check: 
     return done.stdout
 
 
-def files_in(project: Project, image: str, criteria: str) -> list[str]:
+def files_in(project: Project, image: str, criteria: str) -> set[str]:
     """Return what ``find`` finds in an image, looked at by root."""
     find = ["run", "--rm", "--user", "0:0", "--entrypoint", "find", image, *criteria.split()]
-    return [line for line in project.docker(*find).splitlines() if not line.endswith("No such file or directory")]
+    found = project.docker(*find, check=False).splitlines()
+    return {line for line in found if not line.endswith("No such file or directory")}
 
 
 def owned_by_somebody(folder: Path) -> int:

@@ -60,6 +60,7 @@ def wait_for_line(project: Project, container: str, part: str) -> None:
 
 def test_what_the_trainer_publishes_is_served_without_a_restart(serving: Project, model_folder: Path) -> None:
     """The README's command trains in the container, and the service next to it answers rightly with the new version."""
+    owner = owned_by_somebody(model_folder)
     arguments = ["--preset", "smoke", "--name", "colours"]
     output = serving.compose(*RUN, "--rm", "--no-TTY", "trainer-cpu", *arguments, timeout=TRAIN_SECONDS)
     assert validate(model_folder / "colours" / "2").name == "colours"
@@ -70,7 +71,7 @@ def test_what_the_trainer_publishes_is_served_without_a_restart(serving: Project
         assert result["predictions"][0]["label"] == shape
     assert not [entry.name for entry in (model_folder / "colours").iterdir() if not entry.name.isdigit()]
     assert output.count("Training on the CPU, without a GPU.") == 1, output
-    assert_owner(model_folder / "colours" / "2", model_folder.stat().st_uid)
+    assert_owner(model_folder / "colours" / "2", owner)
 
 
 def test_a_folder_of_pictures_becomes_a_model_that_is_served(
@@ -158,11 +159,16 @@ def test_what_needs_no_gpu_runs_without_one(project: Project, shared_models: Pat
 
 
 def test_a_stopped_training_says_how_to_go_on_and_goes_on(project: Project, model_folder: Path) -> None:
-    """``docker stop`` keeps the epochs that are done, in a volume, and the command that is printed resumes them."""
-    owned_by_somebody(model_folder)
+    """``docker stop`` keeps the epochs that are done, in a volume, and the command that is printed resumes them.
+
+    No process of the container is root's, which has to be so for the signal to arrive where no capability is left.
+    """
+    owner = owned_by_somebody(model_folder)
     command = [*RUN, "--detach", "--no-TTY", "trainer-cpu", *LONG]
     container = project.compose(*command).split()[-1]
     wait_for_line(project, container, "epoch 2/500")
+    processes = project.docker("top", container, "-o", "uid,pid").splitlines()[1:]
+    assert {line.split()[0] for line in processes} == {str(owner)}
     project.docker("stop", container)
     assert project.inspect(container)["State"]["ExitCode"] == 143
     told = "docker compose --profile train-cpu run --rm trainer-cpu --preset smoke --epochs 500"

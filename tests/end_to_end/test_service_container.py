@@ -14,7 +14,7 @@ import pytest
 import requests
 from PIL import Image
 
-from tests.end_to_end.conftest import PYTHON_IMAGE, Project, assert_labels, files_in, owned_by_somebody
+from tests.end_to_end.conftest import BUILD_SECONDS, PYTHON_IMAGE, Project, assert_labels, files_in, owned_by_somebody
 
 pytestmark = [pytest.mark.slow, pytest.mark.containers]
 
@@ -166,6 +166,39 @@ def test_the_image_says_what_it_is(project: Project, root: Path) -> None:
     image = project.inspect(project.image("service"))
     assert_labels(image, "Darkroom service")
     assert image["Config"]["User"] == "10001:10001"
+
+
+def test_two_builds_have_the_same_files(project: Project) -> None:
+    """A build without any cache installs, compiles and copies the same bytes, to the same places, as the one before."""
+    again = f"{project.image('service')}-again"
+    recipe = ("--file", "docker/service.Dockerfile", "--build-arg", f"PYTHON_IMAGE={PYTHON_IMAGE}")
+    project.docker("build", "--quiet", "--no-cache", *recipe, "--tag", again, ".", timeout=BUILD_SECONDS)
+    try:
+        first, second = (_digests(project, image) for image in (project.image("service"), again))
+    finally:
+        project.docker("image", "rm", again)
+    assert len(first) > 1000
+    assert first == second
+
+
+def _digests(project: Project, image: str) -> dict[str, str]:
+    """Return the sha256 of each file that the image adds to its base, by its path."""
+    summing = (
+        "find",
+        "/venv",
+        "/app",
+        "/models",
+        "/usr/local/lib/darkroom",
+        "-type",
+        "f",
+        "-exec",
+        "sha256sum",
+        "{}",
+        "+",
+    )
+    printed = project.docker("run", "--rm", "--user", "0:0", "--entrypoint", summing[0], image, *summing[1:])
+    pairs = (line.split(maxsplit=1) for line in printed.splitlines())
+    return {path: digest for digest, path in pairs}
 
 
 def test_it_answers_without_a_network_a_capability_or_a_writable_root(project: Project) -> None:

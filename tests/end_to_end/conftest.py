@@ -144,7 +144,7 @@ def project(root: Path, images: dict[str, str], model_folder: Path) -> Iterator[
     try:
         yield project
     finally:
-        project.compose("--profile", "*", "down", "--volumes", "--timeout", "5", check=False)
+        project.compose("--profile", "*", "down", "--volumes", "--remove-orphans", "--timeout", "5", check=False)
 
 
 @pytest.fixture

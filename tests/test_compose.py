@@ -92,21 +92,29 @@ def test_only_the_trainer_of_profile_train_reserves_gpus(root: Path, compose_plu
         assert services[name]["environment"]["DARKROOM_COMMAND"].endswith(f" run --rm {name}")
 
 
-@pytest.mark.parametrize("name", ["service", "trainer", "trainer-cpu"])
+@pytest.mark.parametrize("name", ["service", "prometheus", "grafana", "trainer", "trainer-cpu"])
 def test_a_container_has_few_rights_and_limits(root: Path, compose_plugin: None, name: str) -> None:
     """Its root is read-only, it has no capability that it has no use for and gains none, and its logs are rotated."""
     service = yaml.safe_load(config(root, options=("--profile", "*")))["services"][name]
+    trains = name.startswith("trainer")
     assert service["read_only"] is True
     assert service["tmpfs"] == ["/tmp"]  # noqa: S108 - the container's
     assert service["cap_drop"] == ["ALL"]
-    assert service.get("cap_add", []) == ([] if name == "service" else ["SETGID", "SETUID"])
+    assert service.get("cap_add", []) == (["SETGID", "SETUID"] if trains else [])
     assert service["security_opt"] == ["no-new-privileges:true"]
-    assert ("init" in service) == (name == "service")
-    assert service["restart"] == ("unless-stopped" if name == "service" else "no")
+    assert ("init" in service) != trains
+    assert service["restart"] == ("no" if trains else "unless-stopped")
     assert service["logging"]["options"] == {"max-size": "10m", "max-file": "5"}
     assert service["deploy"]["resources"]["limits"]["pids"] > 0
-    assert "ports" not in service or name == "service"
+    assert ("ports" in service) != trains
     assert "privileged" not in service
+
+
+def test_every_image_can_be_pinned(root: Path) -> None:
+    """Each image is a variable, so that a digest can take the place of its tag."""
+    for file in compose_files(root):
+        for image in re.findall(r"(?m)^ +image: (.+)$", file.read_text(encoding="utf-8")):
+            assert re.fullmatch(r"\$\{[A-Z_]+_IMAGE:-[^}]+\}", image), f"{file.name}: {image}"
 
 
 def test_a_user_a_limit_and_an_image_can_be_set(root: Path, compose_plugin: None, tmp_path: Path) -> None:

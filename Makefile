@@ -14,6 +14,7 @@ URL = http://$(or $(filter-out 0.0.0.0 ::,$(HOST)),localhost):$(or $(PORT),8000)
 
 DEV := .venv/bin
 SERVE := .venv-serve/bin
+VERSION_OF_CODE = sed -n 's/^__version__ = "\(.*\)"$$/\1/p' service/__init__.py
 DOCKERFILES := $(wildcard docker/*.Dockerfile)
 BEHIND_TLS := docker compose -f docker-compose.yml -f docker-compose.override.yml -f docker/tls.yml
 LOCK = $(DEV)/uv pip compile --quiet pyproject.toml --universal --python-version 3.11 --fork-strategy fewest \
@@ -50,13 +51,16 @@ check: .venv/stamp ## format, lint, types, workflows, Dockerfiles, compose files
 	$(DEV)/ruff check .
 	$(DEV)/mypy
 	$(DEV)/actionlint
-	$(DEV)/zizmor --offline --quiet .github/workflows
+	$(DEV)/zizmor --offline --quiet .github
 	$(DEV)/hadolint $(DOCKERFILES)
 	@if command -v kubectl >/dev/null; then for overlay in docker/kubernetes/overlays/*; do \
 	echo kubectl kustomize $$overlay; kubectl kustomize $$overlay >/dev/null; done; \
 	else echo "no kubectl here: docker/kubernetes is not checked"; fi
-	@if docker compose version >/dev/null 2>&1; then echo docker compose config; \
-	docker compose --profile '*' config --quiet; $(BEHIND_TLS) config --quiet; else echo "no Docker Compose here: docker-compose.yml is not checked"; fi
+	@if docker compose version >/dev/null 2>&1; then \
+	for profile in none $$(docker compose config --profiles); do echo "docker compose --profile $$profile config"; \
+	docker compose --profile "$$profile" config --quiet || exit; done; \
+	echo docker compose -f docker/tls.yml config; $(BEHIND_TLS) config --quiet; \
+	else echo "no Docker Compose here: the Compose files are not checked"; fi
 
 .PHONY: format
 format: .venv/stamp ## format the code and apply the linter's safe fixes
@@ -88,7 +92,15 @@ manifests: ## write the rules of docker/prometheus/ anew as Kubernetes' Promethe
 
 .PHONY: images
 images: ## build both container images
-	REVISION=$$(git describe --always --dirty --abbrev=12) docker compose --profile train build
+	CREATED=$$(git log -1 --format=%cI) REVISION=$$(git describe --always --dirty --abbrev=12) VERSION=$$($(VERSION_OF_CODE)) \
+	docker compose --profile train build
+
+.PHONY: release-notes
+release-notes: ## print the changelog's section of VERSION, which has to be the code's version
+	@code=$$($(VERSION_OF_CODE)); if [ "$${VERSION:-}" != "$$code" ]; then \
+	echo "VERSION is '$${VERSION:-}', and __version__ in service/__init__.py is '$$code'; make them the same" >&2; exit 1; fi
+	@notes=$$(awk -v heading="## [$$VERSION]" '/^## / {mine = index($$0, heading) == 1; next} mine' CHANGELOG.md); \
+	if [ -z "$$notes" ]; then echo "CHANGELOG.md has no section [$$VERSION]" >&2; exit 1; fi; printf '%s\n' "$$notes"
 
 .PHONY: clean
 clean: ## remove environments and caches; models/ and runs/ stay

@@ -5,23 +5,28 @@ ARG PYTHON_IMAGE=python:3.13-slim
 FROM ${PYTHON_IMAGE} AS builder
 COPY requirements/service.txt /build/
 RUN python -m venv --without-pip /venv
-# --only-binary keeps installing from running code. Bytecode is compiled here, since a read-only container cannot keep
-# its own and would compile everything again at every start.
+# --only-binary keeps installing from running code.
 RUN --mount=type=cache,target=/root/.cache/pip \
-    python -m pip --python /venv/bin/python install --quiet --disable-pip-version-check --compile \
+    python -m pip --python /venv/bin/python install --quiet --disable-pip-version-check --no-compile \
     --no-deps --require-hashes --only-binary :all: -r /build/service.txt
-# OpenVINO's plugins for Intel's GPUs and NPUs, and its C++ headers, have no use here and are a third of it.
-RUN rm -r /venv/lib/python3*/site-packages/openvino/include \
+# OpenVINO's plugins for Intel's GPUs and NPUs (which its builds for other processors lack), its C++ headers, and the
+# packages' own tests have no use here and are a third of it.
+RUN rm -rf /venv/lib/python3*/site-packages/openvino/include \
     /venv/lib/python3*/site-packages/openvino/libs/cache.json \
     /venv/lib/python3*/site-packages/openvino/libs/libopenvino_intel_gpu_plugin.so \
-    /venv/lib/python3*/site-packages/openvino/libs/libopenvino_intel_npu_plugin.so
+    /venv/lib/python3*/site-packages/openvino/libs/libopenvino_intel_npu_plugin.so \
+    && find /venv/lib -type d -name tests -prune -exec rm -r {} +
 WORKDIR /app
 COPY artifact/ artifact/
 COPY imaging/ imaging/
 COPY service/ service/
-RUN python -m compileall -q --invalidation-mode unchecked-hash .
+# Bytecode is compiled here, since a read-only container cannot keep its own and would compile everything again at every
+# start; by hash, which a file's time of change, of no meaning in an image, cannot make stale.
+RUN python -m compileall -q --invalidation-mode unchecked-hash /app /venv/lib
 
 FROM ${PYTHON_IMAGE}
+# Nothing here needs a program that gives its caller another user's rights.
+RUN find / -xdev -type f -perm /6000 -exec chmod a-s {} +
 COPY --from=builder /venv /venv
 COPY docker/healthcheck.py /usr/local/lib/darkroom/
 COPY models/ /models/
@@ -38,3 +43,13 @@ STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=5s --timeout=3s --start-period=15s --retries=3 \
     CMD ["python", "-I", "/usr/local/lib/darkroom/healthcheck.py"]
 ENTRYPOINT ["python", "-m", "service"]
+
+# What differs from build to build comes last.
+ARG CREATED= REVISION= SOURCE= VERSION=
+LABEL org.opencontainers.image.title="Darkroom service" \
+    org.opencontainers.image.description="Serves image classifiers over HTTP, on CPUs." \
+    org.opencontainers.image.licenses="MIT" \
+    org.opencontainers.image.created="${CREATED}" \
+    org.opencontainers.image.revision="${REVISION}" \
+    org.opencontainers.image.source="${SOURCE}" \
+    org.opencontainers.image.version="${VERSION}"

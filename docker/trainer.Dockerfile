@@ -3,33 +3,52 @@
 ARG CUDA_IMAGE=nvidia/cuda:12.6.3-base-ubuntu24.04
 
 FROM ${CUDA_IMAGE}
+# Nothing here needs a program that gives its caller another user's rights.
 # hadolint ignore=DL3008
 RUN apt-get update --quiet \
     && apt-get install --yes --quiet --no-install-recommends ca-certificates python3 python3-venv \
-    && rm -rf /var/lib/apt/lists/*
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt /var/cache/debconf/*-old /var/log/apt /var/log/dpkg.log \
+    && find / -xdev -type f -perm /6000 -exec chmod a-s {} +
 COPY requirements/trainer.txt /build/
-# TensorFlow's headers only serve to compile operations of one's own.
+# TensorFlow's headers only serve to compile operations of one's own. pip stays out of what it installs into.
 RUN --mount=type=cache,target=/root/.cache/pip \
-    python3 -m venv /venv \
-    && /venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile \
+    python3 -m venv /tmp/pip \
+    && python3 -m venv --without-pip /venv \
+    && /tmp/pip/bin/python -m pip --python /venv/bin/python install --quiet --disable-pip-version-check --no-compile \
     --no-deps --require-hashes --only-binary :all: -r /build/trainer.txt \
-    && rm -rf /venv/lib/python3*/site-packages/tensorflow/include
+    && rm -rf /tmp/pip /venv/lib/python3*/site-packages/tensorflow/include
 
-# /runs holds checkpoints and logs, /cache what is downloaded. Any user may write there, so that
-# `docker run --user` publishes versions that belong to whoever asked for them.
-RUN mkdir -p /models /runs /cache && chmod 1777 /models /runs /cache
+# /runs holds checkpoints and logs, /cache what is downloaded. Any user may write there, and a volume begins with the
+# rights of its folder here. Where nothing is mounted, /models belongs to nobody in particular, and not to root.
+RUN mkdir -p /models /runs /cache && chmod 1777 /models /runs /cache && chown 10001:10001 /models /runs /cache
+COPY docker/as-owner /usr/local/bin/
 WORKDIR /app
 COPY artifact/ artifact/
 COPY imaging/ imaging/
 COPY training/ training/
-# The revision of the code, for the metadata of what it trains; the image has no repository to ask.
-ARG REVISION
-ENV DARKROOM_REVISION=${REVISION} \
-    PATH=/venv/bin:$PATH \
+# DARKROOM_DEVICE: whoever runs this image means to use a GPU, and is told where there is none; --cpu does without.
+ENV PATH=/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
+    NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility \
+    DARKROOM_CONTAINER=1 \
+    DARKROOM_DEVICE=gpu \
     MODEL_DIR=/models \
     RUN_DIR=/runs \
     HOME=/cache \
     KERAS_HOME=/cache/keras
-ENTRYPOINT ["python", "-m", "training"]
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["as-owner", "python", "-m", "training"]
+
+# What differs from build to build comes last. The revision is also for the metadata of what the trainer trains; the
+# image has no repository to ask.
+ARG CREATED= REVISION= SOURCE= VERSION=
+ENV DARKROOM_REVISION=${REVISION}
+LABEL org.opencontainers.image.title="Darkroom trainer" \
+    org.opencontainers.image.description="Trains an image classifier on a GPU and publishes it as a model version." \
+    org.opencontainers.image.licenses="MIT" \
+    org.opencontainers.image.created="${CREATED}" \
+    org.opencontainers.image.revision="${REVISION}" \
+    org.opencontainers.image.source="${SOURCE}" \
+    org.opencontainers.image.version="${VERSION}"

@@ -12,7 +12,7 @@ from flask import Flask, Request, Response, g, has_request_context, request
 from flask.sessions import NullSession, SessionInterface
 from werkzeug.routing import BaseConverter
 
-from service import errors, routes
+from service import errors, logs, routes
 from service.batcher import Batcher
 from service.bodies import RECEIVED, BodyRequest, bound_body, compress, discard_body
 from service.decoding import Decoder
@@ -144,6 +144,7 @@ def _observe(app: Flask, services: Services) -> None:
         g.started = services.clock()
         asked = request.headers.get("X-Request-ID", "")
         g.request_id = asked if _REQUEST_ID.fullmatch(asked) else secrets.token_hex(16)
+        logs.REQUEST_ID.set(g.request_id)
         metrics.in_flight.inc()
 
     @app.after_request
@@ -162,11 +163,11 @@ def _observe(app: Flask, services: Services) -> None:
     @app.teardown_request
     def leave(_: BaseException | None) -> None:
         metrics.in_flight.dec()
+        logs.REQUEST_ID.set(None)  # the connection, or the thread, goes on to another request
 
 
 def _log_request(response: Response, seconds: float) -> None:
     fields = {
-        "request_id": g.request_id,
         "client": request.remote_addr,
         "method": request.method,
         "path": request.path,

@@ -3,14 +3,14 @@
 Protocols tell errors in their own form, a ``Dialect``, which goes by the beginning of the path.
 """
 
-import http
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import NamedTuple
 
 import msgspec
-from flask import Flask, Response, g, request
+from flask import Flask, Response, request
 from msgspec import Struct
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
@@ -182,7 +182,10 @@ def register(app: Flask, dialects: Sequence[Dialect] = ()) -> None:
 
     def service_error(error: ServiceError) -> Response:
         dialect = dialect_of(request.path, dialects)
-        return _render(dialect, failure_of(error, dialect))
+        failure = failure_of(error, dialect)
+        if failure.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+            log.error("%s answers %d: %s", request.path, failure.status, error)  # what failed has no request's id
+        return _render(dialect, failure)
 
     def http_exception(error: HTTPException) -> Response:
         dialect = dialect_of(request.path, dialects)
@@ -196,7 +199,7 @@ def register(app: Flask, dialects: Sequence[Dialect] = ()) -> None:
         return response
 
     def unknown(error: Exception) -> Response:
-        log.error("unexpected error", exc_info=error, extra={"fields": {"request_id": g.get("request_id")}})
+        log.error("unexpected error", exc_info=error)
         message = "The service failed on this request; its log has the details."
         return _render(dialect_of(request.path, dialects), Failure(500, "internal_error", message))
 
@@ -213,7 +216,7 @@ def _render(dialect: Dialect, failure: Failure) -> Response:
 
 
 def _short_name(status: int) -> str:
-    return http.HTTPStatus(status).phrase.lower().replace(" ", "_").replace("-", "_")
+    return HTTPStatus(status).phrase.lower().replace(" ", "_").replace("-", "_")
 
 
 def _message(error: HTTPException) -> str:
@@ -221,4 +224,4 @@ def _message(error: HTTPException) -> str:
         return "There is nothing here; POST a picture to /predict, or look at /docs, which lists every route."
     if isinstance(error, MethodNotAllowed) and error.valid_methods:
         return f"This route takes {', '.join(sorted(set(error.valid_methods) - _IMPLIED_METHODS))}."
-    return error.description or http.HTTPStatus(error.code or 500).phrase
+    return error.description or HTTPStatus(error.code or 500).phrase

@@ -3,11 +3,15 @@
 import json
 import logging
 import sys
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
+
+REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
+"""The id of the request that is being answered, which every line has that is logged meanwhile."""
 
 _OWN_FIELDS = "fields"
 
@@ -24,6 +28,8 @@ class JsonFormatter(logging.Formatter):
             "process": record.process,
             "message": record.getMessage(),
         }
+        if request_id := REQUEST_ID.get():
+            entry["request_id"] = request_id
         entry.update(getattr(record, _OWN_FIELDS, {}))
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)

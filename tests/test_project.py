@@ -4,11 +4,11 @@ import ast
 import re
 import subprocess
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
-
-from service.settings import documentation
+from packaging.requirements import Requirement
 
 LOCKS = ("service", "trainer", "dev")
 LARGEST_BYTES = 16 * 1024 * 1024
@@ -65,6 +65,21 @@ def test_images_and_tests_use_the_same_versions(root: Path) -> None:
         assert {pin for pin in shipped - tested if not pin.startswith(("nvidia-", "tensorflow"))} == set()
 
 
+def test_the_trainers_cuda_libraries_are_those_that_tensorflow_asks_for(root: Path) -> None:
+    """Each NVIDIA package in the trainer's lock has a version that TensorFlow of that lock was built for, and no more.
+
+    TensorFlow names them in its metadata, for pip's tensorflow[and-cuda]; its builds with and without CUDA share that.
+    """
+    locked = dict(re.findall(r"^([a-z0-9._-]+)==(\S+)", lock(root, "trainer"), re.MULTILINE))
+    tensorflow = next(d for d in metadata.distributions() if re.fullmatch(r"tensorflow([-_]cpu)?", d.name))
+    assert tensorflow.version == locked["tensorflow"]
+    cuda = [Requirement(line) for line in tensorflow.requires or [] if "and-cuda" in line]
+    assert len(cuda) > 10
+    for requirement in cuda:
+        assert requirement.specifier.contains(locked[requirement.name]), requirement
+    assert {name for name in locked if name.startswith("nvidia-")} == {requirement.name for requirement in cuda}
+
+
 def test_no_file_is_too_large_to_review_or_to_clone(root: Path) -> None:
     """What is committed, or would be, stays under 16 MiB a file, the bundled model included."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
@@ -97,15 +112,6 @@ def test_a_base_image_has_one_default(root: Path, argument: str, dockerfile: str
     recipe = (root / "docker" / dockerfile).read_text(encoding="utf-8")
     default = re.search(rf"^ARG {argument}=(\S+)$", recipe, re.MULTILINE)
     assert default
-    assert f"${{{argument}:-{default[1]}}}" in (root / "docker-compose.yml").read_text(encoding="utf-8")
+    composed = "".join(file.read_text(encoding="utf-8") for file in root.glob("docker-compose*.yml"))
+    assert f"${{{argument}:-{default[1]}}}" in composed
     assert f"={default[1]}" in (root / ".ci" / "run").read_text(encoding="utf-8")
-
-
-def test_compose_passes_every_setting_that_is_not_the_containers_own(root: Path) -> None:
-    """A setting in the environment or in .env reaches the service in its container."""
-    text = (root / "docker-compose.yml").read_text(encoding="utf-8")
-    section = re.search(r"(?m)^    environment:\n((?:      - .*\n)+)", text)
-    assert section
-    passed = set(re.findall(r"- (\w+)", section[1]))
-    # The image fixes where it listens and reads, and TensorFlow is not in it.
-    assert passed == {setting.variable for setting in documentation()} - {"HOST", "PORT", "MODEL_DIR", "ENGINE"}

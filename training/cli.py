@@ -8,6 +8,7 @@ import argparse
 import math
 import os
 import signal
+import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -17,16 +18,17 @@ from typing import get_args
 
 from artifact import InvalidVersion
 from artifact.metadata import Resize
-from training import config, subcommands
-from training.errors import Interrupted, Interruption, TrainingError, WorseVersion
+from training import config, device, subcommands
+from training.device import Device
+from training.errors import Interrupted, Interruption, NoGpu, TrainingError, WorseVersion
 from training.presets import PRESETS
+from training.resume import how_to_resume
 from training.study import arguments as study_arguments
 from training.study.listing import listing
 from training.zoo import BACKBONES
 
 VALIDATION_IMAGES = 5000
 _LEAST_SIDE, _MOST_SIDE = 16, 1024  # pixels
-_GPU_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))  # Linux, and Linux under Windows
 
 _TRAIN_HELP = """\
 Train an image classifier and publish it as the next version under MODELS/NAME/.
@@ -54,9 +56,11 @@ examples:
   python -m training study --quick                       the study that this project began with
 
 exit codes: 0 published, 1 it failed (the last line says why), 2 wrong usage, 3 not published, since it is worse than
-the version that it would replace, 130 and 143 interrupted (resumable)
+the version that it would replace, 4 no GPU where DARKROOM_DEVICE=gpu asks for one, as the container does, 130 and 143
+interrupted (resumable)
 """
 _NOT_PUBLISHED = 3
+_NO_GPU = 4
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -75,6 +79,8 @@ def main(arguments: Sequence[str]) -> int:
     except WorseVersion as worse:
         print(f"training: not published: {worse}", file=sys.stderr)
         return _NOT_PUBLISHED
+    except NoGpu as error:
+        return _fail(str(error), _NO_GPU)
     except (TrainingError, InvalidVersion) as error:
         return _fail(str(error))
     except OSError as error:
@@ -82,16 +88,18 @@ def main(arguments: Sequence[str]) -> int:
         return _fail(f"{place}{error.strerror or error}")
     except Interrupted as interruption:
         name = signal.Signals(interruption.signal_number).name
-        print(f"Stopped by {name}. Give the same command again to go on from the last epoch.", file=sys.stderr)
+        folder = getattr(options, "run", None) or Path(os.environ.get("RUN_DIR") or "runs")
+        advice = how_to_resume(arguments, os.environ, folder, socket.gethostname())
+        print(f"Stopped by {name}. {advice}", file=sys.stderr)
         return 128 + interruption.signal_number
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _fail(message: str) -> int:
+def _fail(message: str, code: int = 1) -> int:
     print(f"training: error: {message}", file=sys.stderr)
-    return 1
+    return code
 
 
 def _with_file(parser: argparse.ArgumentParser, arguments: Sequence[str], path: Path) -> argparse.Namespace:
@@ -216,6 +224,7 @@ def _train_parser() -> argparse.ArgumentParser:
         help="the same seed gives the same weights on a GPU too, more slowly; on a CPU it always does",
     )
     subcommands.add_precision(recipe)
+    subcommands.add_cpu(recipe)
     return parser
 
 
@@ -308,7 +317,7 @@ _SUBCOMMANDS = {
 
 
 def _train(options: argparse.Namespace) -> int:
-    with _quiet_start():
+    with _device(options), _quiet_start():
         from training.commands import train_and_publish
 
     return train_and_publish(options)
@@ -339,7 +348,7 @@ def _study(options: argparse.Namespace) -> int:
     if options.list:
         print(listing())
         return 0
-    with _quiet_start():
+    with _device(options), _quiet_start():
         from training.study.command import study
 
     return study(options)
@@ -350,6 +359,19 @@ def _quantize(options: argparse.Namespace) -> int:
         from training.commands import quantize_version
 
     return quantize_version(options)
+
+
+@contextmanager
+def _device(options: argparse.Namespace) -> Iterator[None]:
+    """Give the backend that the block imports the device that is asked for, or raise NoGpu at its end."""
+    wanted = device.chosen(os.environ, cpu=options.cpu)
+    if wanted is Device.CPU:
+        device.hide_gpus(os.environ)
+    yield
+    if wanted is Device.GPU:
+        from training.hardware import gpus
+
+        device.require_gpu(gpus(), os.environ)
 
 
 @contextmanager
@@ -369,7 +391,7 @@ def _quiet_start() -> Iterator[None]:
             from training.hardware import has_gpu
 
             has_gpu()
-            quiet = not any(device.exists() for device in _GPU_DEVICES)
+            quiet = not any(gpu.exists() for gpu in device.GPU_DEVICES)
         finally:
             os.dup2(standard_error, 2)
             if not quiet:

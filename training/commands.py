@@ -17,7 +17,7 @@ import keras
 import artifact
 from artifact import Input, Int8, Metadata
 from artifact.layout import MODEL_CARD
-from training import config, data, defaults, report
+from training import config, data, defaults, device, report
 from training.card import CAPTIONS, calibration_in_words, familiarity_in_words, int8_accuracy, model_card
 from training.dataset import Dataset, Split
 from training.distribution import connect
@@ -212,7 +212,7 @@ def _announce(dataset: Dataset, chosen: Recipe, environment: dict[str, str]) -> 
     held_out = f"{len(dataset.validation):,} for validation" if len(dataset.validation) else "none held out"
     print(f"{dataset.name}: {len(dataset.train):,} training images, {held_out}, {len(dataset.test):,} for the test.")
     if not has_gpu():
-        print("No GPU was found: training on the CPU.")
+        print("Training on the CPU, without a GPU.")
     print(
         "Training {epochs} epochs with {backend} in {precision} on {hardware}.".format(
             epochs=chosen.epochs, **environment
@@ -230,7 +230,7 @@ def _publish_with_tensorflow() -> int:
     """
     arguments = [argument for argument in sys.argv[1:] if argument != "--fresh"]
     first_gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]  # several would ask for another batch
-    environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": first_gpu}
+    environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": first_gpu, device.VARIABLE: ""}
     return subprocess.run([sys.executable, "-m", "training", *arguments], env=environment, check=False).returncode
 
 

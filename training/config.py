@@ -31,7 +31,7 @@ FILE = "config.toml"
 _RECIPE = "recipe"
 _FIELDS = {field.name for field in dataclasses.fields(Recipe)}
 _ONLY_ON_THE_COMMAND_LINE = {"help", "config", "fresh"}
-_NO_PART_OF_A_RUN = _ONLY_ON_THE_COMMAND_LINE | {"models", "run", "cache", "publish_anyway"}
+_NO_PART_OF_A_RUN = _ONLY_ON_THE_COMMAND_LINE | {"models", "run", "cache", "publish_anyway", "cpu"}
 _SHARES = {"momentum", "warmup", "label_smoothing"}
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 

@@ -15,6 +15,10 @@ class WorseVersion(TrainingError):
     """The new version is worse than the one that it would replace, so it is not published."""
 
 
+class NoGpu(TrainingError):
+    """The training is meant for a GPU, and there is none."""
+
+
 class Interrupted(Exception):
     """A signal asked the training to stop; what was learned up to the last epoch is on the disk."""
 

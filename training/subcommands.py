@@ -66,6 +66,15 @@ def add_precision(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def add_cpu(parser: argparse._ActionsContainer) -> None:
+    """Add the option that says yes to training without a GPU."""
+    parser.add_argument(
+        "--cpu",
+        action="store_true",
+        help="train on the CPU, also where there is a GPU, or where the trainer's container would miss one",
+    )
+
+
 def positive(text: str) -> int:
     """Parse a whole number from 1."""
     if not text.isdecimal() or not int(text):

@@ -15,11 +15,18 @@ import pytest
 PYTHON_IMAGE = os.environ.get("PYTHON_IMAGE") or "python:3.13-slim"
 CUDA_IMAGE = os.environ.get("CUDA_IMAGE") or "nvidia/cuda:12.6.3-base-ubuntu24.04"
 BUILD_SECONDS = 1500.0
+SOMEBODY = 23456
+LABELS = {
+    "created": "2026-01-02T03:04:05Z",
+    "revision": "0123456789ab",
+    "source": "https://registry.example/darkroom",
+    "version": "1.2.3",
+}
 
 
 @dataclass(frozen=True)
 class Project:
-    """A Compose project: docker-compose.yml of the repository under a name and in an environment of its own."""
+    """A Compose project: the repository's Compose files under a name and in an environment of its own."""
 
     root: Path
     name: str
@@ -68,6 +75,33 @@ def _run(command: list[str], root: Path, environment: Mapping[str, str], check: 
     return done.stdout
 
 
+def files_in(project: Project, image: str, criteria: str) -> set[str]:
+    """Return what ``find`` finds in an image, looked at by root."""
+    find = ["run", "--rm", "--user", "0:0", "--entrypoint", "find", image, *criteria.split()]
+    found = project.docker(*find, check=False).splitlines()
+    return {line for line in found if not line.endswith("No such file or directory")}
+
+
+def owned_by_somebody(folder: Path) -> int:
+    """Give ``folder``, and all in it, to a user that no image knows, where this one may; return its owner."""
+    if os.geteuid() == 0:
+        for path in (folder, *folder.rglob("*")):
+            os.chown(path, SOMEBODY, SOMEBODY)
+    return folder.stat().st_uid
+
+
+def assert_labels(image: Any, title: str) -> None:
+    """Find the labels of the OCI's image specification on an image, with the values that it was built with."""
+    prefix = "org.opencontainers.image."
+    labels = {name.removeprefix(prefix): value for name, value in image["Config"]["Labels"].items()}
+    assert labels.pop("description")
+    assert {name: labels[name] for name in ("title", "licenses", *LABELS)} == {
+        "title": title,
+        "licenses": "MIT",
+        **LABELS,
+    }
+
+
 @pytest.fixture(scope="session")
 def images(root: Path, docker_engine: None) -> Iterator[dict[str, str]]:
     """Build both images under tags of their own, from the base images that this machine has or reaches."""
@@ -77,6 +111,7 @@ def images(root: Path, docker_engine: None) -> Iterator[dict[str, str]]:
         "TRAINER_IMAGE": f"darkroom-trainer:{tag}",
         "PYTHON_IMAGE": PYTHON_IMAGE,
         "CUDA_IMAGE": CUDA_IMAGE,
+        **{name.upper(): value for name, value in LABELS.items()},
     }
     build = ["docker", "compose", "--profile", "train", "build", "--quiet"]
     try:
@@ -109,7 +144,7 @@ def project(root: Path, images: dict[str, str], model_folder: Path) -> Iterator[
     try:
         yield project
     finally:
-        project.compose("--profile", "*", "down", "--volumes", "--timeout", "5", check=False)
+        project.compose("--profile", "*", "down", "--volumes", "--remove-orphans", "--timeout", "5", check=False)
 
 
 @pytest.fixture

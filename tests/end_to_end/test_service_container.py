@@ -2,6 +2,9 @@
 
 import io
 import json
+import shutil
+import subprocess
+import tarfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +14,7 @@ import pytest
 import requests
 from PIL import Image
 
-from tests.end_to_end.conftest import PYTHON_IMAGE, Project
+from tests.end_to_end.conftest import BUILD_SECONDS, PYTHON_IMAGE, Project, assert_labels, files_in, owned_by_somebody
 
 pytestmark = [pytest.mark.slow, pytest.mark.containers]
 
@@ -79,6 +82,35 @@ def test_it_runs_without_privileges_on_a_read_only_root(serving: Project) -> Non
     predict(serving, "red")
 
 
+def test_its_user_can_be_set(project: Project, model_folder: Path, shared_models: Path) -> None:
+    """With SERVICE_USER it runs as that user, for models that only they may read."""
+    shutil.copytree(shared_models / "colours", model_folder / "colours")
+    owner = owned_by_somebody(model_folder)
+    model_folder.chmod(0o700)
+    own = Project(project.root, project.name, {**project.environment, "SERVICE_USER": f"{owner}:{owner}"})
+    own.compose("up", "--detach", "--wait", "--no-build")
+    processes = own.docker("top", own.container(), "-o", "uid,pid,cmd").splitlines()[1:]
+    assert len(processes) >= 3, processes  # init, gunicorn's master and a worker
+    assert {line.split()[0] for line in processes} == {str(owner)}
+    predict(own, "red")
+
+
+def test_its_limits_and_its_log_are_those_of_compose(serving: Project) -> None:
+    """Memory and processes are bounded, logs are rotated, and each line that Docker keeps is a JSON object."""
+    asked = {"X-Request-ID": "known-1"}
+    logging = Project(serving.root, serving.name, {**serving.environment, "ACCESS_LOG": "1", "CPUS": "1"})
+    logging.compose("up", "--detach", "--wait", "--no-build")
+    assert requests.get(f"{logging.url()}/health", headers=asked, timeout=10).headers["X-Request-ID"] == "known-1"
+    container = logging.container()
+    host = logging.inspect(container)["HostConfig"]
+    assert (host["Memory"], host["PidsLimit"], host["NanoCpus"]) == (4 * 1024 * MEBIBYTE, 1024, 10**9)
+    assert host["LogConfig"] == {"Type": "json-file", "Config": {"max-file": "5", "max-size": "10m"}}
+    assert host["Init"] is True
+    entries = [json.loads(line) for line in logging.docker("logs", container).splitlines()]
+    (entry,) = (entry for entry in entries if entry.get("path") == "/health" and entry["request_id"] == "known-1")
+    assert entry["status"] == 200
+
+
 def test_the_health_check_fails_while_the_service_answers_5xx(project: Project) -> None:
     """Without a model the service stays up and answers 503, and Docker's health check takes that for a failure."""
     project.compose("up", "--detach", "--no-build")
@@ -111,12 +143,101 @@ def test_the_image_is_slim(project: Project) -> None:
     assert added < 300 * MEBIBYTE
     code = """
 import importlib.util, json, shutil
-names = ["tensorflow", "keras", "training", "openvino_telemetry", "openvino", "service"]
+names = ["tensorflow", "keras", "training", "tests", "pip", "openvino_telemetry", "openvino", "service"]
 print(json.dumps({"modules": [name for name in names if importlib.util.find_spec(name)],
-                  "programs": [name for name in ["gcc", "cc", "make", "git"] if shutil.which(name)]}))
+                  "programs": [name for name in ["gcc", "g++", "cc", "clang", "make", "git"] if shutil.which(name)]}))
 """
     found = json.loads(project.docker("run", "--rm", "--entrypoint", "python", image, "-c", code))
     assert found == {"modules": ["openvino", "service"], "programs": []}
+
+
+def test_nothing_lies_about_in_the_image(project: Project) -> None:
+    """No cache of pip or apt, no package's own tests, nothing that anybody but root may write, no setuid program."""
+    image = project.image("service")
+    assert files_in(project, image, "/ -xdev -type f -perm /6000") == set()
+    assert files_in(project, image, "/venv /app -type d ( -name tests -o -name pip -o -name .git )") == set()
+    assert files_in(project, image, "/venv /app /models ( -not -user root -o -perm /022 ) -not -type l") == set()
+    caches = "/root /home /tmp /var/cache /var/lib/apt/lists -type f"
+    assert files_in(project, image, caches) <= files_in(project, PYTHON_IMAGE, caches)
+
+
+def test_the_image_says_what_it_is(project: Project, root: Path) -> None:
+    """OCI labels name the image, its licence, and where it comes from; it runs as a user without rights."""
+    image = project.inspect(project.image("service"))
+    assert_labels(image, "Darkroom service")
+    assert image["Config"]["User"] == "10001:10001"
+
+
+def test_two_builds_have_the_same_files(project: Project) -> None:
+    """A build without any cache installs, compiles and copies the same bytes, to the same places, as the one before."""
+    again = f"{project.image('service')}-again"
+    recipe = ("--file", "docker/service.Dockerfile", "--build-arg", f"PYTHON_IMAGE={PYTHON_IMAGE}")
+    project.docker("build", "--quiet", "--no-cache", *recipe, "--tag", again, ".", timeout=BUILD_SECONDS)
+    try:
+        first, second = (_digests(project, image) for image in (project.image("service"), again))
+    finally:
+        project.docker("image", "rm", again)
+    assert len(first) > 1000
+    assert first == second
+
+
+def _digests(project: Project, image: str) -> dict[str, str]:
+    """Return the sha256 of each file that the image adds to its base, by its path."""
+    summing = (
+        "find",
+        "/venv",
+        "/app",
+        "/models",
+        "/usr/local/lib/darkroom",
+        "-type",
+        "f",
+        "-exec",
+        "sha256sum",
+        "{}",
+        "+",
+    )
+    printed = project.docker("run", "--rm", "--user", "0:0", "--entrypoint", summing[0], image, *summing[1:])
+    pairs = (line.split(maxsplit=1) for line in printed.splitlines())
+    return {path: digest for digest, path in pairs}
+
+
+def test_it_answers_without_a_network_a_capability_or_a_writable_root(project: Project) -> None:
+    """All that it needs is in the image: with nothing but a read-only root it gets healthy, as asked from inside."""
+    rights = ("--read-only", "--cap-drop", "ALL", "--network", "none", "--security-opt", "no-new-privileges")
+    container = project.docker("run", "--detach", *rights, project.image("service")).strip()
+    try:
+        _wait_until_healthy(project, container)
+        code = """
+import glob, json, urllib.request
+with open(glob.glob("/models/*/*/assets.extra/*.png")[0], "rb") as picture:
+    asked = urllib.request.Request("http://127.0.0.1:8000/predict", picture.read(), {"Content-Type": "image/png"})
+print(json.load(urllib.request.urlopen(asked))["success"])
+"""
+        assert project.docker("exec", container, "python", "-c", code).strip() == "True"
+    finally:
+        project.docker("rm", "--force", container)
+
+
+def _wait_until_healthy(project: Project, container: str) -> None:
+    deadline = time.monotonic() + 60
+    while project.inspect(container)["State"]["Health"]["Status"] != "healthy":
+        if time.monotonic() > deadline:
+            pytest.fail(f"it is not healthy after 60 s:\n{project.docker('logs', container)}")
+        time.sleep(0.5)
+
+
+def test_the_build_context_is_small(project: Project, root: Path) -> None:
+    """What is sent to a build is under 20 MB: no data, caches, environments, tests or history."""
+    copy = "FROM scratch\nCOPY . /\n"
+    command = ["docker", "buildx", "build", "--quiet", "--output", "type=tar,dest=-", "--file", "-", "."]
+    done = subprocess.run(command, cwd=root, input=copy.encode(), capture_output=True, check=False, timeout=180)
+    assert done.returncode == 0, done.stderr.decode()
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
+        members = archive.getmembers()
+    assert sum(member.size for member in members) < 20_000_000
+    top = {member.name.partition("/")[0] for member in members}
+    assert top == {"artifact", "docker", "imaging", "models", "requirements", "service", "training"}
+    assert not [member.name for member in members if "__pycache__" in member.name or ".draft-" in member.name]
 
 
 def test_the_image_carries_the_bundled_versions(project: Project, root: Path) -> None:

@@ -1,7 +1,9 @@
 """What all routes share, and the routes for those who operate the service; in this process."""
 
+import io
 import json
 import logging
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.app import create_app
+from service.errors import EngineFailed
 from service.logs import JsonFormatter
 from service.metrics import Metrics
 from tests.models import LABELS, copy
@@ -195,18 +198,56 @@ def test_request_id(client: FlaskClient, asked: str, kept: bool) -> None:
         assert answered.isprintable()
 
 
-def test_access_log(services_of: MakeServices, models: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.fixture
+def log() -> Iterator[Callable[[], list[dict[str, Any]]]]:
+    """Gives the lines that were logged since the test began, written and read as JSON."""
+    written = io.StringIO()
+    handler = logging.StreamHandler(written)
+    handler.setFormatter(JsonFormatter())
+    logger = logging.getLogger("service")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield lambda: [json.loads(line) for line in written.getvalue().splitlines()]
+    logger.removeHandler(handler)
+    logger.setLevel(level)
+
+
+Log = Callable[[], list[dict[str, Any]]]
+
+
+def test_access_log(services_of: MakeServices, models: Path, log: Log) -> None:
     """The access log, when it is on, is one line of JSON for each request, whatever the client sends."""
     client = create_app(services_of(model_dir=models, access_log=True)).test_client()
-    with caplog.at_level(logging.INFO, logger="service.access"):
-        client.get("/health%0A%7B%22level%22:%22forged%22%7D", headers={"X-Request-ID": "seven"})
-    [record] = [record for record in caplog.records if record.name == "service.access"]
-    line = JsonFormatter().format(record)
-    assert "\n" not in line
-    entry: dict[str, Any] = json.loads(line)
+    client.get("/health%0A%7B%22level%22:%22forged%22%7D", headers={"X-Request-ID": "seven"})
+    [entry] = [entry for entry in log() if entry["logger"] == "service.access"]
     assert entry["level"] == "info"
     assert entry["path"] == '/health\n{"level":"forged"}'
     assert (entry["method"], entry["status"], entry["request_id"]) == ("GET", 404, "seven")
+
+
+def test_every_line_of_a_request_has_its_id(
+    services_of: MakeServices, models: Path, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What goes wrong on a request is found by the id that its client was given, and no later line bears it."""
+    services = services_of(model_dir=models, access_log=True)
+    client = create_app(services).test_client()
+
+    def fail(*_: object, **__: object) -> None:
+        raise EngineFailed("the engine failed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(services.predictor, "one", fail)
+        answered = client.post("/predict", data=plain("red"), headers={"X-Request-ID": "eight"})
+    assert answered.status_code == 500
+    logging.getLogger("service").info("afterwards")
+    *request, after = log()[-3:]
+    assert [(entry["logger"], entry["request_id"]) for entry in request] == [
+        ("service.errors", "eight"),
+        ("service.access", "eight"),
+    ]
+    assert request[0]["message"] == "/predict answers 500: the engine failed"
+    assert "request_id" not in after
 
 
 def test_full_queue_and_deadline(services_of: MakeServices, models: Path) -> None:

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -593,6 +594,28 @@ def test_log_is_json(start_service: StartService) -> None:
     assert all({"time", "level", "logger", "message"} <= set(entry) for entry in entries)
     assert any(entry.get("path") == "/predict" for entry in entries)
     assert any("Invalid request" in entry["message"] for entry in entries)
+
+
+def test_each_line_has_the_id_of_its_own_request(start_service: StartService) -> None:
+    """Requests that are answered at the same time, on the loop and in threads, never lend each other their ids."""
+    running = start_service(ACCESS_LOG="1")
+    paths = ("/predict", "/predict/batch", "/health")
+
+    def ask(number: int) -> None:
+        with requests.Session() as session:
+            for path in paths * 5:
+                headers = {"X-Request-ID": f"{path}#{number}"}
+                files = None if path == "/health" else {"image": RED, "images": RED}
+                method = "POST" if files else "GET"
+                answer = session.request(method, running.url + path, files=files, headers=headers, timeout=30)
+                assert answer.headers["X-Request-ID"] == headers["X-Request-ID"]
+
+    with ThreadPoolExecutor(8) as clients:
+        list(clients.map(ask, range(8)))
+    assert running.terminate() == 0
+    entries = [json.loads(line) for line in running.log().splitlines()]
+    asked = [(entry["path"], entry["request_id"]) for entry in entries if entry.get("path") in paths]
+    assert Counter(asked) == {(path, f"{path}#{number}"): 5 for path in paths for number in range(8)}
 
 
 @pytest.mark.skipif(not seccomp.SUPPORTED, reason="the filter is written for Linux on x86-64 and ARM64")

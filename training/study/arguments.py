@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from training.study.configurations import CONFIGURATIONS, FULL, QUICK
-from training.subcommands import add_precision, positive
+from training.subcommands import add_cpu, add_precision, positive
 
 _HELP = """\
 Reproduce the study that this project began with: VGG networks for CIFAR-10 and what regularises them. Each is trained
@@ -18,7 +18,8 @@ examples:
   python -m training study --quick                           all of them in about 20 minutes on two cores
   python -m training study --only vgg3 dropout --seeds 3     two of them at full length, three times each
 
-exit codes: 0 done, 1 it failed (the last line says why), 2 wrong usage, 130 and 143 interrupted (resumable)
+exit codes: 0 done, 1 it failed (the last line says why), 2 wrong usage, 4 no GPU where DARKROOM_DEVICE=gpu asks for
+one, 130 and 143 interrupted (resumable)
 """
 
 
@@ -56,4 +57,5 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--fresh", action="store_true", help="train anew what is finished or could be resumed")
     add_precision(parser)
+    add_cpu(parser)
     return parser

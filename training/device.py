@@ -1,0 +1,95 @@
+"""Which device a training is meant for, and why there is no GPU where it is meant for one.
+
+The trainer's image sets ``DARKROOM_DEVICE=gpu``: whoever runs it means to use a GPU, and is told at once where there is
+none, not after hours. ``--cpu`` says that none is wanted. Elsewhere a GPU is used where there is one.
+"""
+
+import ctypes
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from training.errors import NoGpu, TrainingError
+
+VARIABLE = "DARKROOM_DEVICE"
+GPU_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))  # Linux, and Linux under Windows
+
+_DRIVER = "libcuda.so.1"
+_WHERE_TO_TURN = "give --cpu to train on the CPU"
+
+
+class Device(Enum):
+    """What a training may run on."""
+
+    ANY = ""
+    """A GPU where there is one."""
+    GPU = "gpu"
+    CPU = "cpu"
+
+
+def chosen(environment: Mapping[str, str], *, cpu: bool) -> Device:
+    """Return the device that ``--cpu`` or else ``DARKROOM_DEVICE`` asks for.
+
+    Raises:
+        TrainingError: the variable has another value than ``gpu`` and ``cpu``.
+    """
+    if cpu:
+        return Device.CPU
+    text = environment.get(VARIABLE, "").strip().lower()
+    try:
+        return Device(text)
+    except ValueError:
+        raise TrainingError(f"{VARIABLE} is {text!r}, but it must be gpu, cpu or empty") from None
+
+
+def hide_gpus(environment: MutableMapping[str, str]) -> None:
+    """Let every Keras backend that is imported after this compute on the CPU alone."""
+    environment["CUDA_VISIBLE_DEVICES"] = "-1"
+    environment["JAX_PLATFORMS"] = "cpu"
+
+
+def require_gpu(gpus: int, environment: Mapping[str, str]) -> None:
+    """Find out before anything is downloaded that the GPU is missing that a training is meant for.
+
+    Raises:
+        NoGpu: the backend sees none of the ``gpus``, for the reason that the message gives.
+    """
+    if not gpus:
+        raise NoGpu(f"{why_no_gpu(environment)}; or {_WHERE_TO_TURN}")
+
+
+def why_no_gpu(
+    environment: Mapping[str, str],
+    devices: Sequence[Path] = GPU_DEVICES,
+    load: Callable[[str], Any] = ctypes.CDLL,
+) -> str:
+    """Return a sentence on what is missing between the backend and a GPU, and what to do."""
+    if not any(device.exists() for device in devices):
+        return (
+            "there is no GPU here: start the container with --gpus all, which takes NVIDIA's driver and its container "
+            "toolkit on the machine"
+        )
+    hidden = environment.get("CUDA_VISIBLE_DEVICES")
+    if hidden is not None and not hidden.replace(",", "").isdigit() and "GPU-" not in hidden and "MIG-" not in hidden:
+        return f"CUDA_VISIBLE_DEVICES is {hidden!r}, which hides the GPU: unset it"
+    try:
+        driver = load(_DRIVER)
+    except OSError:
+        return (
+            f"there is a GPU, but not the driver's library {_DRIVER}: install the driver, or in a container let "
+            "NVIDIA_DRIVER_CAPABILITIES include compute"
+        )
+    if code := driver.cuInit(0):
+        return f"there is a GPU, but its driver does not start (cuInit answers {code}): see what nvidia-smi says"
+    return (
+        f"there is a GPU, and its driver knows CUDA {_version(driver)}, but the backend cannot use it, as its messages "
+        "above say: install a newer driver"
+    )
+
+
+def _version(driver: Any) -> str:
+    """Return the newest CUDA that a driver knows, e.g. ``12.8``."""
+    version = ctypes.c_int()
+    driver.cuDriverGetVersion(ctypes.byref(version))
+    return f"{version.value // 1000}.{version.value % 1000 // 10}"

@@ -160,11 +160,13 @@ def test_compose_passes_every_setting_that_is_not_the_containers_own(base: Any) 
 
 
 def test_the_example_has_every_variable_and_no_other(root: Path, example: dict[str, str]) -> None:
-    """.env.example holds each setting that Compose passes and each ${VARIABLE} of the Compose files."""
-    used = {setting.variable for setting in documentation()} - OF_THE_IMAGE
+    """.env.example holds each ${VARIABLE} of the Compose files, and each that they pass on under its own name."""
+    used = set()
     for file in compose_files(root):
-        used |= set(re.findall(r"\$\{([A-Z][A-Z0-9_]*)", file.read_text(encoding="utf-8")))
-    assert set(example) == used
+        used |= set(
+            re.findall(r"\$\{([A-Z][A-Z0-9_]*)|(?m:^ +- (?!CMD$)([A-Z][A-Z0-9_]*)$)", file.read_text(encoding="utf-8"))
+        )
+    assert set(example) == {"".join(names) for names in used}
 
 
 def test_every_variable_of_the_example_has_a_comment(root: Path) -> None:

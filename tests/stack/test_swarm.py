@@ -1,0 +1,165 @@
+"""``docker stack deploy`` on a real Swarm: under steady load, updates, scaling and failures lose no request.
+
+Where the kernel has IPVS, requests go through Swarm's own routing mesh; elsewhere HAProxy stands in for it (mesh.yml).
+"""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.models import copy
+from tests.service.pictures import plain
+from tests.stack.load import Load
+from tests.stack.swarm import HOST, Stack, images, second_node, stack, swarm
+
+pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.containers]
+
+RED = plain("red")
+OTHER = ("cherry", "grass", "sky")
+
+RECIPES = {
+    "newer": "LABEL newer=1",
+    # It starts, and is never ready. All that the second line changes is that Docker finds out sooner.
+    "bad": "ENV MODEL_DIR=/nowhere\n"
+    "HEALTHCHECK --interval=1s --start-period=3s CMD python -I /usr/local/lib/darkroom/healthcheck.py",
+}
+
+
+@pytest.fixture(scope="module")
+def tags(root: Path, docker_engine: None) -> Iterator[dict[str, str]]:
+    """The tags of the images: ``good``, ``newer`` and ``bad``."""
+    with images(root, RECIPES) as built:
+        yield built
+
+
+@pytest.fixture(scope="module")
+def network(docker_engine: None) -> Iterator[str]:
+    """The network by which nodes join the Swarm that this machine manages."""
+    with swarm() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def running(
+    root: Path, network: str, tags: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stack]:
+    """The stack, with a folder of models."""
+    models = tmp_path_factory.mktemp("swarm") / "models"
+    models.mkdir()
+    with stack(root, models) as made:
+        yield made
+
+
+@pytest.fixture
+def deployed(running: Stack, tags: dict[str, str], published: Path) -> Stack:
+    """The stack as every test finds it: two replicas of the good image, which answer with version 1."""
+    shutil.rmtree(running.models / "colours", ignore_errors=True)
+    copy(published, running.models, 1)
+    running.deploy(tags["good"])
+    running.wait_until_only(tags["good"])
+    running.wait_for(lambda: running.versions() == [1, 1], "answer with version 1 of all replicas")
+    return running
+
+
+def assert_nothing_lost(load: Load, capsys: pytest.CaptureFixture[str]) -> None:
+    """Report the load, and fail where a request got no answer, or one that its version could not give."""
+    with capsys.disabled():
+        print(f"\n    {load.report()}")
+    assert load.lost == [], load.report()
+    label_of = {1: "red", 2: OTHER[0]}
+    assert [answer for answer in load.answers if answer.label != label_of[answer.version]] == []
+
+
+def test_update_to_a_new_image(deployed: Stack, tags: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    """A new image takes the place of the old one replica by replica; no request is lost, the old ones end cleanly."""
+    old = [container for _, container in deployed.replicas()]
+    with Load(deployed.url, RED) as load:
+        deployed.deploy(tags["newer"])
+        deployed.wait_until_only(tags["newer"])
+        load.wait_for_answers(200)
+    assert_nothing_lost(load, capsys)
+    codes = [HOST.docker("inspect", "--format", "{{.State.ExitCode}}", container) for container in old]
+    assert codes == ["0", "0"]
+
+
+def test_bad_image_is_rolled_back(deployed: Stack, tags: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    """An image that never gets healthy receives no request, and Swarm goes back to the one before by itself."""
+    before = {container for _, container in deployed.replicas()}
+    with Load(deployed.url, RED) as load:
+        deployed.deploy(tags["bad"])
+        deployed.wait_for(lambda: deployed.update_state() == "rollback_completed", "rollback")
+        deployed.wait_until_only(tags["good"])
+    assert_nothing_lost(load, capsys)
+    assert {container for _, container in deployed.replicas()} & before, "every old replica was replaced"
+
+
+def test_update_to_a_new_model_version(deployed: Stack, published: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A version that is published into the folder is soon what all replicas answer with; removing it undoes that."""
+    replicas = deployed.replicas()
+    with Load(deployed.url, RED) as load:
+        newer = copy(published, deployed.models, 2, OTHER)
+        deployed.wait_for(lambda: deployed.versions() == [2, 2], "answer with version 2 of all replicas")
+        settled = len(load.answers)
+        load.wait_for_answers(200)
+        updated = {answer.version for answer in load.answers[settled + 50 : settled + 200]}
+        shutil.rmtree(newer)
+        deployed.wait_for(lambda: deployed.versions() == [1, 1], "answer with version 1 of all replicas")
+    assert_nothing_lost(load, capsys)
+    assert updated == {2}
+    assert load.answers[0].version == load.answers[-1].version == 1
+    assert deployed.replicas() == replicas
+
+
+def test_scale_up_and_down(deployed: Stack, tags: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Two replicas become four, which all get requests, and two again, with no request lost."""
+    with Load(deployed.url, RED) as load:
+        deployed.scale(4)
+        deployed.wait_until_only(tags["good"], 4)
+        deployed.wait_for(lambda: all(answered(deployed)), "request to each of the four replicas", 30)
+        deployed.scale(2)
+        deployed.wait_until_only(tags["good"], 2)
+        load.wait_for_answers(200)
+    assert_nothing_lost(load, capsys)
+
+
+def answered(deployed: Stack) -> list[bool]:
+    """Return of each replica whether it has answered a request to ``/predict``."""
+    return ['route="/predict"' in engine.get(container, "/metrics") for engine, container in deployed.replicas()]
+
+
+def test_kill_of_a_replica(deployed: Stack, tags: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    """SIGKILL of a replica takes with it the requests that it had begun; clients that ask once more lose none.
+
+    Swarm puts another replica in its place.
+    """
+    with Load(deployed.url, RED, retry=True) as load:
+        _, victim = deployed.replicas()[0]
+        HOST.docker("kill", "--signal", "KILL", victim)
+        deployed.wait_until_only(tags["good"])
+        load.wait_for_answers(200)
+    assert_nothing_lost(load, capsys)
+    assert victim not in {container for _, container in deployed.replicas()}
+
+
+def test_two_nodes(
+    deployed: Stack, network: str, tags: dict[str, str], published: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a second node the replicas spread over both; an update and draining a node lose no request."""
+    with second_node(network, deployed.models, tags["newer"]) as node:
+        deployed.engines.append(node)
+        try:
+            with Load(deployed.url, RED) as load:
+                deployed.deploy(tags["newer"])
+                deployed.wait_until_only(tags["newer"])
+                assert [len(engine.containers(deployed.service)) for engine in deployed.engines] == [1, 1]
+                copy(published, deployed.models, 2, OTHER)
+                deployed.wait_for(lambda: deployed.versions() == [2, 2], "answer with version 2 on both nodes")
+                name = node.docker("info", "--format", "{{.Name}}")
+                HOST.docker("node", "update", "--availability", "drain", name)
+                deployed.wait_until_only(tags["newer"])
+            assert_nothing_lost(load, capsys)
+            assert len(HOST.containers(deployed.service)) == 2
+        finally:
+            deployed.engines.remove(node)

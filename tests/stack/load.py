@@ -29,7 +29,7 @@ class Load:
     """Open-loop load: request n is due n / rate seconds after the start, however long the others take.
 
     It is a context manager. Where all clients wait for answers, requests start late and the rate is lower; none is
-    left out. With ``retry``, a client does what HTTP lets it do with an idempotent request whose connection broke before the
+    left out. With ``retry``, a client does what it may with an idempotent request whose connection broke before the
     answer: it asks once more, on another connection.
     """
 

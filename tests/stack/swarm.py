@@ -19,17 +19,25 @@ from tests.service.running import free_port
 HAPROXY_IMAGE = os.environ.get("HAPROXY_IMAGE") or "haproxy:3.2"
 DEBIAN_IMAGE = os.environ.get("DEBIAN_IMAGE") or "debian:13-slim"
 
-_PRODUCTION = ("docker-compose.yml", "docker/swarm.yml", "docker/swarm-models.yml")
+_FILES = ("docker-compose.yml", "docker/swarm.yml", "docker/swarm-models.yml", "tests/stack/quick.yml")
 _STAND_IN = "tests/stack/mesh.yml"
 _PATIENCE = 90.0  # seconds
 
 # A second node: an engine in a container, with a disk of its own, since overlay cannot lie on overlay.
 _NODE_RECIPE = f"""
 FROM {DEBIAN_IMAGE}
-RUN apt-get update -q && apt-get install -y -q --no-install-recommends docker.io iptables && rm -rf /var/lib/apt/lists/*
+RUN apt-get update -q && apt-get install -y -q --no-install-recommends docker.io docker-cli iptables \\
+  && rm -rf /var/lib/apt/lists/*
 VOLUME /var/lib/docker
 CMD ["dockerd"]
 """
+# What an engine in a container needs of --privileged, which asks for more than every machine has to give.
+_NODE_RIGHTS = (
+    *("--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN", "--device-cgroup-rule", "a *:* rwm"),
+    *("--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined"),
+    *("--security-opt", "systempaths=unconfined"),
+    *("--cgroupns", "host", "--volume", "/sys/fs/cgroup:/sys/fs/cgroup"),
+)
 
 
 @dataclass(frozen=True)
@@ -85,9 +93,18 @@ class Stack:
         """Where the mesh, or what stands for it, answers on this machine."""
         return f"http://127.0.0.1:{self.port}"
 
+    @contextmanager
+    def on(self, node: Engine) -> Iterator[None]:
+        """Look for replicas on ``node`` as well."""
+        self.engines.append(node)
+        try:
+            yield
+        finally:
+            self.engines.remove(node)
+
     def deploy(self, image: str, **variables: str) -> None:
         """Deploy or update the stack with ``image``, and return at once."""
-        files = _PRODUCTION if self.mesh else (*_PRODUCTION, _STAND_IN)
+        files = _FILES if self.mesh else (*_FILES, _STAND_IN)
         environment = {
             "SERVICE_IMAGE": image,
             "HAPROXY_IMAGE": HAPROXY_IMAGE,
@@ -103,6 +120,11 @@ class Stack:
             command += ["--compose-file", file]
         HOST.docker(*command, self.name, cwd=self.root, env={**os.environ, **environment, **variables})
 
+    def image(self) -> str:
+        """Return the image that the service ought to run; what Docker says instead where there is no service."""
+        image = "{{.Spec.TaskTemplate.ContainerSpec.Image}}"
+        return HOST.docker("service", "inspect", "--format", image, self.service, check=False)
+
     def scale(self, replicas: int) -> None:
         """Change the number of replicas, and return at once."""
         HOST.docker("service", "scale", "--detach=true", f"{self.service}={replicas}")
@@ -112,10 +134,10 @@ class Stack:
         command = ("service", "ps", "--filter", "desired-state=running", "--format", "{{json .}}", self.service)
         return [json.loads(line) for line in HOST.docker(*command).splitlines() if line.startswith("{")]
 
-    def update_state(self) -> str:
-        """Return how far the last update is, in Docker's words."""
-        status = json.loads(HOST.docker("service", "inspect", "--format", "{{json .UpdateStatus}}", self.service))
-        return str(status["State"]) if status else "none"
+    def update(self) -> dict[str, str]:
+        """Return how far the last update is, in Docker's words; nothing where there was none."""
+        status = HOST.docker("service", "inspect", "--format", "{{json .UpdateStatus}}", self.service)
+        return json.loads(status) or {}
 
     def replicas(self) -> list[tuple[Engine, str]]:
         """Return the containers of the service that run, with their engines."""
@@ -134,7 +156,7 @@ class Stack:
             return (
                 len(tasks) == len(running) == replicas == len(self.replicas())
                 and {task["Image"] for task in running} == {image}
-                and self.update_state() not in ("updating", "rollback_started")
+                and self.update().get("State") not in ("updating", "rollback_started")
             )
 
         self.wait_for(settled, f"{replicas} replicas of {image}")
@@ -149,9 +171,9 @@ class Stack:
 
     def explain(self) -> str:
         """Return what Docker knows of the stack."""
-        told = HOST.docker("stack", "ps", "--no-trunc", self.name, check=False)
+        tasks = HOST.docker("stack", "ps", "--no-trunc", self.name, check=False)
         logs = HOST.docker("service", "logs", self.service, check=False)
-        return f"update: {self.update_state()}\n{told}\n{logs[-3000:]}"
+        return f"{self.update()}\n{tasks}\n{logs[-3000:]}"
 
 
 @contextmanager
@@ -206,17 +228,16 @@ def build(recipe: str, tag: str) -> None:
 
 
 @contextmanager
-def second_node(network: str, folder: Path, image: str) -> Iterator[Engine]:
-    """Join an engine in a container of ``network`` to the Swarm; it has ``folder`` at the same path, and ``image``."""
+def second_node(network: str, folder: Path, *images: str) -> Iterator[Engine]:
+    """Join an engine in a container of ``network`` to the Swarm; it has ``folder`` at the same path, and ``images``."""
     name = f"darkroom-node-{uuid.uuid4().hex[:8]}"
-    build(_NODE_RECIPE, "darkroom-node")
     try:
-        mount = f"{folder}:{folder}:ro"
-        run = ("run", "--detach", "--privileged", "--hostname", name, "--name", name, "--network", network)
-        HOST.docker(*run, "--volume", mount, "darkroom-node")
+        build(_NODE_RECIPE, name)
+        run = ("run", "--detach", "--hostname", name, "--name", name, "--network", network, *_NODE_RIGHTS)
+        HOST.docker(*run, "--volume", f"{folder}:{folder}:ro", name)
         node = Engine(("docker", "exec", "--interactive", name))
         _wait_for_engine(node, name)
-        load = f"docker save {image} | docker exec --interactive {name} docker load"
+        load = f"docker save {' '.join(images)} | docker exec --interactive {name} docker load"
         subprocess.run(["bash", "-o", "pipefail", "-c", load], check=True, capture_output=True, timeout=300)
         token = HOST.docker("swarm", "join-token", "--quiet", "worker")
         manager = HOST.docker("info", "--format", "{{(index .Swarm.RemoteManagers 0).Addr}}")
@@ -225,6 +246,7 @@ def second_node(network: str, folder: Path, image: str) -> Iterator[Engine]:
     finally:
         HOST.docker("rm", "--force", "--volumes", name, check=False)
         HOST.docker("node", "rm", "--force", name, check=False)
+        HOST.docker("image", "rm", "--force", name, check=False)
 
 
 def _wait_for_engine(node: Engine, name: str) -> None:

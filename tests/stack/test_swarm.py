@@ -54,13 +54,19 @@ def running(
 
 @pytest.fixture
 def deployed(running: Stack, tags: dict[str, str], published: Path) -> Stack:
-    """The stack as every test finds it: two replicas of the good image, which answer with version 1."""
+    """The stack as every test finds it: two replicas of a good image, which answer with version 1."""
     shutil.rmtree(running.models / "colours", ignore_errors=True)
     copy(published, running.models, 1)
-    running.deploy(tags["good"])
-    running.wait_until_only(tags["good"])
+    image = tags["newer"] if running.image() == tags["newer"] else tags["good"]
+    running.deploy(image)
+    running.wait_until_only(image)
     running.wait_for(lambda: running.versions() == [1, 1], "answer with version 1 of all replicas")
     return running
+
+
+def another(deployed: Stack, tags: dict[str, str]) -> str:
+    """Return the good image that the stack does not run."""
+    return tags["good"] if deployed.image() == tags["newer"] else tags["newer"]
 
 
 def assert_nothing_lost(load: Load, capsys: pytest.CaptureFixture[str]) -> None:
@@ -76,8 +82,9 @@ def test_update_to_a_new_image(deployed: Stack, tags: dict[str, str], capsys: py
     """A new image takes the place of the old one replica by replica; no request is lost, the old ones end cleanly."""
     old = [container for _, container in deployed.replicas()]
     with Load(deployed.url, RED) as load:
-        deployed.deploy(tags["newer"])
-        deployed.wait_until_only(tags["newer"])
+        newer = another(deployed, tags)
+        deployed.deploy(newer)
+        deployed.wait_until_only(newer)
         load.wait_for_answers(200)
     assert_nothing_lost(load, capsys)
     codes = [HOST.docker("inspect", "--format", "{{.State.ExitCode}}", container) for container in old]
@@ -86,11 +93,12 @@ def test_update_to_a_new_image(deployed: Stack, tags: dict[str, str], capsys: py
 
 def test_bad_image_is_rolled_back(deployed: Stack, tags: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     """An image that never gets healthy receives no request, and Swarm goes back to the one before by itself."""
+    good = deployed.image()
     before = {container for _, container in deployed.replicas()}
     with Load(deployed.url, RED) as load:
         deployed.deploy(tags["bad"])
-        deployed.wait_for(lambda: deployed.update_state() == "rollback_completed", "rollback")
-        deployed.wait_until_only(tags["good"])
+        deployed.wait_for(lambda: deployed.update().get("State") == "rollback_completed", "rollback")
+        deployed.wait_until_only(good)
     assert_nothing_lost(load, capsys)
     assert {container for _, container in deployed.replicas()} & before, "every old replica was replaced"
 
@@ -112,14 +120,14 @@ def test_update_to_a_new_model_version(deployed: Stack, published: Path, capsys:
     assert deployed.replicas() == replicas
 
 
-def test_scale_up_and_down(deployed: Stack, tags: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_scale_up_and_down(deployed: Stack, capsys: pytest.CaptureFixture[str]) -> None:
     """Two replicas become four, which all get requests, and two again, with no request lost."""
     with Load(deployed.url, RED) as load:
         deployed.scale(4)
-        deployed.wait_until_only(tags["good"], 4)
+        deployed.wait_until_only(deployed.image(), 4)
         deployed.wait_for(lambda: all(answered(deployed)), "request to each of the four replicas", 30)
         deployed.scale(2)
-        deployed.wait_until_only(tags["good"], 2)
+        deployed.wait_until_only(deployed.image(), 2)
         load.wait_for_answers(200)
     assert_nothing_lost(load, capsys)
 
@@ -129,7 +137,7 @@ def answered(deployed: Stack) -> list[bool]:
     return ['route="/predict"' in engine.get(container, "/metrics") for engine, container in deployed.replicas()]
 
 
-def test_kill_of_a_replica(deployed: Stack, tags: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_kill_of_a_replica(deployed: Stack, capsys: pytest.CaptureFixture[str]) -> None:
     """SIGKILL of a replica takes with it the requests that it had begun; clients that ask once more lose none.
 
     Swarm puts another replica in its place.
@@ -137,7 +145,7 @@ def test_kill_of_a_replica(deployed: Stack, tags: dict[str, str], capsys: pytest
     with Load(deployed.url, RED, retry=True) as load:
         _, victim = deployed.replicas()[0]
         HOST.docker("kill", "--signal", "KILL", victim)
-        deployed.wait_until_only(tags["good"])
+        deployed.wait_until_only(deployed.image())
         load.wait_for_answers(200)
     assert_nothing_lost(load, capsys)
     assert victim not in {container for _, container in deployed.replicas()}
@@ -146,20 +154,18 @@ def test_kill_of_a_replica(deployed: Stack, tags: dict[str, str], capsys: pytest
 def test_two_nodes(
     deployed: Stack, network: str, tags: dict[str, str], published: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With a second node the replicas spread over both; an update and draining a node lose no request."""
-    with second_node(network, deployed.models, tags["newer"]) as node:
-        deployed.engines.append(node)
-        try:
-            with Load(deployed.url, RED) as load:
-                deployed.deploy(tags["newer"])
-                deployed.wait_until_only(tags["newer"])
-                assert [len(engine.containers(deployed.service)) for engine in deployed.engines] == [1, 1]
-                copy(published, deployed.models, 2, OTHER)
-                deployed.wait_for(lambda: deployed.versions() == [2, 2], "answer with version 2 on both nodes")
-                name = node.docker("info", "--format", "{{.Name}}")
-                HOST.docker("node", "update", "--availability", "drain", name)
-                deployed.wait_until_only(tags["newer"])
-            assert_nothing_lost(load, capsys)
-            assert len(HOST.containers(deployed.service)) == 2
-        finally:
-            deployed.engines.remove(node)
+    """Replicas spread over two nodes; a new image, a new model version and draining a node lose no request."""
+    newer = another(deployed, tags)
+    both = (tags["good"], tags["newer"])
+    with second_node(network, deployed.models, *both) as node, deployed.on(node), Load(deployed.url, RED) as load:
+        deployed.deploy(newer)
+        deployed.wait_until_only(newer)
+        assert [len(engine.containers(deployed.service)) for engine in deployed.engines] == [1, 1]
+        copy(published, deployed.models, 2, OTHER)
+        deployed.wait_for(lambda: deployed.versions() == [2, 2], "answer with version 2 on both nodes")
+        name = node.docker("info", "--format", "{{.Name}}")
+        HOST.docker("node", "update", "--availability", "drain", name)
+        deployed.wait_until_only(newer)
+        assert [len(engine.containers(deployed.service)) for engine in deployed.engines] == [2, 0]
+        load.wait_for_answers(200)
+    assert_nothing_lost(load, capsys)

@@ -154,18 +154,27 @@ def test_kill_of_a_replica(deployed: Stack, capsys: pytest.CaptureFixture[str]) 
 def test_two_nodes(
     deployed: Stack, network: str, tags: dict[str, str], published: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Replicas spread over two nodes; a new image, a new model version and draining a node lose no request."""
+    """Replicas spread over two nodes; a new model version, draining a node and a new image lose no request."""
     newer = another(deployed, tags)
     both = (tags["good"], tags["newer"])
     with second_node(network, deployed.models, *both) as node, deployed.on(node), Load(deployed.url, RED) as load:
-        deployed.deploy(newer)
-        deployed.wait_until_only(newer)
-        assert [len(engine.containers(deployed.service)) for engine in deployed.engines] == [1, 1]
+        deployed.scale(4)
+        deployed.wait_until_only(deployed.image(), 4)
+        assert spread(deployed) == [2, 2]
         copy(published, deployed.models, 2, OTHER)
-        deployed.wait_for(lambda: deployed.versions() == [2, 2], "answer with version 2 on both nodes")
+        deployed.wait_for(lambda: deployed.versions() == [2] * 4, "answer with version 2 on both nodes")
         name = node.docker("info", "--format", "{{.Name}}")
         HOST.docker("node", "update", "--availability", "drain", name)
+        deployed.wait_until_only(deployed.image(), 4)
+        assert spread(deployed) == [4, 0]
+        HOST.docker("node", "update", "--availability", "active", name)
+        deployed.deploy(newer)
         deployed.wait_until_only(newer)
-        assert [len(engine.containers(deployed.service)) for engine in deployed.engines] == [2, 0]
+        assert spread(deployed)[1] > 0
         load.wait_for_answers(200)
     assert_nothing_lost(load, capsys)
+
+
+def spread(deployed: Stack) -> list[int]:
+    """Return how many replicas run on each node."""
+    return [len(engine.containers(deployed.service)) for engine in deployed.engines]

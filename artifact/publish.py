@@ -2,8 +2,8 @@
 
 import dataclasses
 import os
+import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -66,8 +66,9 @@ def draft(models: Path, name: str) -> Iterator[Draft]:
     folder = models / name
     folder.mkdir(parents=True, exist_ok=True)
     _remove_stale(folder)
-    path = Path(tempfile.mkdtemp(prefix=_DRAFT_PREFIX, dir=folder))
+    path = folder / f"{_DRAFT_PREFIX}{secrets.token_hex(8)}"
     try:
+        path.mkdir(mode=0o700)  # within the block: a signal's handler may raise as soon as the folder is there
         yield Draft(models, name, path)
     finally:
         shutil.rmtree(path, ignore_errors=True)
@@ -89,7 +90,7 @@ def _rename(source: Path, target: Path) -> bool:
 
 
 def _make_readable(path: Path) -> None:
-    """Let every user read the version: a trainer's user is seldom the service's, and mkdtemp gives 0700."""
+    """Let every user read the version: a trainer's user is seldom the service's, and a draft is its maker's alone."""
     path.chmod(0o755)
     for entry in path.rglob("*"):
         entry.chmod(0o755 if entry.is_dir() else 0o644)

@@ -17,6 +17,8 @@ from service.waiting import Event, Threads
 
 _LATE_SECONDS = 0.1
 _SHARE_THAT_IS_FEW = 8  # of the most requests, one part: they are answered within that time
+_TELL_SECONDS = 1.0  # between two notes of how busy the loop was
+_LAST = -2  # libev's priorities: called after all else that is due
 
 Result = TypeVar("Result")
 
@@ -24,16 +26,25 @@ Result = TypeVar("Result")
 class Loop(Threads):
     """The event loop of the thread that makes it; what the requests of one worker share."""
 
-    def __init__(self, threads: int, max_requests: int) -> None:
-        """Take how many threads there may be for what takes long, and how many requests may be on the loop."""
+    def __init__(
+        self, threads: int, max_requests: int, tell_busy: Callable[[float], object] = lambda seconds: None
+    ) -> None:
+        """Take how many threads there may be for what takes long, and how many requests may be on the loop.
+
+        ``tell_busy`` is told now and then for how many more seconds the loop had something to do.
+        """
         self._hub = gevent.get_hub()
         self._thread = threading.get_ident()
         self._pool = ThreadPool(threads, hub=self._hub)
         self._max_requests = max_requests
         self._requests = 0
         self._woken: deque[_LoopEvent] = deque()
-        self._polled = time.monotonic()
-        self._poll = self._hub.loop.check()  # called after each look at what the sockets have
+        self._tell_busy = tell_busy
+        self._told = self._waits_since = self._polled = time.monotonic()
+        self._waited = 0.0  # seconds, since it was told
+        self._wait = self._hub.loop.prepare(True, _LAST)  # called before each look at what the sockets have
+        self._wait.start(self._note_wait)
+        self._poll = self._hub.loop.check()  # called after it
         self._poll.start(self._note_poll)
 
     def overloaded(self) -> bool:
@@ -88,6 +99,7 @@ class Loop(Threads):
     def close(self) -> None:
         """End the threads."""
         self._poll.stop()
+        self._wait.stop()
         self._pool.kill()
 
     def _fire(self) -> None:
@@ -99,8 +111,15 @@ class Loop(Threads):
         while self._woken:
             self._woken.popleft().fire()
 
+    def _note_wait(self) -> None:
+        self._waits_since = time.monotonic()
+
     def _note_poll(self) -> None:
-        self._polled = time.monotonic()
+        self._polled = now = time.monotonic()
+        self._waited += now - self._waits_since
+        if now - self._told > _TELL_SECONDS:
+            self._tell_busy(max(0.0, now - self._told - self._waited))
+            self._told, self._waited = now, 0.0
 
     def _here(self) -> bool:
         return threading.get_ident() == self._thread

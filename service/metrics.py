@@ -1,12 +1,15 @@
 """Prometheus metrics, right across gunicorn's workers: each writes files that any of them can add up."""
 
+import contextlib
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.registry import Collector
 
 MULTIPROCESS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -18,9 +21,12 @@ _IMAGES = (1, 2, 4, 8, 16, 32, 64, 128)
 class Metrics:
     """All metrics of one process, under one registry."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        """Make the metrics and register them."""
+    def __init__(self, registry: CollectorRegistry, whole: Collector | None = None) -> None:
+        """Make the metrics and register them; ``whole`` tells what is the same whichever worker is asked."""
         self.registry = registry
+        self._whole = CollectorRegistry()
+        if whole is not None:
+            self._whole.register(whole)
         route = ["route", "method", "status"]
         self.requests = Counter("darkroom_requests", "Requests by route, method and status.", route, registry=registry)
         self.request_seconds = self._seconds("request", "From the request's headers to the answer.", route)
@@ -56,6 +62,13 @@ class Metrics:
             "model_workers", "Workers that answer with this version.", "livesum", ["name", "version"]
         )
         self.model_version = self._gauge("model_version", "The version that answers.", "livemax", ["name"])
+        self.model_created = self._gauge(
+            "model_created_timestamp_seconds", "When the version that answers was trained.", "livemax", ["name"]
+        )
+        self.worker_starts = Counter("darkroom_worker_starts", "Workers that were started.", registry=registry)
+        self.loop_busy_seconds = Counter(
+            "darkroom_loop_busy_seconds", "Time that event loops did not wait for anything.", registry=registry
+        )
 
     def _seconds(self, what: str, description: str, labels: list[str] | None = None) -> Histogram:
         return Histogram(
@@ -77,11 +90,14 @@ class Metrics:
 
     # What the registry tells.
 
-    def serving(self, name: str, version: int, *, active: bool) -> None:
-        """Note that this process serves the version, or no longer does."""
+    def serving(self, name: str, version: int, created: str, *, active: bool) -> None:
+        """Note that this process serves the version, or no longer does; ``created`` is in ISO 8601."""
         self.model_workers.labels(name, str(version)).set(int(active))
         if active:
             self.model_version.labels(name).set(version)
+            with contextlib.suppress(ValueError):  # another trainer may have written something else
+                time = datetime.fromisoformat(created)
+                self.model_created.labels(name).set((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp())
 
     def refused(self, versions: int) -> None:
         """Note how many versions are kept out."""
@@ -89,7 +105,7 @@ class Metrics:
 
     def render(self) -> bytes:
         """Return the metrics of all workers in Prometheus' text format; of this process alone outside gunicorn."""
-        return generate_latest(self._everyone())
+        return generate_latest(self._everyone()) + generate_latest(self._whole)
 
     def totals(self, version: int) -> "Totals":
         """Return what all workers together did with ``version`` so far."""

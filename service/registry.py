@@ -34,8 +34,8 @@ class AmbiguousModel(Exception):
 class ModelObserver(Protocol):
     """Is told which versions are served and which are refused."""
 
-    def serving(self, name: str, version: int, *, active: bool) -> None:
-        """Note that this process serves the version, or no longer does."""
+    def serving(self, name: str, version: int, created: str, *, active: bool) -> None:
+        """Note that this process serves the version, or no longer does; ``created`` is in ISO 8601."""
 
     def refused(self, versions: int) -> None:
         """Note how many versions are kept out."""
@@ -273,9 +273,9 @@ class Registry:
             self._states[model.version] = VersionState(model.version, State.AVAILABLE)
             idle = old is not None and old.users == 0
         if old is not None:
-            self._observer.serving(old.name, old.version, active=False)
+            self._observer.serving(old.name, old.version, old.metadata.created, active=False)
             log.info("version %d takes the place of version %d", model.version, old.version)
-        self._observer.serving(model.name, model.version, active=True)
+        self._observer.serving(model.name, model.version, model.metadata.created, active=True)
         self._observer.refused(len(self._refused))
         if old is not None and idle:
             self._release(old)

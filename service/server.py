@@ -89,6 +89,7 @@ class Server(BaseApplication):
         self._settings = settings
         self._scratch = scratch
         self._drain = DrainFlag()
+        self._started = time.time()
         self._close: Any = None
         self._loop: Any = None
         self._refusals: Any = None
@@ -108,15 +109,19 @@ class Server(BaseApplication):
         from service.loop import Loop
         from service.metrics import Metrics
         from service.refusals import Refusals
+        from service.resources import Limits, Resources
         from service.routes import dialects
 
         settings = self._settings
-        self._loop = loop = Loop(settings.threads, max_requests=settings.queue_length)
-        services = make_services(settings, Metrics(CollectorRegistry()), self._drain, waiting=loop)
+        metrics = Metrics(CollectorRegistry(), Resources(Limits.of(settings, self._started), os.getppid()))
+        metrics.worker_starts.inc()
+        busy = metrics.loop_busy_seconds.inc
+        self._loop = loop = Loop(settings.threads, max_requests=settings.queue_length, tell_busy=busy)
+        services = make_services(settings, metrics, self._drain, waiting=loop)
         self._close = services.registry.close
         services.registry.start(settings.model_poll_seconds, patience=_LOAD_PATIENCE)
         application = create_app(services)
-        self._refusals = Refusals(application, dialects(), services.metrics)
+        self._refusals = Refusals(application, dialects(), metrics)
         return Gateway(
             application,
             loop,

@@ -2,16 +2,19 @@
 
 import json
 import logging
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.app import create_app
 from service.logs import JsonFormatter
+from service.metrics import Metrics
 from tests.models import LABELS, copy
 from tests.service.conftest import MakeServices
 from tests.service.pictures import plain
@@ -116,6 +119,20 @@ def test_metrics_count_what_happened(own_app: Flask) -> None:
     assert sample(client, "requests_in_flight") == 1
     assert sample(client, "model_version", name="colours") == 1
     assert sample(client, "model_workers", name="colours", version="1") == 1
+    created = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+    assert sample(client, "model_created_timestamp_seconds", name="colours") == created
+
+
+@pytest.mark.parametrize(
+    ("created", "seconds"), [("1970-01-01T02:00:05+02:00", 5.0), ("1970-01-01T00:00:05", 5.0), ("last week", None)]
+)
+def test_when_a_model_was_trained(created: str, seconds: float | None) -> None:
+    """A time without a zone is UTC; what is no time at all is not told, and keeps no model out."""
+    metrics = Metrics(CollectorRegistry())
+    metrics.serving("colours", 1, created, active=True)
+    labels = {"name": "colours"}
+    assert metrics.registry.get_sample_value("darkroom_model_created_timestamp_seconds", labels) == seconds
+    assert metrics.registry.get_sample_value("darkroom_model_version", labels) == 1
 
 
 def test_pictures_that_are_not_familiar_are_counted(telling: FlaskClient, own_app: Flask) -> None:

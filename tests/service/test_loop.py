@@ -235,3 +235,28 @@ def test_requests_are_counted_out_when_they_fail() -> None:
             return loop._requests, loop.alone()
 
     assert on_a_loop(work) == (1, True)
+
+
+def test_the_time_in_which_the_loop_has_something_to_do_is_told() -> None:
+    """Of a loop that computes half of the time, about half is told as busy; of one that only waits, next to nothing."""
+
+    def busy(computes: float) -> float:
+        told: list[tuple[float, float]] = []  # when, and for how many seconds it was busy
+
+        def run() -> None:
+            loop = Loop(2, max_requests=10, tell_busy=lambda seconds: told.append((time.monotonic(), seconds)))
+            until = started + 2.2
+            while time.monotonic() < until:
+                pause = time.monotonic() + computes
+                while time.monotonic() < pause:
+                    pass
+                gevent.sleep(0.02)
+            loop.close()
+            gevent.get_hub().destroy(destroy_loop=True)
+
+        started = time.monotonic()
+        elsewhere(run).join()
+        return sum(seconds for _, seconds in told) / (told[-1][0] - started)
+
+    assert busy(0.0) < 0.15
+    assert 0.2 < busy(0.02) < 0.8

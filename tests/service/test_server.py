@@ -22,6 +22,7 @@ import pytest
 import requests
 from PIL import Image
 
+from service.machine import usable_cores
 from tests.models import copy
 from tests.service import seccomp
 from tests.service.conftest import StartService
@@ -185,14 +186,46 @@ def test_metrics_add_up_over_workers(start_service: StartService) -> None:
         assert running.predict(RED).status_code == 200
     assert {metric(running, "predictions_total") for _ in range(10)} == {40}
     assert metric(running, "batch_size_sum") == 40
+    assert metric(running, "worker_starts_total") == 2
+    computed = metric(running, "cpu_seconds_total")
     before = workers(running)
     os.kill(before[0], signal.SIGKILL)
     wait_for(lambda: len(workers(running)) == 2 and workers(running) != before, running.log)
     wait_for(lambda: metric(running, "model_workers") == 2, running.log)
+    assert metric(running, "worker_starts_total") == 3
+    assert metric(running, "cpu_seconds_total") >= computed
     assert metric(running, "predictions_total") == 40
     assert metric(running, "requests_in_flight") == 1
     running.predict(RED)
     assert metric(running, "predictions_total") == 41
+
+
+def test_what_the_service_takes_is_that_of_all_workers(start_service: StartService) -> None:
+    """Whichever worker is asked tells memory, processor time and limits of the whole service."""
+    running = start_service(WORKERS="2", QUEUE_LENGTH="100", REQUEST_DEADLINE_SECONDS="7")
+    wait_for(lambda: metric(running, "model_workers") == 2, running.log)
+    assert {metric(running, "workers") for _ in range(10)} == {2}
+    assert metric(running, "queue_limit_images") == 200
+    assert metric(running, "request_deadline_seconds") == 7
+    assert metric(running, "cores") == usable_cores()
+    assert time.time() - 60 < metric(running, "start_time_seconds") < time.time()
+
+    together = _proportional_memory([running.process.pid, *workers(running)])
+    memory = [metric(running, "memory_bytes") for _ in range(10)]
+    assert all(0.8 * together < bytes_ < 1.2 * together for bytes_ in memory), (together, memory)
+    assert memory[0] < metric(running, "memory_limit_bytes")
+
+    before = metric(running, "cpu_seconds_total")
+    load = Load(running, clients=4, keep_alive=False)
+    wait_for(lambda: load.answers > 100, running.log)
+    load.stop()
+    assert metric(running, "cpu_seconds_total") > before
+    wait_for(lambda: metric(running, "loop_busy_seconds_total") > 0, running.log)
+
+
+def _proportional_memory(processes: list[int]) -> int:
+    rollups = [Path(f"/proc/{process}/smaps_rollup").read_text() for process in processes]
+    return sum(int(size) * 1024 for text in rollups for size in re.findall(r"^Pss: +(\d+) kB$", text, re.MULTILINE))
 
 
 def test_workers_are_replaced_without_loss(start_service: StartService) -> None:

@@ -53,6 +53,9 @@ check: .venv/stamp ## format, lint, types, workflows, Dockerfiles, compose file
 	$(DEV)/hadolint $(DOCKERFILES)
 	@if docker compose version >/dev/null 2>&1; then echo docker compose config; \
 	docker compose --profile '*' config --quiet; else echo "no Docker Compose here: docker-compose.yml is not checked"; fi
+	@if docker stack config --help >/dev/null 2>&1; then echo docker stack config; \
+	docker stack config -c docker-compose.yml -c docker/swarm.yml -c docker/swarm-models.yml >/dev/null; \
+	else echo "no docker stack config here: docker/swarm.yml is not checked"; fi
 
 .PHONY: format
 format: .venv/stamp ## format the code and apply the linter's safe fixes

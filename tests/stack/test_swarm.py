@@ -3,11 +3,13 @@
 Where the kernel has IPVS, requests go through Swarm's own routing mesh; elsewhere HAProxy stands in for it (mesh.yml).
 """
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 from tests.models import copy
 from tests.service.pictures import plain
@@ -76,6 +78,19 @@ def assert_nothing_lost(load: Load, capsys: pytest.CaptureFixture[str]) -> None:
     assert load.lost == [], load.report()
     label_of = {1: "red", 2: OTHER[0]}
     assert [answer for answer in load.answers if answer.label != label_of[answer.version]] == []
+
+
+def test_a_replica_is_confined_and_can_write_what_it_must(deployed: Stack) -> None:
+    """The root is read-only and no capability is left; a form too large for memory still finds room in ``/tmp``."""
+    [engine, container], _ = deployed.replicas()
+    host = json.loads(engine.docker("inspect", "--format", "{{json .HostConfig}}", container))
+    assert host["ReadonlyRootfs"]
+    assert host["CapDrop"] == ["ALL"]
+    assert "tmpfs /tmp " in engine.docker("exec", container, "cat", "/proc/mounts")
+    large = {"image": ("large.bmp", plain("red", "BMP", size=(1000, 1000)), "image/bmp")}
+    response = requests.post(f"{deployed.url}/predict", files=large, timeout=30)
+    assert response.status_code == 200, response.text
+    assert response.json()["predictions"][0]["label"] == "red"
 
 
 def test_update_to_a_new_image(deployed: Stack, tags: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -194,7 +194,10 @@ def swarm() -> Iterator[str]:
     if HOST.docker("info", "--format", "{{.Swarm.LocalNodeState}}") != "inactive":
         pytest.skip("this Docker engine is in a Swarm already, which the test would have to leave")
     network = f"darkroom-nodes-{uuid.uuid4().hex[:8]}"
+    gateways = "docker_gwbridge"  # made by the first Swarm of an engine, and left behind
     with ExitStack() as cleanup:
+        if gateways not in HOST.docker("network", "ls", "--format", "{{.Name}}").split():
+            cleanup.callback(HOST.docker, "network", "rm", gateways, check=False)
         HOST.docker("network", "create", network)
         cleanup.callback(HOST.docker, "network", "rm", network, check=False)
         address = HOST.docker("network", "inspect", "--format", "{{(index .IPAM.Config 0).Gateway}}", network)

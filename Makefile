@@ -61,6 +61,9 @@ check: .venv/stamp ## format, lint, types, workflows, Dockerfiles, compose files
 	docker compose --profile "$$profile" config --quiet || exit; done; \
 	echo docker compose -f docker/tls.yml config; $(BEHIND_TLS) config --quiet; \
 	else echo "no Docker Compose here: the Compose files are not checked"; fi
+	@if docker stack config --help >/dev/null 2>&1; then echo docker stack config; \
+	docker stack config -c docker-compose.yml -c docker/swarm.yml -c docker/swarm-models.yml >/dev/null; \
+	else echo "no docker stack config here: docker/swarm.yml is not checked"; fi
 
 .PHONY: format
 format: .venv/stamp ## format the code and apply the linter's safe fixes

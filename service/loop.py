@@ -16,6 +16,7 @@ from gevent.threadpool import ThreadPool
 from service.waiting import Event, Threads
 
 _LATE_SECONDS = 0.1
+_SHARE_THAT_IS_FEW = 8  # of the most requests, one part: they are answered within that time
 _TELL_SECONDS = 1.0  # between two notes of how busy the loop was
 _LAST = -2  # libev's priorities: called after all else that is due
 
@@ -49,9 +50,13 @@ class Loop(Threads):
     def overloaded(self) -> bool:
         """Say whether no more requests should be begun, since too many are here or wait for their turn for too long.
 
-        All requests that the kernel had at the last look wait for each other; those at the end are late.
+        All requests that the kernel had at the last look wait for each other; those at the end are late. Where only few
+        are here, they are not what keeps the loop busy: the processor was given to others, as it is by a limit on CPU.
         """
-        return self._requests >= self._max_requests or time.monotonic() - self._polled > _LATE_SECONDS
+        if self._requests >= self._max_requests:
+            return True
+        few = self._requests < self._max_requests // _SHARE_THAT_IS_FEW
+        return not few and time.monotonic() - self._polled > _LATE_SECONDS
 
     def event(self) -> Event:
         """Return an event that a greenlet or a thread, whichever calls, may wait for."""

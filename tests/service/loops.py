@@ -17,7 +17,7 @@ def on_a_loop(work: Callable[[Loop], Result], threads: int = 2) -> Result:
     """Return ``work(loop)``, called on the event loop of a fresh thread; ``threads`` are for what takes long."""
 
     def run() -> Result:
-        loop = Loop(threads, max_requests=1000)
+        loop = Loop(threads, max_requests=256)
         try:
             return gevent.with_timeout(PATIENCE, work, loop)
         finally:

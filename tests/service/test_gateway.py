@@ -220,14 +220,17 @@ def test_too_many_long_requests_are_refused_at_once(app: Flask) -> None:
 
 
 def test_late_bodies_are_refused_unread(app: Flask) -> None:
-    """Where the loop is late a request with a body gets a 503 and its body is left; probes are answered."""
+    """Where many requests make the loop late, one with a body gets a 503 and its body is left; probes are answered."""
 
     def work(loop: Loop) -> None:
         asked = gateway(app, loop)
         stream = io.BytesIO(RED)
         gevent.sleep(0.01)
         time.sleep(0.15)
-        status, headers, _ = ask(asked, stream=stream, length=len(RED))
+        with ExitStack() as begun:
+            for _ in range(32):
+                begun.enter_context(loop.request())
+            status, headers, _ = ask(asked, stream=stream, length=len(RED))
         assert (status, headers["Retry-After"]) == (503, "1")
         assert stream.tell() == 0
         assert ask(asked, "/health/live", None)[0] == 200

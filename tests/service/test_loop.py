@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import gevent
 import pytest
@@ -182,18 +183,25 @@ def test_work_of_a_thread_stays_in_it() -> None:
     assert on_a_loop(work, threads=1)
 
 
-def test_a_loop_that_was_kept_busy_is_late() -> None:
-    """After 0.15 seconds without a look at the sockets requests are late; after one look they are not."""
+@pytest.mark.parametrize(("requests", "late"), [(31, False), (32, True)])
+def test_a_loop_that_was_kept_busy_is_late(requests: int, late: bool) -> None:
+    """After 0.15 seconds without a look at the sockets requests are late; after one look they are not.
+
+    With few of them, it is not they who kept the loop busy, and none is refused.
+    """
 
     def work(loop: Loop) -> list[bool]:
-        gevent.sleep(0.01)
-        before = loop.overloaded()
-        time.sleep(0.15)  # keeps the loop busy: nothing is patched
-        after = loop.overloaded()
-        gevent.sleep(0.01)
-        return [before, after, loop.overloaded()]
+        with ExitStack() as begun:
+            for _ in range(requests):
+                begun.enter_context(loop.request())
+            gevent.sleep(0.01)
+            before = loop.overloaded()
+            time.sleep(0.15)  # keeps the loop busy: nothing is patched
+            after = loop.overloaded()
+            gevent.sleep(0.01)
+            return [before, after, loop.overloaded()]
 
-    assert on_a_loop(work) == [False, True, False]
+    assert on_a_loop(work) == [False, late, False]
 
 
 def test_alone_is_who_has_the_loop_for_himself() -> None:

@@ -254,13 +254,19 @@ def test_temporary_folder_is_removed(start_service: StartService) -> None:
 
 
 def test_new_version_takes_over_under_load(start_service: StartService, models: Path, published: Path) -> None:
-    """A new version answers without a restart and without a lost request; a bad one is kept out and told."""
+    """A new version answers without a restart and without a lost request.
+
+    A bad one is kept out, and the metric, ``/model`` and the log say so.
+    """
     running = start_service()
     load = Load(running, clients=4, keep_alive=True)
     wait_for(lambda: all(load.labels), running.log)
     bad = copy(published, models, 2, OTHER)
     (bad / "saved_model.pb").write_bytes(b"nonsense")
     wait_for(lambda: metric(running, "refused_versions") == 1, running.log)
+    [refused] = running.get("/model").json()["refused"]
+    assert refused["version"] == 2
+    assert f"version 2 of colours is kept out: {refused['reason']}" in running.log()
     copy(published, models, 3, OTHER)
     wait_for(lambda: running.get("/model").json()["version"] == 3, running.log)
     wait_for(lambda: all("cherry" in labels for labels in load.labels), running.log)
@@ -272,6 +278,43 @@ def test_new_version_takes_over_under_load(start_service: StartService, models: 
         assert labels == ["red"] * before + ["cherry"] * (len(labels) - before)
     shutil.rmtree(models / "colours" / "3")
     wait_for(lambda: label(running.predict(RED)) == "red", running.log)
+
+
+def test_every_answer_names_the_version_that_made_it(
+    start_service: StartService, models: Path, published: Path
+) -> None:
+    """With several workers, which change at different moments, each answer names its version, and all change."""
+    running = start_service(WORKERS="2")
+    answers: list[tuple[int, str]] = []
+
+    def ask() -> None:
+        response = running.predict(RED)
+        answers.append((response.json()["model"]["version"], label(response)))
+
+    def all_changed() -> bool:
+        ask()
+        return 'darkroom_model_workers{name="colours",version="2"} 2.0' in running.get("/metrics").text
+
+    ask()
+    copy(published, models, 2, OTHER)
+    wait_for(all_changed, running.log)
+    assert set(answers) <= {(1, "red"), (2, "cherry")}
+    assert answers[0] == (1, "red")
+    answers.clear()
+    for _ in range(20):  # on a connection each, so that both workers get some
+        ask()
+    assert set(answers) == {(2, "cherry")}
+
+
+def test_model_version_pins(start_service: StartService, models: Path, published: Path) -> None:
+    """With MODEL_VERSION=2 a newer version changes nothing, whether it was there before or comes later."""
+    copy(published, models, 2, OTHER)
+    copy(published, models, 3)
+    running = start_service(MODEL_VERSION="2")
+    assert label(running.predict(RED)) == "cherry"
+    copy(published, models, 4)
+    time.sleep(0.5)  # in which the folder is looked at several times
+    assert running.predict(RED).json()["model"] == {"name": "colours", "version": 2}
 
 
 def test_model_that_comes_later(start_service: StartService, models: Path, published: Path) -> None:

@@ -13,6 +13,7 @@ REQUESTS_PER_SECOND = 200.0
 _CLIENTS = 32
 _REQUESTS_PER_CONNECTION = 20  # then a new one: so new replicas get their share, as from clients that come and go
 _PATIENCE = 30.0  # seconds for an answer
+_RETRY_SECONDS = 1.0  # before a request is sent again, by when those in between know what has gone
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Load:
 
     It is a context manager. Where all clients wait for answers, requests start late and the rate is lower; none is
     left out. With ``retry``, a client does what it may with an idempotent request whose connection broke before the
-    answer: it asks once more, on another connection.
+    answer: after a second it asks once more, on another connection.
     """
 
     def __init__(self, url: str, picture: bytes, *, retry: bool = False) -> None:
@@ -96,7 +97,9 @@ class Load:
                 status, answer = self._post(connection)
             except (OSError, http.client.HTTPException) as error:
                 connection.close()
-                if not left:
+                if left:
+                    time.sleep(_RETRY_SECONDS)
+                else:
                     self.lost.append(f"{time.monotonic() - self._started:.2f} s: {error!r}")
                 continue
             if status == http.client.OK:

@@ -153,7 +153,7 @@ def answered(deployed: Stack) -> list[bool]:
 
 
 def test_kill_of_a_replica(deployed: Stack, capsys: pytest.CaptureFixture[str]) -> None:
-    """SIGKILL of a replica takes with it the requests that it had begun; clients that ask once more lose none.
+    """SIGKILL of a replica takes with it the requests that it had begun; clients that ask again lose none.
 
     Swarm puts another replica in its place.
     """

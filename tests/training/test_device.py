@@ -76,11 +76,11 @@ def test_with_a_gpu_there_is_nothing_to_say() -> None:
     require_gpu(1, {})
 
 
-def test_without_one_the_error_says_what_to_do() -> None:
+def test_without_one_the_error_says_what_to_do(tmp_path: Path) -> None:
     """It names Docker's option, what that needs, and the option to do without."""
     with pytest.raises(NoGpu, match="--cpu"):
         require_gpu(0, {})
-    reason = why_no_gpu({}, devices=[Path("/nonexistent")])
+    reason = why_no_gpu({}, devices=[tmp_path / "nvidiactl"])
     assert "--gpus all" in reason
     assert "container toolkit" in reason
 

@@ -103,7 +103,7 @@ def draw(points: Sequence[Point], path: Path) -> None:
         for point, rate, accuracy in zip(points, rates, accuracies, strict=True):
             name = point.metadata.training.get("preset", point.version)
             axes.annotate(f"{name}, {point.precision}", (rate, accuracy), (6, 6), textcoords="offset points")
-        axes.margins(x=0.15, y=0.2)
+        axes.margins(x=0.2, y=0.2)
         axes.set_xlabel(f"images/s, batches of {MAX_BATCH}")
         axes.set_ylabel("accuracy on the test images, %")
         axes.grid(alpha=0.3)

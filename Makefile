@@ -34,11 +34,11 @@ train: .venv/stamp ## train CIFAR-10 and publish under models/ (ARGS="--help" li
 	@exec $(DEV)/python -m training $(ARGS)
 
 .PHONY: test
-test: .venv/stamp .venv-interop/stamp .venv-tracking/stamp ## all tests; those of containers and pages where Docker and Chromium are there
+test: .venv/stamp .venv-interop/stamp .venv-tracking/stamp ## all tests but those of test-stack; of containers and pages where Docker and Chromium are there
 	$(DEV)/python -m pytest -m "not stack" $(ARGS)
 
 .PHONY: test-stack
-test-stack: .venv/stamp .venv-kubernetes/stamp ## the monitored stack, updates under load and the manifests; needs Docker (ten minutes)
+test-stack: .venv/stamp .venv-kubernetes/stamp ## the monitored stack, updates under load and the manifests; needs Docker (five minutes)
 	$(DEV)/python -m pytest -m stack $(ARGS)
 
 .PHONY: test-fast

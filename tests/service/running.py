@@ -80,7 +80,7 @@ def start(environment: Mapping[str, str], before_exec: Callable[[], None] | None
         # Without HOME the C library asks a name service for it, by a socket.
         env={
             "PATH": os.environ["PATH"],
-            "HOME": "/nonexistent",
+            "HOME": tempfile.gettempdir(),  # TensorFlow and Matplotlib write there
             "HOST": "127.0.0.1",
             "PORT": str(port),
             "WORKERS": "1",

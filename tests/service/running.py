@@ -1,5 +1,6 @@
 """The service as its users run it: a process that listens on a port."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -95,10 +96,14 @@ def start(environment: Mapping[str, str], before_exec: Callable[[], None] | None
 
 def free_port() -> int:
     """Return a TCP port that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    [port] = free_ports(1)
+    return port
+
+
+def free_ports(count: int) -> list[int]:
+    """Return different TCP ports that nobody listens on, at any address."""
+    with contextlib.ExitStack() as held:
+        return [held.enter_context(socket.create_server(("", 0))).getsockname()[1] for _ in range(count)]
 
 
 def wait_for(condition: Callable[[], bool], explain: Callable[[], str]) -> None:

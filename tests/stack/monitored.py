@@ -3,7 +3,6 @@
 import math
 import re
 import shutil
-import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -112,8 +111,3 @@ def wait_until(condition: Callable[[], bool], seconds: float, explain: Callable[
         assert time.monotonic() - started < seconds, explain()
         time.sleep(0.5)
     return time.monotonic() - started
-
-
-def remove_image(image: str) -> None:
-    """Remove an image that a test built."""
-    subprocess.run(["docker", "image", "rm", "--force", image], capture_output=True, check=False, timeout=300)

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.end_to_end.conftest import BUILD_SECONDS, PYTHON_IMAGE
+from tests.end_to_end.conftest import BUILD_SECONDS
 from tests.service.running import free_port
+from tests.stack.service_image import built
 
 HAPROXY_IMAGE = os.environ.get("HAPROXY_IMAGE") or "haproxy:3.2"
 DEBIAN_IMAGE = os.environ.get("DEBIAN_IMAGE") or "debian:13-slim"
@@ -223,15 +224,14 @@ def stack(root: Path, models: Path) -> Iterator[Stack]:
 @contextmanager
 def images(root: Path, recipes: Mapping[str, str]) -> Iterator[dict[str, str]]:
     """Build the service's image as ``good``, and on top of it one for each of ``recipes``; give their tags."""
-    tags = {name: f"darkroom-service:swarm-{uuid.uuid4().hex[:8]}-{name}" for name in ("good", *recipes)}
-    environment = {**os.environ, "SERVICE_IMAGE": tags["good"], "PYTHON_IMAGE": PYTHON_IMAGE}
-    try:
-        HOST.docker("compose", "build", "--quiet", "service", cwd=root, env=environment, timeout=BUILD_SECONDS)
-        for name, recipe in recipes.items():
-            build("FROM " + tags["good"] + "\n" + recipe, tags[name])
-        yield tags
-    finally:
-        HOST.docker("image", "rm", "--force", *tags.values(), check=False)
+    tags = {name: f"darkroom-service:swarm-{uuid.uuid4().hex[:8]}-{name}" for name in recipes}
+    with built(root) as good:
+        try:
+            for name, recipe in recipes.items():
+                build(f"FROM {good}\n{recipe}", tags[name])
+            yield {"good": good, **tags}
+        finally:
+            HOST.docker("image", "rm", "--force", *tags.values(), check=False)
 
 
 def build(recipe: str, tag: str) -> None:

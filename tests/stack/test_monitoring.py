@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.end_to_end.conftest import BUILD_SECONDS, PYTHON_IMAGE, Project
+from tests.end_to_end.conftest import Project
 from tests.monitoring.watched import Rule, dashboard, panel_queries, rules
 from tests.stack.monitored import (
     Prometheus,
     Traffic,
     prometheus_of,
     quick_configuration,
-    remove_image,
     wait_until,
 )
+from tests.stack.service_image import built
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.containers]
 
@@ -35,20 +35,17 @@ def stack(root: Path, docker_engine: None, tmp_path_factory: pytest.TempPathFact
     variables = {
         "COMPOSE_PROJECT_NAME": name,
         "COMPOSE_FILE": os.pathsep.join(["docker-compose.yml", "docker-compose.override.yml", str(quick)]),
-        "SERVICE_IMAGE": f"darkroom-service:{name}",
-        "PYTHON_IMAGE": PYTHON_IMAGE,
         "PORT": "0",
         "PROMETHEUS_PORT": "0",
         "WORKERS": "2",
     }
-    project = Project(root, name, {**os.environ, **variables})
-    try:
-        project.compose("build", "--quiet", "service", timeout=BUILD_SECONDS)
-        project.compose("--profile", "monitoring", "up", "--detach", "--wait", "service", "prometheus")
-        yield project
-    finally:
-        project.compose("--profile", "*", "down", "--volumes", "--timeout", "5", check=False)
-        remove_image(variables["SERVICE_IMAGE"])
+    with built(root) as image:
+        project = Project(root, name, {**os.environ, **variables, "SERVICE_IMAGE": image})
+        try:
+            project.compose("--profile", "monitoring", "up", "--detach", "--wait", "service", "prometheus")
+            yield project
+        finally:
+            project.compose("--profile", "*", "down", "--volumes", "--timeout", "5", check=False)
 
 
 @pytest.fixture(scope="module")

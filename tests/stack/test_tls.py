@@ -24,6 +24,7 @@ from playwright.sync_api import Browser, expect
 from tests.end_to_end.browser import drop, visit
 from tests.end_to_end.conftest import Project
 from tests.service.pictures import plain
+from tests.service.running import free_ports
 from tests.stack.service_image import built
 
 pytestmark = pytest.mark.stack
@@ -111,7 +112,7 @@ def front(root: Path, docker_engine: None, tmp_path_factory: pytest.TempPathFact
     authority_file = tmp_path_factory.mktemp("authority") / "ca.pem"
     authority.cert_pem.write_to_path(str(authority_file))
     _write_passwords(access)
-    http_port, https_port = _free_ports(2)
+    http_port, https_port = free_ports(2)
     with built(root) as image:
         environment = {
             **os.environ,
@@ -156,15 +157,6 @@ def _write_passwords(access: Path) -> None:
     hashed = subprocess.run(["openssl", "passwd", "-6", password], capture_output=True, text=True, check=True).stdout
     (access / "htpasswd").write_text(f"{name}:{hashed}", encoding="utf-8")
     (access / "tokens.conf").write_text(f'"Bearer {TOKEN}" "shop";\n', encoding="utf-8")
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("", 0)) for _ in range(count)]
-    try:
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
 
 
 def test_who_has_a_password_or_a_token_is_answered(front: Front) -> None:

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ import keras
 import numpy as np
 import pytest
 
+from tests.service.running import free_ports
 from tests.training.conftest import environment, small_dataset
 from training import data
 from training.distribution import Spread, parse
@@ -117,7 +117,7 @@ class Machines:
     """Two trainers on this machine, joined by TF_CONFIG, in float32."""
 
     def __init__(self, root: Path, folder: Path, *arguments: str) -> None:
-        addresses = [f"localhost:{port}" for port in _free_ports(2)]
+        addresses = [f"localhost:{port}" for port in free_ports(2)]
         self.processes = [
             subprocess.Popen(
                 [sys.executable, "-m", "training", "--preset", "smoke", "--precision", "float32", *arguments, *output],
@@ -134,14 +134,6 @@ class Machines:
     def end(self) -> list[str]:
         """Wait for both and return what they printed."""
         return [process.communicate(timeout=500)[0] for process in self.processes]
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("localhost", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 @pytest.fixture
@@ -196,7 +188,7 @@ def test_the_chief_does_not_wait_for_a_dead_worker(root: Path, tmp_path: Path, s
 
 def test_a_machine_does_not_wait_for_ever_for_the_others(root: Path) -> None:
     """Where the other machine never joins, it is named and the exit code is 1."""
-    ports = _free_ports(2)
+    ports = free_ports(2)
     cluster = {"worker": [f"localhost:{port}" for port in ports]}
     code = "from training.distribution import connect; connect(join_seconds=2)"
     command = [sys.executable, "-c", code]

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from training.dataset import Classes, Pixels, Split, evenly_spaced
+from training.trivial_augment import change_at_random
 
 _MEASURED = 1000  # pictures for the mean colour
 _ASPECT = np.log(4 / 3)
@@ -27,7 +28,8 @@ class Batches:
     batch is left out, since its gradient would count for more than its pictures.
 
     With ``balance``, an epoch shows the pictures of rare classes more than once, as ``quotas`` says. ``crop`` below 1
-    takes a random part of each picture, as ``crop_at_random`` says. Pictures are read a batch at a time, so that they
+    takes a random part of each picture, as ``crop_at_random`` says; ``change`` is the share of pictures that
+    TrivialAugment changes. Pictures are read a batch at a time, so that they
     may be in a file (``numpy.memmap``).
     """
 
@@ -40,6 +42,7 @@ class Batches:
         *,
         cutout: int = 0,
         crop: float = 1.0,
+        change: float = 0.0,
         balance: bool = False,
         flip: bool,
         seed: int,
@@ -53,6 +56,7 @@ class Batches:
         self._translation = translation
         self._cutout = cutout
         self._crop = crop
+        self._change = change
         self._blank = split.images[evenly_spaced(len(split), _MEASURED)].mean(axis=(0, 1, 2)).astype(np.uint8)  # [C]
         self._flip = flip
         self._seed = seed
@@ -79,6 +83,8 @@ class Batches:
             if self._flip:
                 mirrored = self._mirrored_first[chosen] ^ (number % 2 == 1)
                 images[mirrored] = images[mirrored, :, ::-1]
+            if self._change:
+                change_at_random(images, self._change, self._blank, rng)
             if self._cutout:
                 cut_out(images, self._cutout, self._blank, rng)
             yield images, self._one_hot[chosen]

@@ -19,7 +19,8 @@ class Recipe:
     alone.
     ``weight_decay`` is decoupled and multiplied by the learning rate. ``translation`` is the largest
     shift in pixels, ``cutout`` the side of the square that is blanked, 0 for none. ``crop`` is the least share of a
-    picture's area that a random crop keeps, 1 for no crop. ``balance`` shows the pictures of rare classes more often.
+    picture's area that a random crop keeps, 1 for no crop. ``change`` is the share of pictures that TrivialAugment
+    changes. ``balance`` shows the pictures of rare classes more often.
     ``average_epochs`` is the length, in epochs, over which the weights are averaged.
 
     With a ``backbone`` from keras.applications in place of the network above, ``learning_rate`` follows the square root
@@ -43,6 +44,7 @@ class Recipe:
     cutout: int = 0
     flip: bool = True
     crop: float = 1.0
+    change: float = 0.0
     balance: bool = False
     average_epochs: float = 1.0
     backbone: str | None = None
@@ -70,7 +72,9 @@ _FAMILY = Recipe(convolutions=3, kernel_scale=0.15625, translation=4, cutout=8)
 
 PRESETS = {
     "fast": dataclasses.replace(_FAMILY, preset="fast", widths=(32, 96, 192), epochs=60, cutout=0),
-    "standard": dataclasses.replace(_FAMILY, preset="standard", widths=(48, 208, 320), epochs=44),
+    "standard": dataclasses.replace(
+        _FAMILY, preset="standard", widths=(48, 208, 320), epochs=100, cutout=12, change=0.5, label_smoothing=0.1
+    ),
     "best": dataclasses.replace(_FAMILY, preset="best", widths=(128, 384, 512), epochs=60, cutout=12),
     "smoke": Recipe(
         preset="smoke", widths=(8, 16, 16), epochs=3, batch_size=64, learning_rate=1.5, flip=False, average_epochs=0.2

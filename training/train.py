@@ -115,6 +115,7 @@ def _train(
         recipe.translation,
         cutout=recipe.cutout,
         crop=recipe.crop,
+        change=recipe.change,
         balance=recipe.balance,
         flip=recipe.flip,
         seed=recipe.seed,

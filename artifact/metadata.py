@@ -67,9 +67,10 @@ class Int8:
 class Calibration:
     """How the network's probabilities were made to mean what they say, on pictures that no training has seen.
 
-    Inside the graph the logits are divided by ``temperature`` (arXiv 1706.04599), which was fitted on the ``images``
-    pictures that the other figures are of as well: the mean negative log-likelihood, in nats, and the expected
-    calibration error, a fraction of 1, with the temperature and, ``before``, without.
+    Inside the graph the share ``label_smoothing`` is taken out of the probabilities that the training gave to all
+    classes alike, and their logarithms are divided by ``temperature`` (arXiv 1706.04599). That was fitted on the
+    ``images`` pictures that the other figures are of as well: the mean negative log-likelihood, in nats, and the
+    expected calibration error, a fraction of 1, with both and, ``before``, with neither.
     """
 
     temperature: float
@@ -79,6 +80,7 @@ class Calibration:
     negative_log_likelihood_before: float
     expected_calibration_error: float
     expected_calibration_error_before: float
+    label_smoothing: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,14 @@
-"""Temperature scaling: one number that makes a network as sure of its answers as it is right.
+"""Make a network as sure of its answers as it is right: label smoothing is undone, then a temperature is fitted.
 
-From Guo et al., "On Calibration of Modern Neural Networks" (arXiv 1706.04599), section 4.2.
+The temperature is that of Guo et al., "On Calibration of Modern Neural Networks" (arXiv 1706.04599), section 4.2.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, softmax
+from scipy.special import softmax
 
 from artifact import Calibration
 from training.dataset import Classes
@@ -16,20 +18,63 @@ Logits = NDArray[np.float32]  # [N, classes]
 
 _SHARPEST, _SOFTEST = 0.02, 50.0  # temperatures; far outside of what networks need
 
+FLOOR = 0.01
+"""What is left of a probability at least, as a share of what label smoothing gave to each class."""
 
-def calibrate(logits: Logits, classes: Classes, measured_on: str) -> Calibration:
-    """Fit the temperature that makes ``classes`` int64 [N] most likely, given ``logits``, and measure what it changes.
 
-    The pictures must not have been trained on: a network is surer of those.
+class Correction(NamedTuple):
+    """What a network's logits go through to become probabilities; by itself, softmax alone.
+
+    The share ``label_smoothing`` that the training gave to all classes alike is taken out of the probabilities (see
+    ``undo_smoothing``), and the logarithms of these are divided by ``temperature``.
     """
-    temperature = fit_temperature(logits, classes)
-    before, after = softmax(logits, axis=1), softmax(logits / temperature, axis=1)
+
+    temperature: float = 1.0
+    label_smoothing: float = 0.0
+
+    def probabilities(self, logits: Logits) -> NDArray[np.float32]:
+        """Return the probabilities float32 [N, classes] of ``logits``."""
+        corrected: NDArray[np.float32] = softmax(
+            undo_smoothing(logits, self.label_smoothing) / self.temperature, axis=1
+        )
+        return corrected
+
+
+def undo_smoothing(logits: Logits, label_smoothing: float) -> Logits:
+    """Return logits of what the network would say if its ``label_smoothing`` a had been 0, float32 [N, classes].
+
+    Smoothed labels (Szegedy et al., arXiv 1512.00567, section 7) have a/K in each of K classes, and 1 - a more in the
+    right one. So where the classes of pictures like these are q, the loss is least at (1 - a) q + a/K, of which q is
+    had back by subtraction. A temperature cannot do that: it moves the probabilities of doubtful pictures too far where
+    it is right for clear ones. Below a/K a network is surer than smoothing lets it be, and nearly nothing is left.
+    """
+    if not label_smoothing:
+        return logits
+    share = label_smoothing / logits.shape[1]
+    undone: Logits = np.log(np.maximum(softmax(logits, axis=1) - share, FLOOR * share))
+    return undone
+
+
+def calibrate(logits: Logits, classes: Classes, measured_on: str, label_smoothing: float = 0.0) -> Calibration:
+    """Fit the correction that makes ``classes`` int64 [N] most likely, given ``logits``, and measure what it changes.
+
+    The ``label_smoothing`` of the training is undone where that is likelier than leaving it. The pictures must not have
+    been trained on: a network is surer of those.
+    """
+    found = [
+        Correction(fit_temperature(undo_smoothing(logits, share), classes), share)
+        for share in sorted({0.0, label_smoothing})
+    ]
+    likelihoods = [negative_log_likelihood(correction.probabilities(logits), classes) for correction in found]
+    least = int(np.argmin(likelihoods))
+    before, after = (correction.probabilities(logits) for correction in (Correction(), found[least]))
     return Calibration(
-        temperature=temperature,
+        temperature=found[least].temperature,
+        label_smoothing=found[least].label_smoothing,
         measured_on=measured_on,
         images=len(classes),
-        negative_log_likelihood=negative_log_likelihood(logits / temperature, classes),
-        negative_log_likelihood_before=negative_log_likelihood(logits, classes),
+        negative_log_likelihood=likelihoods[least],
+        negative_log_likelihood_before=negative_log_likelihood(before, classes),
         expected_calibration_error=expected_calibration_error(after, classes),
         expected_calibration_error_before=expected_calibration_error(before, classes),
     )
@@ -56,17 +101,7 @@ def fit_temperature(logits: Logits, classes: Classes) -> float:
     return float(1 / found.x)
 
 
-def negative_log_likelihood(logits: Logits, classes: Classes) -> float:
-    """Return the mean negative log-likelihood of ``classes`` int64 [N], in nats."""
-    likelihoods = log_softmax(logits.astype(np.float64), axis=1)
-    return float(-likelihoods[np.arange(len(classes)), classes].mean())
-
-
-def uncalibrated(probabilities: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:
-    """Return the probabilities float32 [N, classes] that the network gave before the temperature.
-
-    The logarithm of a probability is the logit over the temperature, but for a number that softmax does not see.
-    """
-    smallest = np.finfo(np.float32).tiny
-    before: NDArray[np.float32] = softmax(np.log(np.maximum(probabilities, smallest)) * temperature, axis=1)
-    return before
+def negative_log_likelihood(probabilities: NDArray[np.float32], classes: Classes) -> float:
+    """Return the mean negative log-likelihood of ``classes`` int64 [N], in nats, under ``probabilities`` [N, K]."""
+    of_class = probabilities[np.arange(len(classes)), classes]
+    return float(-np.log(np.maximum(of_class, np.finfo(np.float32).tiny)).mean())

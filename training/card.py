@@ -34,9 +34,10 @@ def int8_accuracy(int8: Int8) -> str:
 
 
 def calibration_in_words(calibration: Calibration) -> str:
-    """Return what the temperature did, in words, on the pictures that it was fitted on."""
+    """Return what the correction did, in words, on the pictures that it was fitted on."""
+    undone = f"label smoothing of {calibration.label_smoothing:g} undone, " if calibration.label_smoothing else ""
     return (
-        f"temperature {calibration.temperature:.4g}, fitted on {calibration.images:,} images "
+        f"{undone}temperature {calibration.temperature:.4g}, fitted on {calibration.images:,} images "
         f"({calibration.measured_on}), where the negative log-likelihood went from "
         f"{calibration.negative_log_likelihood_before:.4f} to {calibration.negative_log_likelihood:.4f} "
         f"and the expected calibration error from {calibration.expected_calibration_error_before:.4f} to "

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+from scipy.special import softmax
 
 import artifact
 from artifact import Input, Int8, Metadata
@@ -25,7 +26,7 @@ from training.errors import AccuracyLost, Interruption, TrainingError, WorseVers
 from training.evaluate import Evaluation, evaluate
 from training.familiarity import measure
 from training.hardware import describe, has_gpu, set_deterministic, set_precision
-from training.held_out import Trust, learn_trust
+from training.held_out import Trust, learn_trust, logits_of
 from training.model import in_float32, megaflops
 from training.pictures import Reading
 from training.plots import save_plots
@@ -290,17 +291,18 @@ def _publish(
     picture = dataset.picture
     model = in_float32(trained.model)
     state = trained.state
-    trust = _learn_trust(model, dataset, held_out(state.settings))
+    trust = _learn_trust(model, dataset, state.settings)
     with artifact.draft(models, name) as draft:
-        export.save(model, picture, draft.path, trust.temperature)
-        gap = export.check(model, draft.path, dataset.train.images[:_CHECKED_IMAGES], trust.temperature)
+        export.save(model, picture, draft.path, trust.correction)
+        gap = export.check(model, draft.path, dataset.train.images[:_CHECKED_IMAGES], trust.correction)
         print(f"The SavedModel answers as the network does, within {gap:.1e}, under TensorFlow and OpenVINO.")
         predict = export.openvino_predict(draft.path)
         evaluation = evaluate(predict, dataset.labels, dataset.test, f"{dataset.name} test")
         print(report.table(evaluation))
         gate(evaluation)
         strangers = measure(export.openvino_score(draft.path), dataset.test.images, trust.threshold)
-        plots = save_plots(evaluation, state.history, draft.extra, trust.temperature)
+        uncalibrated = softmax(logits_of(model, dataset.test.images), axis=1) if trust.calibration else None
+        plots = save_plots(evaluation, state.history, draft.extra, uncalibrated)
         quantized = _try_int8(draft.path, dataset, held_out(state.settings)) if int8 else None
         metadata = Metadata(
             name=name,
@@ -329,9 +331,9 @@ def _publish(
     return path
 
 
-def _learn_trust(model: keras.Model, dataset: Dataset, images: int) -> Trust:
-    """Fit temperature and threshold to the last ``images`` validation images, and say what came of it."""
-    trust = learn_trust(model, dataset, images)
+def _learn_trust(model: keras.Model, dataset: Dataset, settings: dict[str, Any]) -> Trust:
+    """Fit correction and threshold to what the training with ``settings`` held out, and say what came of it."""
+    trust = learn_trust(model, dataset, held_out(settings), settings["label_smoothing"])
     if trust.calibration and trust.familiarity:
         print(f"Calibrated: {calibration_in_words(trust.calibration)}.")
         print(f"A picture is familiar {familiarity_in_words(trust.familiarity)}.")

@@ -13,9 +13,9 @@ import numpy as np
 import openvino
 import tensorflow as tf
 from numpy.typing import NDArray
-from scipy.special import softmax
 
 from artifact import Input
+from training.calibration import FLOOR, Correction
 from training.dataset import Pixels
 from training.errors import TrainingError
 from training.evaluate import Predict
@@ -28,24 +28,25 @@ Answer = Callable[[Pixels], Outputs]
 
 _TOLERANCE = 1e-3
 _LARGEST_LOGIT = 80.0
+_UNCHANGED = Correction()
 _INTERPOLATION = {"bilinear": "bilinear", "bicubic": "bicubic", "lanczos": "lanczos3"}
 
 
 class _Servable(tf.Module):  # type: ignore[misc]
     """The network with pixels or encoded pictures as input, and as output probabilities and how familiar they look."""
 
-    def __init__(self, model: keras.Model, picture: Input, temperature: float) -> None:
+    def __init__(self, model: keras.Model, picture: Input, correction: Correction) -> None:
         super().__init__()
         # A function, since a model as an attribute would be saved along with its variables, and those twice.
         self._logits = functools.partial(model, training=False)
         self._input = picture
-        self._temperature = temperature  # a constant of the graph: no weight, so that others can start from the weights
+        self._correction = correction  # constants of the graph: no weights, so that others can start from the weights
         self.weights = [variable.value for variable in model.weights]
 
     def classify(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """Pictures uint8 [N, H, W, 3] -> probabilities float32 [N, classes] and familiarity float32 [N]."""
         logits = self._logits(tf.cast(images, tf.float32))
-        return {"probabilities": tf.nn.softmax(logits / self._temperature), "familiarity": _familiarity(logits)}
+        return {"probabilities": _probabilities(logits, self._correction), "familiarity": _familiarity(logits)}
 
     def classify_bytes(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         """JPEG or PNG files, string [N] -> the same."""
@@ -60,6 +61,14 @@ class _Servable(tf.Module):  # type: ignore[misc]
             image = _cut_to_aspect(image, *size)
         resized = tf.image.resize(image, size, _INTERPOLATION[self._input.interpolation], antialias=True)
         return tf.saturate_cast(tf.round(resized), tf.uint8)
+
+
+def _probabilities(logits: tf.Tensor, correction: Correction) -> tf.Tensor:
+    """Return what ``correction`` makes of the logits [N, classes]."""
+    if correction.label_smoothing:
+        share = correction.label_smoothing / logits.shape[1]
+        logits = tf.math.log(tf.maximum(tf.nn.softmax(logits) + -share, FLOOR * share))
+    return tf.nn.softmax(logits / correction.temperature)
 
 
 def _familiarity(logits: tf.Tensor) -> tf.Tensor:
@@ -81,15 +90,15 @@ def _cut_to_aspect(image: tf.Tensor, height: int, width: int) -> tf.Tensor:
     return tf.image.crop_to_bounding_box(image, (shape[0] - rows) // 2, (shape[1] - columns) // 2, rows, columns)
 
 
-def save(model: keras.Model, picture: Input, path: Path, temperature: float = 1.0) -> None:
+def save(model: keras.Model, picture: Input, path: Path, correction: Correction = _UNCHANGED) -> None:
     """Write ``model`` (pixels 0..255 -> logits) to folder ``path`` as a SavedModel with both signatures.
 
-    In its graph the logits are divided by ``temperature``; see ``training.calibration``.
+    In its graph the logits become probabilities by ``correction``; see ``training.calibration``.
 
     Raises:
         OSError: the disk is full or the folder cannot be written.
     """
-    servable = _Servable(model, picture, temperature)
+    servable = _Servable(model, picture, correction)
     images = tf.TensorSpec([None, picture.height, picture.width, 3], tf.uint8, name="images")
     content = tf.TensorSpec([None], tf.string, name="image_bytes")
     signatures = {
@@ -119,7 +128,7 @@ def openvino_score(path: Path) -> Score:
     return lambda images: answer(images)["familiarity"]
 
 
-def check(model: keras.Model, path: Path, images: Pixels, temperature: float = 1.0) -> float:
+def check(model: keras.Model, path: Path, images: Pixels, correction: Correction = _UNCHANGED) -> float:
     """Read the SavedModel back and compare its answers to ``images`` with the network's; return the largest gap.
 
     Both signatures are compared under TensorFlow and ``serving_default`` under OpenVINO, in both outputs; the gap of
@@ -129,7 +138,7 @@ def check(model: keras.Model, path: Path, images: Pixels, temperature: float = 1
         TrainingError: they differ by more than 1e-3.
     """
     logits = logits_of(model, images)
-    expected = {"probabilities": softmax(logits / temperature, axis=1), "familiarity": score_of(logits)}
+    expected = {"probabilities": correction.probabilities(logits), "familiarity": score_of(logits)}
     readers = {
         "TensorFlow": _tensorflow(path, "serving_default", _as_pixels),
         "TensorFlow, from PNG files,": _tensorflow(path, "serve_bytes", _as_files),

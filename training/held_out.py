@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from artifact import Calibration, Familiarity
-from training.calibration import calibrate
+from training.calibration import Correction, calibrate
 from training.dataset import Dataset, Pixels
 from training.familiarity import find_threshold, score_of
 
@@ -21,9 +21,9 @@ class Trust(NamedTuple):
     familiarity: Familiarity | None = None
 
     @property
-    def temperature(self) -> float:
-        """What the logits are to be divided by."""
-        return self.calibration.temperature if self.calibration else 1.0
+    def correction(self) -> Correction:
+        """What the logits are to go through."""
+        return correction_of(self.calibration)
 
     @property
     def threshold(self) -> float | None:
@@ -31,16 +31,22 @@ class Trust(NamedTuple):
         return self.familiarity.threshold if self.familiarity else None
 
 
-def learn_trust(model: keras.Model, dataset: Dataset, held_out_images: int) -> Trust:
-    """Fit temperature and threshold to the last ``held_out_images`` pictures of ``dataset.validation``.
+def correction_of(calibration: Calibration | None) -> Correction:
+    """Return what the logits of a version with this ``calibration`` go through."""
+    return Correction(calibration.temperature, calibration.label_smoothing) if calibration else Correction()
 
-    Where there are none, nothing is fitted, since a network is surer of pictures that it was trained on.
+
+def learn_trust(model: keras.Model, dataset: Dataset, held_out_images: int, label_smoothing: float = 0.0) -> Trust:
+    """Fit correction and threshold to the last ``held_out_images`` pictures of ``dataset.validation``.
+
+    ``label_smoothing`` is that of the training. Where there are no such pictures, nothing is fitted, since a network is
+    surer of pictures that it was trained on.
     """
     if not held_out_images:
         return Trust()
     last, measured_on = slice(-held_out_images, None), f"{dataset.name} validation"
     logits = logits_of(model, dataset.validation.images[last])
-    calibration = calibrate(logits, dataset.validation.classes[last], measured_on)
+    calibration = calibrate(logits, dataset.validation.classes[last], measured_on, label_smoothing)
     return Trust(calibration, find_threshold(score_of(logits), measured_on))
 
 

@@ -28,8 +28,7 @@ def evaluate_version(options: argparse.Namespace) -> int:
         print(report.table(evaluation))
     if options.plots:
         options.plots.mkdir(parents=True, exist_ok=True)
-        temperature = metadata.calibration.temperature if metadata.calibration else 1.0
-        written = save_plots(evaluation, [], options.plots, temperature)
+        written = save_plots(evaluation, [], options.plots)
         if not options.json:
             print(f"Wrote {', '.join(written)} to {options.plots}.")
     return 0

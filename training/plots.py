@@ -8,7 +8,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from training.calibration import uncalibrated
 from training.dataset import Classes
 from training.evaluate import Evaluation, by_confidence
 from training.run_folder import History
@@ -19,15 +18,17 @@ _LARGEST_SIDE = 24.0  # inches
 _COUNTED_LABELS = 40  # more would make numbers that nobody can read, and take minutes to draw
 
 
-def save_plots(evaluation: Evaluation, history: History, folder: Path, temperature: float = 1.0) -> list[str]:
+def save_plots(
+    evaluation: Evaluation, history: History, folder: Path, uncalibrated: NDArray[np.float32] | None = None
+) -> list[str]:
     """Write learning curves (where there is a history), confusion matrix, mistakes and reliability; return their names.
 
-    ``temperature`` is what the logits were divided by, to show the reliability without it as well.
+    ``uncalibrated`` are the probabilities float32 [N, classes] before the calibration, to show their reliability too.
     """
     drawn = {
         "confusion_matrix.png": _confusion_matrix(evaluation),
         "mistakes.png": _mistakes(evaluation),
-        "reliability.png": _reliability(evaluation, temperature),
+        "reliability.png": _reliability(evaluation, uncalibrated),
     }
     if history:
         drawn["learning_curves.png"] = _learning_curves(history)
@@ -73,14 +74,14 @@ def _confusion_matrix(evaluation: Evaluation) -> Figure:
     return figure
 
 
-def _reliability(evaluation: Evaluation, temperature: float) -> Figure:
+def _reliability(evaluation: Evaluation, uncalibrated: NDArray[np.float32] | None) -> Figure:
     """Draw how often answers are right against how sure they are, and below it how many are that sure."""
     figure = Figure(figsize=(6, 6.5), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     above.plot([0, 1], [0, 1], color="grey", linestyle="--", label="what it should be")
     _bars(above, below, evaluation.probabilities, evaluation.split.classes)
-    if temperature != 1:
-        before = by_confidence(uncalibrated(evaluation.probabilities, temperature), evaluation.split.classes)
+    if uncalibrated is not None:
+        before = by_confidence(uncalibrated, evaluation.split.classes)
         some = before.counts > 0
         above.plot(before.confidence[some], before.accuracy[some], color="C1", marker="o", label="before calibration")
     above.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))

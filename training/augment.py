@@ -29,8 +29,7 @@ class Batches:
 
     With ``balance``, an epoch shows the pictures of rare classes more than once, as ``quotas`` says. ``crop`` below 1
     takes a random part of each picture, as ``crop_at_random`` says; ``change`` is the share of pictures that
-    TrivialAugment changes. Pictures are read a batch at a time, so that they
-    may be in a file (``numpy.memmap``).
+    TrivialAugment changes. Pictures are read a batch at a time, so that they may be in a file (``numpy.memmap``).
     """
 
     def __init__(

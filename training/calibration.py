@@ -65,9 +65,10 @@ def calibrate(logits: Logits, classes: Classes, measured_on: str, label_smoothin
         Correction(fit_temperature(undo_smoothing(logits, share), classes), share)
         for share in sorted({0.0, label_smoothing})
     ]
-    likelihoods = [negative_log_likelihood(correction.probabilities(logits), classes) for correction in found]
+    answers = [correction.probabilities(logits) for correction in found]
+    likelihoods = [negative_log_likelihood(answer, classes) for answer in answers]
     least = int(np.argmin(likelihoods))
-    before, after = (correction.probabilities(logits) for correction in (Correction(), found[least]))
+    before = Correction().probabilities(logits)
     return Calibration(
         temperature=found[least].temperature,
         label_smoothing=found[least].label_smoothing,
@@ -75,7 +76,7 @@ def calibrate(logits: Logits, classes: Classes, measured_on: str, label_smoothin
         images=len(classes),
         negative_log_likelihood=likelihoods[least],
         negative_log_likelihood_before=negative_log_likelihood(before, classes),
-        expected_calibration_error=expected_calibration_error(after, classes),
+        expected_calibration_error=expected_calibration_error(answers[least], classes),
         expected_calibration_error_before=expected_calibration_error(before, classes),
     )
 

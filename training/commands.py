@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import keras
-from scipy.special import softmax
 
 import artifact
 from artifact import Input, Int8, Metadata
 from artifact.layout import MODEL_CARD
 from training import config, data, defaults, device, report
+from training.calibration import Correction
 from training.card import CAPTIONS, calibration_in_words, familiarity_in_words, int8_accuracy, model_card
 from training.dataset import Dataset, Split
 from training.distribution import connect
@@ -301,7 +301,7 @@ def _publish(
         print(report.table(evaluation))
         gate(evaluation)
         strangers = measure(export.openvino_score(draft.path), dataset.test.images, trust.threshold)
-        uncalibrated = softmax(logits_of(model, dataset.test.images), axis=1) if trust.calibration else None
+        uncalibrated = Correction().probabilities(logits_of(model, dataset.test.images)) if trust.calibration else None
         plots = save_plots(evaluation, state.history, draft.extra, uncalibrated)
         quantized = _try_int8(draft.path, dataset, held_out(state.settings)) if int8 else None
         metadata = Metadata(

@@ -67,7 +67,8 @@ def _probabilities(logits: tf.Tensor, correction: Correction) -> tf.Tensor:
     """Return what ``correction`` makes of the logits [N, classes]."""
     if correction.label_smoothing:
         share = correction.label_smoothing / logits.shape[1]
-        logits = tf.math.log(tf.maximum(tf.nn.softmax(logits) + -share, FLOOR * share))
+        surplus = tf.nn.softmax(logits) + -share  # an addition, since quantisation leaves those in float
+        logits = tf.math.log(tf.maximum(surplus, FLOOR * share))
     return tf.nn.softmax(logits / correction.temperature)
 
 

@@ -23,17 +23,13 @@ class Trust(NamedTuple):
     @property
     def correction(self) -> Correction:
         """What the logits are to go through."""
-        return correction_of(self.calibration)
+        fitted = self.calibration
+        return Correction(fitted.temperature, fitted.label_smoothing) if fitted else Correction()
 
     @property
     def threshold(self) -> float | None:
         """The score from which on a picture is familiar."""
         return self.familiarity.threshold if self.familiarity else None
-
-
-def correction_of(calibration: Calibration | None) -> Correction:
-    """Return what the logits of a version with this ``calibration`` go through."""
-    return Correction(calibration.temperature, calibration.label_smoothing) if calibration else Correction()
 
 
 def learn_trust(model: keras.Model, dataset: Dataset, held_out_images: int, label_smoothing: float = 0.0) -> Trust:

@@ -75,6 +75,7 @@ PRESETS = {
     "standard": dataclasses.replace(
         _FAMILY, preset="standard", widths=(48, 208, 320), epochs=100, cutout=12, change=0.5, label_smoothing=0.1
     ),
+    "quick": dataclasses.replace(_FAMILY, preset="quick", widths=(48, 208, 320), epochs=25, label_smoothing=0.1),
     "best": dataclasses.replace(_FAMILY, preset="best", widths=(128, 384, 512), epochs=60, cutout=12),
     "smoke": Recipe(
         preset="smoke", widths=(8, 16, 16), epochs=3, batch_size=64, learning_rate=1.5, flip=False, average_epochs=0.2

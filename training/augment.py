@@ -1,6 +1,6 @@
 """Batches of training pictures, shuffled, mirrored, shifted or cropped anew in every epoch."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 
 import keras
@@ -16,7 +16,7 @@ _ASPECT = np.log(4 / 3)
 
 OneHot = NDArray[np.float32]
 Batch = tuple[Pixels, OneHot]
-"""Pictures uint8 [B, H, W, 3], one-hot classes float32 [B, classes]."""
+"""Pictures uint8 [B, H, W, 3], and what to learn of them: one-hot classes or probabilities, float32 [B, classes]."""
 
 
 class Batches:
@@ -30,6 +30,7 @@ class Batches:
     With ``balance``, an epoch shows the pictures of rare classes more than once, as ``quotas`` says. ``crop`` below 1
     takes a random part of each picture, as ``crop_at_random`` says; ``change`` is the share of pictures that
     TrivialAugment changes. Pictures are read a batch at a time, so that they may be in a file (``numpy.memmap``).
+    ``teach`` makes of a batch's augmented pictures and one-hot classes what is to be learned of them.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Batches:
         balance: bool = False,
         flip: bool,
         seed: int,
+        teach: Callable[[Pixels, OneHot], OneHot] | None = None,
     ) -> None:
         self._images = split.images
         self._classes = split.classes
@@ -59,6 +61,7 @@ class Batches:
         self._blank = split.images[evenly_spaced(len(split), _MEASURED)].mean(axis=(0, 1, 2)).astype(np.uint8)  # [C]
         self._flip = flip
         self._seed = seed
+        self._teach = teach
         self._mirrored_first = np.random.default_rng([seed, 0]).random(len(split)) < 0.5  # [N]
 
     def __len__(self) -> int:
@@ -86,7 +89,8 @@ class Batches:
                 change_at_random(images, self._change, self._blank, rng)
             if self._cutout:
                 cut_out(images, self._cutout, self._blank, rng)
-            yield images, self._one_hot[chosen]
+            one_hot = self._one_hot[chosen]
+            yield images, self._teach(images, one_hot) if self._teach else one_hot
 
     def from_epoch(self, number: int) -> Iterator[Batch]:
         """Yield the batches of epoch ``number`` and of all that follow, without end."""

@@ -49,6 +49,7 @@ examples:
   python -m training --preset smoke                      the whole path in under a minute, on made-up pictures
   python -m training --config models/cifar10/3/assets.extra/config.toml    the training of that version again
   python -m training --backbone MobileNetV3Small         tune a network that was pretrained on ImageNet
+  python -m training --preset fast --teacher models/cifar10/3    a faster network, which learns from that version
   python -m training evaluate models/cifar10/3 --data cifar-10-python.tar.gz
   python -m training compare models/cifar10/3 models/cifar10/4
   python -m training predict models/cifar10/3 photos
@@ -209,6 +210,13 @@ def _train_parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="VERSION",
         help="begin with the weights of a published version, e.g. models/cifar10/3",
+    )
+    recipe.add_argument(
+        "--teacher",
+        type=Path,
+        metavar="VERSION",
+        help="learn the answers of a published version as well as the labels: a small network gets better by those of "
+        "a larger one",
     )
     recipe.add_argument("--epochs", type=_at_least(1), metavar="N", help="passes over the training images")
     recipe.add_argument(

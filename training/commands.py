@@ -16,12 +16,13 @@ import keras
 
 import artifact
 from artifact import Input, Int8, Metadata
-from artifact.layout import MODEL_CARD
+from artifact.layout import INT8_MODEL, MODEL_CARD
 from training import config, data, defaults, device, report
 from training.calibration import Correction
 from training.card import CAPTIONS, calibration_in_words, familiarity_in_words, int8_accuracy, model_card
 from training.dataset import Dataset, Split
 from training.distribution import connect
+from training.engine import openvino_predict, openvino_score
 from training.errors import AccuracyLost, Interruption, TrainingError, WorseVersion
 from training.evaluate import Evaluation, evaluate
 from training.familiarity import measure
@@ -33,6 +34,7 @@ from training.plots import save_plots
 from training.presets import Recipe, recipe
 from training.progress import duration
 from training.run_folder import RunFolder
+from training.teacher import Teacher
 from training.tracking import MLFLOW_RUN, tracked
 from training.train import Start, Trained, held_out, settings, train
 from training.zoo import IMAGENET_WEIGHTS
@@ -65,19 +67,20 @@ def train_and_publish(options: argparse.Namespace) -> int:
         **spread.environment(),
     }
     start = _start(options.start_from, dataset) if options.start_from else None
-    wanted = settings(dataset, chosen, start)
+    teacher = _teacher(options.teacher, dataset) if options.teacher else None
+    wanted = settings(dataset, chosen, start, teacher)
     if options.int8:
         _require_held_out(wanted)
     _announce(dataset, chosen, environment)
     if not spread.is_chief:
-        train(dataset, chosen, run, environment, start, spread)
+        train(dataset, chosen, run, environment, start, spread, teacher=teacher)
         print(f"Worker {spread.worker} has trained and waits for the chief to publish.", flush=True)
         spread.finish()
         return 0
     with tracked(name, wanted, environment, run.environment()) as tracker:
         if tracker.run_id:
             environment[MLFLOW_RUN] = tracker.run_id
-        trained = train(dataset, chosen, run, environment, start, spread, [tracker])
+        trained = train(dataset, chosen, run, environment, start, spread, [tracker], teacher)
         if keras.backend.backend() != "tensorflow":
             return _publish_with_tensorflow()
         try:
@@ -101,10 +104,10 @@ def train_and_publish(options: argparse.Namespace) -> int:
 
 
 def _reading(options: argparse.Namespace, run: RunFolder) -> Reading:
-    """Return what becomes of pictures; unless the command line says it, what became of those to start from."""
+    """Return what becomes of pictures; unless the command line says it, what became of those to build on."""
     size, resize = options.image_size, options.resize
-    if options.start_from:
-        before = artifact.read_metadata(options.start_from).input
+    if version := options.start_from or options.teacher:
+        before = artifact.read_metadata(version).input
         size, resize = size or (before.height, before.width), resize or before.resize
     return Reading(size, resize or "crop", options.max_unreadable, options.cache or run.path)
 
@@ -146,6 +149,8 @@ def _recipe(options: argparse.Namespace, dataset: Dataset) -> Recipe:
     if options.backbone_weights and not options.backbone:
         raise TrainingError("--backbone-weights says nothing without --backbone; give both")
     chosen = config.own_recipe(options) or config.with_fields(_preset(options, dataset), options)
+    if options.teacher:
+        chosen = dataclasses.replace(chosen, label_smoothing=0.0)  # its answers are smooth
     return dataclasses.replace(chosen, batch_size=min(chosen.batch_size, len(dataset.train)))
 
 
@@ -184,14 +189,35 @@ def _start(version: Path, dataset: Dataset) -> Start:
 
     metadata = artifact.validate(version)
     _require_same_labels(version, metadata, dataset)
-    origin = {
+    return Start(read_weights(version), _origin(metadata))
+
+
+def _teacher(version: Path, dataset: Dataset) -> Teacher:
+    """Return a published version to learn from; where it has an int8 network, that one answers, since it is faster."""
+    metadata = artifact.validate(version)
+    _require_same_labels(version, metadata, dataset)
+    if metadata.input != dataset.picture:
+        takes, has = (_in_words(picture) for picture in (metadata.input, dataset.picture))
+        raise TrainingError(
+            f"{version} takes pictures of {takes}, and the training has {has}; a teacher needs the same"
+        )
+    network = version / INT8_MODEL if metadata.int8 else version
+    return Teacher(openvino_predict(network), _origin(metadata))
+
+
+def _in_words(picture: Input) -> str:
+    return f"{picture.height}x{picture.width} pixels ({picture.resize}, {picture.interpolation})"
+
+
+def _origin(metadata: Metadata) -> dict[str, object]:
+    """Return what the record of a training says of a version that it built on."""
+    return {
         "name": metadata.name,
         "version": metadata.version,
         "accuracy": metadata.metrics.accuracy,
         "training_seconds": metadata.training_seconds,
         "training": metadata.training,
     }
-    return Start(read_weights(version), origin)
 
 
 def _require_same_labels(version: Path, metadata: Metadata, dataset: Dataset) -> None:
@@ -296,11 +322,11 @@ def _publish(
         export.save(model, picture, draft.path, trust.correction)
         gap = export.check(model, draft.path, dataset.train.images[:_CHECKED_IMAGES], trust.correction)
         print(f"The SavedModel answers as the network does, within {gap:.1e}, under TensorFlow and OpenVINO.")
-        predict = export.openvino_predict(draft.path)
+        predict = openvino_predict(draft.path)
         evaluation = evaluate(predict, dataset.labels, dataset.test, f"{dataset.name} test")
         print(report.table(evaluation))
         gate(evaluation)
-        strangers = measure(export.openvino_score(draft.path), dataset.test.images, trust.threshold)
+        strangers = measure(openvino_score(draft.path), dataset.test.images, trust.threshold)
         uncalibrated = Correction().probabilities(logits_of(model, dataset.test.images)) if trust.calibration else None
         plots = save_plots(evaluation, state.history, draft.extra, uncalibrated)
         quantized = _try_int8(draft.path, dataset, held_out(state.settings)) if int8 else None

@@ -11,9 +11,9 @@ import numpy as np
 import artifact
 from artifact import Metadata
 from training import differences, labelled
+from training.engine import openvino_predict
 from training.errors import TrainingError
 from training.evaluate import Evaluation, evaluate
-from training.export import openvino_predict
 from training.labelled import Labelled
 from training.paired import Paired
 

@@ -33,7 +33,8 @@ _FIELDS = {field.name for field in dataclasses.fields(Recipe)}
 _ONLY_ON_THE_COMMAND_LINE = {"help", "config", "fresh"}
 _NO_PART_OF_A_RUN = _ONLY_ON_THE_COMMAND_LINE | {"models", "run", "cache", "publish_anyway", "cpu"}
 _BELOW_ONE = {"momentum", "warmup", "label_smoothing"}
-_AT_MOST_ONE = {"crop", "change", "head_share"}
+_AT_MOST_ONE = {"crop", "change", "head_share", "teacher_share"}
+_ABOVE_ZERO = {"teacher_temperature"}
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 Fields = dict[str, Any]
@@ -170,6 +171,8 @@ def _fields(table: Any, parser: argparse.ArgumentParser) -> Fields:
             raise TrainingError(f"{key} must be below 1, not {value}")
         if name in _AT_MOST_ONE and value > 1:
             raise TrainingError(f"{key} must be at most 1, not {value}")
+        if name in _ABOVE_ZERO and value <= 0:
+            raise TrainingError(f"{key} must be above 0, not {value}")
     return fields
 
 

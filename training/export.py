@@ -6,25 +6,19 @@ This is the one module of the trainer that needs TensorFlow, whichever backend t
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
-import openvino
 import tensorflow as tf
 from numpy.typing import NDArray
 
 from artifact import Input
 from training.calibration import FLOOR, Correction
 from training.dataset import Pixels
+from training.engine import Answer, Outputs, openvino_answer
 from training.errors import TrainingError
-from training.evaluate import Predict
-from training.familiarity import Score, score_of
+from training.familiarity import score_of
 from training.held_out import logits_of
-
-Outputs = dict[str, NDArray[np.float32]]
-Answer = Callable[[Pixels], Outputs]
-"""Pictures uint8 [N, H, W, 3] -> the outputs of a signature by name."""
 
 _TOLERANCE = 1e-3
 _LARGEST_LOGIT = 80.0
@@ -117,18 +111,6 @@ def read_weights(path: Path) -> list[NDArray[np.float32]]:
     return [variable.numpy() for variable in tf.saved_model.load(str(path)).weights]
 
 
-def openvino_predict(path: Path) -> Predict:
-    """Return the classifier in the SavedModel in folder ``path``, run by OpenVINO in float32."""
-    answer = openvino_answer(path)
-    return lambda images: answer(images)["probabilities"]
-
-
-def openvino_score(path: Path) -> Score:
-    """Return the score ``familiarity`` of the SavedModel in folder ``path``, computed by OpenVINO in float32."""
-    answer = openvino_answer(path)
-    return lambda images: answer(images)["familiarity"]
-
-
 def check(model: keras.Model, path: Path, images: Pixels, correction: Correction = _UNCHANGED) -> float:
     """Read the SavedModel back and compare its answers to ``images`` with the network's; return the largest gap.
 
@@ -175,21 +157,3 @@ def _as_pixels(images: Pixels) -> dict[str, tf.Tensor]:
 
 def _as_files(images: Pixels) -> dict[str, tf.Tensor]:
     return {"image_bytes": tf.stack([tf.io.encode_png(image) for image in images])}
-
-
-def openvino_answer(path: Path) -> Answer:
-    """Return what gives all outputs of the SavedModel in folder ``path``, run by OpenVINO in float32."""
-    core = _core()
-    compiled = core.compile_model(core.read_model(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-
-    def answer(images: Pixels) -> Outputs:
-        outputs = compiled({"images": images})
-        return {output.get_any_name(): np.asarray(outputs[output]) for output in compiled.outputs}
-
-    return answer
-
-
-@functools.cache
-def _core() -> Any:
-    """Return this process's only OpenVINO core; freeing one, a signal may find no stack. See ``service/engine.py``."""
-    return openvino.Core()

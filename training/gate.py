@@ -13,9 +13,9 @@ import numpy as np
 import artifact
 from artifact import Input, InvalidVersion, Metadata
 from training.dataset import Split
+from training.engine import openvino_predict
 from training.errors import TrainingError, WorseVersion
 from training.evaluate import Evaluation, evaluate
-from training.export import openvino_predict
 from training.paired import Paired, Right
 
 LEVEL = 0.05

@@ -5,8 +5,8 @@ import json
 
 import artifact
 from training import labelled, report
+from training.engine import openvino_predict
 from training.evaluate import evaluate
-from training.export import openvino_predict
 from training.plots import save_plots
 
 

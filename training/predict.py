@@ -16,7 +16,7 @@ import artifact
 from artifact import Input, Metadata
 from training.dataset import Pixels
 from training.decoding import UnreadablePicture, read, suffixes
-from training.export import Answer, Outputs, openvino_answer
+from training.engine import Answer, Outputs, openvino_answer
 
 _BATCH = 64
 _BATCH_PIXELS = 2**22  # 83 pictures of 224x224

@@ -26,6 +26,9 @@ class Recipe:
     With a ``backbone`` from keras.applications in place of the network above, ``learning_rate`` follows the square root
     of the batch size. Where it is pretrained, its new head learns alone for the share ``head_share`` of the steps, and
     the backbone after that at ``backbone_rate`` times the rate.
+
+    With a teacher, a published version, its answers at ``teacher_temperature`` are ``teacher_share`` of what is learned
+    of a picture, in place of smoothed labels.
     """
 
     preset: str = "standard"
@@ -51,6 +54,8 @@ class Recipe:
     backbone_weights: str | None = None
     head_share: float = 0.3
     backbone_rate: float = 0.05
+    teacher_share: float = 0.9
+    teacher_temperature: float = 2.0
     seed: int = 0
 
     def scaled_learning_rate(self) -> float:
@@ -71,7 +76,9 @@ _FAMILY = Recipe(convolutions=3, kernel_scale=0.15625, translation=4, cutout=8)
 """What the presets for CIFAR-10 share: Muon for the kernels, and airbench96's shortcuts, shifts and cutout."""
 
 PRESETS = {
-    "fast": dataclasses.replace(_FAMILY, preset="fast", widths=(32, 96, 192), epochs=60, cutout=0),
+    "fast": dataclasses.replace(
+        _FAMILY, preset="fast", widths=(32, 96, 192), epochs=85, learning_rate=0.45, change=0.5, label_smoothing=0.1
+    ),
     "standard": dataclasses.replace(
         _FAMILY, preset="standard", widths=(48, 208, 320), epochs=100, cutout=12, change=0.5, label_smoothing=0.1
     ),

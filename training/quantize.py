@@ -19,9 +19,9 @@ from artifact import Int8
 from artifact.layout import INT8_MODEL
 from training.card import int8_accuracy
 from training.dataset import Dataset, Pixels, Split, evenly_spaced
+from training.engine import openvino_predict
 from training.errors import AccuracyLost
 from training.evaluate import evaluate
-from training.export import openvino_predict
 
 _TOLERANCE = 0.002
 _CALIBRATION_IMAGES = 1000

@@ -22,6 +22,7 @@ from training.optimizer import optimizer
 from training.presets import Recipe
 from training.progress import Checkpoints, Progress, StopOnSignal
 from training.run_folder import RunFolder, RunState
+from training.teacher import Teacher
 from training.zoo import NO_WEIGHTS
 
 _RECALIBRATION_BATCHES = 20
@@ -51,14 +52,15 @@ def train(
     start: Start | None = None,
     spread: Spread = ONE_DEVICE,
     watchers: Sequence[keras.callbacks.Callback] = (),
+    teacher: Teacher | None = None,
 ) -> Trained:
     """Train on ``dataset.train``, beginning at the last checkpoint of ``folder``, and return the averaged network.
 
     ``environment`` says in words where it runs, for the run's record. Where there is no checkpoint, training begins
-    with the weights of ``start``, else at random. Where a batch does not fit into memory, the epoch begins again with
-    half of it. ``spread`` has the devices, among which a batch has to be shared equally (``Spread.shared``); of several
-    machines only the chief keeps checkpoints and logs, tells ``watchers`` of the training, and returns a network whose
-    batch normalisation was measured anew.
+    with the weights of ``start``, else at random. The answers of ``teacher`` are learned beside the labels. Where a
+    batch does not fit into memory, the epoch begins again with half of it. ``spread`` has the devices, among which a
+    batch has to be shared equally (``Spread.shared``); of several machines only the chief keeps checkpoints and logs,
+    tells ``watchers`` of the training, and returns a network whose batch normalisation was measured anew.
 
     Raises:
         Interrupted: SIGTERM or SIGINT came; the epochs done are saved in ``folder``.
@@ -66,14 +68,14 @@ def train(
             does not hold a single picture, or another machine failed.
         OSError: ``folder`` cannot be written.
     """
-    wanted = settings(dataset, recipe, start)
+    wanted = settings(dataset, recipe, start, teacher)
     batch_size: int | None = None
     while True:
         try:
             with spread.watched():
                 state = _begin(folder, wanted, environment, spread, batch_size)
                 fitting = replace(recipe, batch_size=state.batch_size or recipe.batch_size)
-                return _train(dataset, fitting, folder, state, start, spread, watchers)
+                return _train(dataset, fitting, folder, state, start, spread, watchers, teacher)
         except OutOfMemory as full:
             batch_size = smaller_batch(full, spread.replicas, spread.workers)
         gc.collect()  # what is left of the network that did not fit
@@ -104,6 +106,7 @@ def _train(
     start: Start | None,
     spread: Spread,
     watchers: Sequence[keras.callbacks.Callback],
+    teacher: Teacher | None,
 ) -> Trained:
     classes = len(dataset.labels)
     model = network = _network(dataset, recipe)
@@ -119,6 +122,7 @@ def _train(
         balance=recipe.balance,
         flip=recipe.flip,
         seed=recipe.seed,
+        teach=teacher.targets(recipe.teacher_share, recipe.teacher_temperature) if teacher else None,
     )
     with spread.scope():
         if spread.strategy:
@@ -174,7 +178,7 @@ def _prepare(model: keras.Model, dataset: Dataset, recipe: Recipe, start: Start 
         fit_to_pixels(model, dataset.train.images)
 
 
-def settings(dataset: Dataset, recipe: Recipe, start: Start | None) -> dict[str, Any]:
+def settings(dataset: Dataset, recipe: Recipe, start: Start | None, teacher: Teacher | None) -> dict[str, Any]:
     """Return what makes two runs the same: resuming one with another would give neither."""
     return {
         **asdict(recipe),
@@ -183,17 +187,18 @@ def settings(dataset: Dataset, recipe: Recipe, start: Start | None) -> dict[str,
         "data": dataset.digest(),
         "validation_images": len(dataset.validation),
         "start_from": start.origin if start else None,
+        "teacher": teacher.origin if teacher else None,
     }
 
 
 def held_out(settings: dict[str, Any]) -> int:
-    """Return how many images, counted from the end, the training with ``settings`` and all that it began with left out.
+    """Return how many images, counted from the end, the training with ``settings`` and all that it built on left out.
 
     ``settings`` are also in a version's metadata, under ``training``; 0 where they are of another trainer.
     """
     number: int = settings.get("validation_images", 0)
-    origin = settings.get("start_from")
-    return min(number, held_out(origin["training"])) if origin else number
+    origins = filter(None, [settings.get("start_from"), settings.get("teacher")])
+    return min([number, *(held_out(origin["training"]) for origin in origins)])
 
 
 def _begin_with(model: keras.Model, start: Start) -> None:

@@ -13,7 +13,7 @@ import artifact
 from artifact.layout import METADATA
 from tests.training.conftest import call
 from training import synthetic
-from training.export import openvino_predict
+from training.engine import openvino_predict
 from training.paired import Paired
 
 pytestmark = pytest.mark.slow

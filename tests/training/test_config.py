@@ -128,6 +128,8 @@ def test_values_are_written_so_that_toml_reads_them_back(tmp_path: Path) -> None
         ("[recipe]\nweight_decay = nan", r"\[recipe\] weight_decay must be a number from 0, not nan"),
         ("[recipe]\nmomentum = 1.0", r"\[recipe\] momentum must be below 1, not 1.0"),
         ("[recipe]\nchange = 50", r"\[recipe\] change must be at most 1, not 50"),
+        ("[recipe]\nteacher_share = 90", r"\[recipe\] teacher_share must be at most 1, not 90"),
+        ("[recipe]\nteacher_temperature = 0", r"\[recipe\] teacher_temperature must be above 0, not 0"),
         ("[recipe]\nflip = 1", r"\[recipe\] flip must be true or false, not 1"),
         ("[recipe]\ntranslation = -1", r"\[recipe\] translation must be a number from 0, not -1"),
         ("[recipe]\nwidths = 64", r"\[recipe\] widths must be a list, not 64"),

@@ -11,6 +11,7 @@ from artifact import Input
 from training import export
 from training.calibration import Correction
 from training.dataset import Dataset
+from training.engine import openvino_predict, openvino_score
 from training.errors import TrainingError
 from training.model import build, fit_to_pixels
 
@@ -35,11 +36,9 @@ def test_a_saved_model_answers_as_the_network(saved: tuple[keras.Model, Path], s
     model, path = saved
     assert export.check(model, path, small.test.images, CORRECTION) < 1e-4
     logits = model(small.test.images.astype(np.float32), training=False).numpy()
-    rows = export.openvino_predict(path)(small.test.images)
+    rows = openvino_predict(path)(small.test.images)
     np.testing.assert_allclose(rows, CORRECTION.probabilities(logits), atol=1e-5)
-    np.testing.assert_allclose(
-        export.openvino_score(path)(small.test.images), np.log(np.exp(logits).sum(axis=1)), atol=1e-5
-    )
+    np.testing.assert_allclose(openvino_score(path)(small.test.images), np.log(np.exp(logits).sum(axis=1)), atol=1e-5)
 
 
 @pytest.mark.parametrize("other", [Correction(), Correction(0.5, 0.0), Correction(0.7, 0.2)])
@@ -57,7 +56,7 @@ def test_familiarity_is_a_number_for_any_logits(saved: tuple[keras.Model, Path],
     path = tmp_path / "1"
     export.save(keras.Model(images, large), Input(height=4, width=4), path)
     extremes = np.stack([np.full((4, 4, 3), value, np.uint8) for value in (0, 255)])
-    scores = export.openvino_score(path)(extremes)
+    scores = openvino_score(path)(extremes)
     assert np.isfinite(scores).all()
     assert scores[1] > scores[0]
 

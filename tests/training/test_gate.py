@@ -14,9 +14,9 @@ from tests.models import publish
 from tests.training.conftest import Refused
 from training import synthetic
 from training.dataset import Split
+from training.engine import openvino_predict
 from training.errors import TrainingError, WorseVersion
 from training.evaluate import Evaluation, evaluate
-from training.export import openvino_predict
 from training.gate import compare, pass_gate
 
 pytestmark = pytest.mark.slow

@@ -13,7 +13,7 @@ from service.decoding import Decoder
 from tests.models import copy, metadata
 from tests.training.conftest import call
 from training.dataset import Pixels
-from training.export import Outputs, openvino_predict
+from training.engine import Outputs, openvino_predict
 from training.predict import classify, find
 
 COLOURS = {"red": (250, 10, 10), "green": (10, 250, 10), "blue": (10, 10, 250)}

@@ -19,8 +19,8 @@ from training import quantize, synthetic
 from training.card import int8_accuracy
 from training.cli import main
 from training.dataset import Dataset, Split, hold_out
+from training.engine import openvino_predict, openvino_score
 from training.errors import AccuracyLost
-from training.export import openvino_predict, openvino_score
 
 pytestmark = pytest.mark.slow
 

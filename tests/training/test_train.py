@@ -133,10 +133,11 @@ def test_the_statistics_are_those_of_augmented_pictures(small: Dataset, tmp_path
 
 
 def test_held_out_is_what_no_cycle_has_seen() -> None:
-    """Images that the first cycle was trained on are not held out, though the second one leaves them out."""
+    """Images that the first cycle or a teacher was trained on are not held out, though the last one leaves them out."""
     first = {"validation_images": 100}
     assert held_out(first) == 100
     assert held_out({"validation_images": 500, "start_from": {"training": first}}) == 100
     assert held_out({"validation_images": 500, "start_from": {"training": {"validation_images": 0}}}) == 0
     assert held_out({"validation_images": 500, "start_from": None}) == 500
+    assert held_out({"validation_images": 500, "teacher": {"training": first}}) == 100
     assert held_out({}) == 0

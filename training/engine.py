@@ -1,0 +1,48 @@
+"""The network of a published version, run by OpenVINO, which serves it as well. No training backend is needed."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+from numpy.typing import NDArray
+
+from training.dataset import Pixels
+from training.evaluate import Predict
+from training.familiarity import Score
+
+Outputs = dict[str, NDArray[np.float32]]
+Answer = Callable[[Pixels], Outputs]
+"""Pictures uint8 [N, H, W, 3] -> the outputs of a signature by name."""
+
+
+def openvino_predict(path: Path) -> Predict:
+    """Return the classifier in the SavedModel in folder ``path``, run by OpenVINO in float32."""
+    answer = openvino_answer(path)
+    return lambda images: answer(images)["probabilities"]
+
+
+def openvino_score(path: Path) -> Score:
+    """Return the score ``familiarity`` of the SavedModel in folder ``path``, computed by OpenVINO in float32."""
+    answer = openvino_answer(path)
+    return lambda images: answer(images)["familiarity"]
+
+
+def openvino_answer(path: Path) -> Answer:
+    """Return what gives all outputs of the SavedModel in folder ``path``, run by OpenVINO in float32."""
+    core = _core()
+    compiled = core.compile_model(core.read_model(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+    def answer(images: Pixels) -> Outputs:
+        outputs = compiled({"images": images})
+        return {output.get_any_name(): np.asarray(outputs[output]) for output in compiled.outputs}
+
+    return answer
+
+
+@functools.cache
+def _core() -> Any:
+    """Return this process's only OpenVINO core; freeing one, a signal may find no stack. See ``service/engine.py``."""
+    return openvino.Core()

@@ -1,0 +1,49 @@
+"""Distillation: a network learns the answers of a published version, and not its labels alone.
+
+From Hinton et al., "Distilling the Knowledge in a Neural Network" (arXiv 1503.02531). The teacher is asked about the
+very pictures that its pupil sees, augmented as they are (Beyer et al., "Knowledge distillation: A good teacher is
+patient and consistent", arXiv 2106.05237): where a square is blanked, the answer to the whole picture would be too
+sure.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.dataset import Pixels
+from training.evaluate import Predict
+
+Targets = NDArray[np.float32]
+"""For each picture a probability of each class, float32 [N, classes]."""
+
+_LEAST = 1e-7  # of a probability, before its logarithm is taken
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A published version to learn from: how it answers, and what it was."""
+
+    predict: Predict
+    origin: dict[str, object]
+
+    def targets(self, share: float, temperature: float) -> Callable[[Pixels, Targets], Targets]:
+        """Return what makes targets of pictures uint8 [N, H, W, 3] and their one-hot classes [N, classes].
+
+        They are the teacher's answers, softened by ``temperature``, for ``share``, and the classes for the rest.
+        """
+
+        def mixed(images: Pixels, one_hot: Targets) -> Targets:
+            softened = soften(self.predict(images), temperature)
+            targets: Targets = np.float32(share) * softened + np.float32(1 - share) * one_hot
+            return targets
+
+        return mixed
+
+
+def soften(probabilities: Targets, temperature: float) -> Targets:
+    """Return ``probabilities`` [N, classes] with their logits divided by ``temperature``."""
+    powers = np.maximum(probabilities, _LEAST) ** np.float32(1 / temperature)
+    softened: Targets = powers / powers.sum(axis=1, keepdims=True)
+    return softened

@@ -15,7 +15,7 @@ again.
 _EPILOG = """\
 examples:
   python -m training study --list                            the configurations and what the original found
-  python -m training study --quick                           all of them in about half an hour on two cores
+  python -m training study --quick                           all of them in 20 minutes on two cores
   python -m training study --only vgg3 dropout --seeds 3     two of them at full length, three times each
 
 exit codes: 0 done, 1 it failed (the last line says why), 2 wrong usage, 4 no GPU where DARKROOM_DEVICE=gpu asks for

@@ -83,8 +83,8 @@ CONFIGURATIONS = {
 FULL = Schedule("full", epochs=100, long_epochs=275, learning_rate=0.001)
 QUICK = Schedule(
     "quick",
-    epochs=20,
-    long_epochs=50,
+    epochs=14,
+    long_epochs=35,
     learning_rate=0.02,
     one_cycle=True,
     train_images=5_000,

@@ -11,6 +11,7 @@ import pytest
 
 import artifact
 from artifact.layout import EXTRA
+from tests.training.conftest import Train
 from training import config
 from training.cli import _train_parser, main
 from training.errors import TrainingError
@@ -159,15 +160,13 @@ def test_a_wrong_file_is_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.slow
-def test_a_version_repeats_its_training(
-    smoke: tuple[Path, str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_version_repeats_its_training(smoke: tuple[Path, str], run_training: Train, tmp_path: Path) -> None:
     """The file that a version carries trains one with the same weights, to the last bit."""
     version = shutil.copytree(smoke[0], tmp_path / "models" / "smoke" / "1")
     file = version / EXTRA / config.FILE
-    folders = ("--models", str(tmp_path / "models"), "--run", str(tmp_path / "run"))
-    assert main(["--config", str(file), *folders]) == 0
+    done = run_training("--config", file, "--models", tmp_path / "models", "--run", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
     first, second = (artifact.validate(version.with_name(number)) for number in "12")
     assert second.files[WEIGHTS] == first.files[WEIGHTS]
     assert second.files[f"{EXTRA}/{config.FILE}"] == first.files[f"{EXTRA}/{config.FILE}"]
-    assert f"No worse than the version before: {first.metrics.accuracy:.2%} of 500 images" in capfd.readouterr().out
+    assert f"No worse than the version before: {first.metrics.accuracy:.2%} of 500 images" in done.stdout

@@ -190,7 +190,11 @@ def _train_parser() -> argparse.ArgumentParser:
     recipe = parser.add_argument_group("recipe")
     network = recipe.add_mutually_exclusive_group()
     network.add_argument(
-        "--preset", choices=sorted(PRESETS), help="default: standard for CIFAR-10; for other data it follows from that"
+        "--preset",
+        choices=sorted(PRESETS),
+        help="fast, standard or best, which cost 79, 248 and 904 MFLOP a picture; quick, the network of standard in a "
+        "quarter of its time; smoke, made-up pictures in a minute (default: standard for CIFAR-10; for other data it "
+        "follows from that)",
     )
     network.add_argument(
         "--backbone",

@@ -83,8 +83,8 @@ CONFIGURATIONS = {
 FULL = Schedule("full", epochs=100, long_epochs=275, learning_rate=0.001)
 QUICK = Schedule(
     "quick",
-    epochs=14,
-    long_epochs=35,
+    epochs=16,
+    long_epochs=32,
     learning_rate=0.02,
     one_cycle=True,
     train_images=5_000,

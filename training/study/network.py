@@ -6,6 +6,7 @@ from keras import layers
 
 from training.dataset import Pixels
 from training.errors import TrainingError
+from training.normalization import BatchNormalization
 from training.study.configurations import Configuration, Scaling
 
 WIDTHS = (32, 64, 128)
@@ -32,7 +33,7 @@ def build(configuration: Configuration, images: Pixels, classes: int, seed: int)
         for _ in range(2):
             x = layers.Conv2D(WIDTHS[block], 3, padding="same", **_learned(configuration))(x)  # [N, H, W, width]
             if configuration.batch_normalization:
-                x = layers.BatchNormalization()(x)
+                x = BatchNormalization()(x)
         x = layers.MaxPooling2D(2)(x)  # halves height and width
         if configuration.dropout:
             x = layers.Dropout(configuration.dropout)(x)

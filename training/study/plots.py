@@ -4,6 +4,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from training.study.report import Result
 
@@ -31,5 +32,6 @@ def _draw(axes: Axes, result: Result) -> None:
     axes.plot(epochs, [record["accuracy"] for record in history], label="training")
     axes.plot(epochs, [record["val_accuracy"] for record in history], label="test")
     axes.set(title=result.configuration.what, xlabel="epoch", ylabel="accuracy", ylim=(0, 1))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")

@@ -49,7 +49,7 @@ examples:
   python -m training --preset smoke                      the whole path in under a minute, on made-up pictures
   python -m training --config models/cifar10/3/assets.extra/config.toml    the training of that version again
   python -m training --backbone MobileNetV3Small         tune a network that was pretrained on ImageNet
-  python -m training --preset fast --teacher models/cifar10/3    a faster network, which learns from that version
+  python -m training --preset fast --teacher models/cifar10/3 --name fast    a faster network, which learns from that
   python -m training evaluate models/cifar10/3 --data cifar-10-python.tar.gz
   python -m training compare models/cifar10/3 models/cifar10/4
   python -m training predict models/cifar10/3 photos

@@ -14,9 +14,10 @@ from training.trivial_augment import change_at_random
 _MEASURED = 1000  # pictures for the mean colour
 _ASPECT = np.log(4 / 3)
 
-OneHot = NDArray[np.float32]
-Batch = tuple[Pixels, OneHot]
-"""Pictures uint8 [B, H, W, 3], and what to learn of them: one-hot classes or probabilities, float32 [B, classes]."""
+Targets = NDArray[np.float32]
+"""What to learn of pictures: one-hot classes or probabilities, float32 [B, classes]."""
+Batch = tuple[Pixels, Targets]
+"""Pictures uint8 [B, H, W, 3] and their targets."""
 
 
 class Batches:
@@ -46,7 +47,7 @@ class Batches:
         balance: bool = False,
         flip: bool,
         seed: int,
-        teach: Callable[[Pixels, OneHot], OneHot] | None = None,
+        teach: Callable[[Pixels, Targets], Targets] | None = None,
     ) -> None:
         self._images = split.images
         self._classes = split.classes

@@ -75,14 +75,16 @@ class Recipe:
 _FAMILY = Recipe(convolutions=3, kernel_scale=0.15625, translation=4, cutout=8)
 """What the presets for CIFAR-10 share: Muon for the kernels, and airbench96's shortcuts, shifts and cutout."""
 
+_STANDARD_WIDTHS = (48, 208, 320)
+
 PRESETS = {
     "fast": dataclasses.replace(
         _FAMILY, preset="fast", widths=(32, 96, 192), epochs=85, learning_rate=0.45, change=0.5, label_smoothing=0.1
     ),
     "standard": dataclasses.replace(
-        _FAMILY, preset="standard", widths=(48, 208, 320), epochs=100, cutout=12, change=0.5, label_smoothing=0.1
+        _FAMILY, preset="standard", widths=_STANDARD_WIDTHS, epochs=100, cutout=12, change=0.5, label_smoothing=0.1
     ),
-    "quick": dataclasses.replace(_FAMILY, preset="quick", widths=(48, 208, 320), epochs=25, label_smoothing=0.1),
+    "quick": dataclasses.replace(_FAMILY, preset="quick", widths=_STANDARD_WIDTHS, epochs=25, label_smoothing=0.1),
     "best": dataclasses.replace(_FAMILY, preset="best", widths=(128, 384, 512), epochs=60, cutout=12),
     "smoke": Recipe(
         preset="smoke", widths=(8, 16, 16), epochs=3, batch_size=64, learning_rate=1.5, flip=False, average_epochs=0.2

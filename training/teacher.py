@@ -10,13 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from training.augment import Targets
+from training.calibration import Correction
 from training.dataset import Pixels
 from training.evaluate import Predict
-
-Targets = NDArray[np.float32]
-"""For each picture a probability of each class, float32 [N, classes]."""
 
 _LEAST = 1e-7  # of a probability, before its logarithm is taken
 
@@ -44,6 +42,4 @@ class Teacher:
 
 def soften(probabilities: Targets, temperature: float) -> Targets:
     """Return ``probabilities`` [N, classes] with their logits divided by ``temperature``."""
-    powers = np.maximum(probabilities, _LEAST) ** np.float32(1 / temperature)
-    softened: Targets = powers / powers.sum(axis=1, keepdims=True)
-    return softened
+    return Correction(temperature).probabilities(np.log(np.maximum(probabilities, _LEAST)))

@@ -10,12 +10,12 @@ from PIL import Image
 import artifact
 from artifact.layout import INT8_MODEL
 from tests.training.conftest import Train, python_layout, write_archive
-from training.augment import Batches
+from training.augment import Batches, Targets
 from training.dataset import Dataset, Pixels, Split
 from training.held_out import logits_of
 from training.presets import recipe
 from training.run_folder import RunFolder
-from training.teacher import Targets, Teacher, soften
+from training.teacher import Teacher, soften
 from training.train import train
 
 SMOKE = ("--preset", "smoke", "--epochs", "1")

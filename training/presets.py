@@ -82,7 +82,14 @@ PRESETS = {
         _FAMILY, preset="fast", widths=(32, 96, 192), epochs=85, learning_rate=0.45, change=0.5, label_smoothing=0.1
     ),
     "standard": dataclasses.replace(
-        _FAMILY, preset="standard", widths=_STANDARD_WIDTHS, epochs=100, cutout=12, change=0.5, label_smoothing=0.1
+        _FAMILY,
+        preset="standard",
+        widths=_STANDARD_WIDTHS,
+        epochs=90,
+        learning_rate=0.45,
+        cutout=12,
+        change=0.5,
+        label_smoothing=0.1,
     ),
     "quick": dataclasses.replace(_FAMILY, preset="quick", widths=_STANDARD_WIDTHS, epochs=25, label_smoothing=0.1),
     "best": dataclasses.replace(_FAMILY, preset="best", widths=(128, 384, 512), epochs=60, cutout=12),

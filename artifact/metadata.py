@@ -69,8 +69,9 @@ class Calibration:
 
     Inside the graph the share ``label_smoothing`` is taken out of the probabilities that the training gave to all
     classes alike, and their logarithms are divided by ``temperature`` (arXiv 1706.04599). That was fitted on the
-    ``images`` pictures that the other figures are of as well: the mean negative log-likelihood, in nats, and the
-    expected calibration error, a fraction of 1, with both and, ``before``, with neither.
+    ``images`` pictures that the other figures are of as well, and so was the share where a teacher's answers took the
+    labels' place: the mean negative log-likelihood, in nats, and the expected calibration error, a fraction of 1, with
+    both and, ``before``, with neither.
     """
 
     temperature: float

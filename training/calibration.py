@@ -18,6 +18,8 @@ Logits = NDArray[np.float32]  # [N, classes]
 
 _SHARPEST, _SOFTEST = 0.02, 50.0  # temperatures; far outside of what networks need
 
+_MOST_SMOOTHING = 0.3  # sought at most; what teachers give away lies between 0.05 and 0.2
+
 FLOOR = 0.01
 """What is left of a probability at least, as a share of what label smoothing gave to each class."""
 
@@ -55,16 +57,15 @@ def undo_smoothing(logits: Logits, label_smoothing: float) -> Logits:
     return undone
 
 
-def calibrate(logits: Logits, classes: Classes, measured_on: str, label_smoothing: float = 0.0) -> Calibration:
+def calibrate(logits: Logits, classes: Classes, measured_on: str, label_smoothing: float | None = 0.0) -> Calibration:
     """Fit the correction that makes ``classes`` int64 [N] most likely, given ``logits``, and measure what it changes.
 
-    The ``label_smoothing`` of the training is undone where that is likelier than leaving it. The pictures must not have
-    been trained on: a network is surer of those.
+    The ``label_smoothing`` of the training is undone where that is likelier than leaving it; None where nobody knows
+    it, as where a teacher's answers took its place, and then it is fitted, too. The pictures must not have been trained
+    on: a network is surer of those.
     """
-    found = [
-        Correction(fit_temperature(undo_smoothing(logits, share), classes), share)
-        for share in sorted({0.0, label_smoothing})
-    ]
+    undone = fit_smoothing(logits, classes) if label_smoothing is None else label_smoothing
+    found = [_without(share, logits, classes) for share in sorted({0.0, undone})]
     answers = [correction.probabilities(logits) for correction in found]
     likelihoods = [negative_log_likelihood(answer, classes) for answer in answers]
     least = int(np.argmin(likelihoods))
@@ -79,6 +80,24 @@ def calibrate(logits: Logits, classes: Classes, measured_on: str, label_smoothin
         expected_calibration_error=expected_calibration_error(answers[least], classes),
         expected_calibration_error_before=expected_calibration_error(before, classes),
     )
+
+
+def fit_smoothing(logits: Logits, classes: Classes) -> float:
+    """Return the label smoothing without which ``classes`` are most likely, with the best temperature beside it.
+
+    What a teacher answers at a high temperature has something for every class, the square root of a thousandth at a
+    temperature of 2. So its pupil learns what smoothed labels teach as well, by a share that follows from the answers.
+    """
+
+    def loss(share: float) -> float:
+        return negative_log_likelihood(_without(share, logits, classes).probabilities(logits), classes)
+
+    return float(minimize_scalar(loss, bounds=(0, _MOST_SMOOTHING), method="bounded", options={"xatol": 1e-3}).x)
+
+
+def _without(label_smoothing: float, logits: Logits, classes: Classes) -> Correction:
+    """Return the correction that undoes ``label_smoothing``, with the temperature that fits ``classes`` best then."""
+    return Correction(fit_temperature(undo_smoothing(logits, label_smoothing), classes), label_smoothing)
 
 
 def fit_temperature(logits: Logits, classes: Classes) -> float:

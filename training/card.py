@@ -35,7 +35,7 @@ def int8_accuracy(int8: Int8) -> str:
 
 def calibration_in_words(calibration: Calibration) -> str:
     """Return what the correction did, in words, on the pictures that it was fitted on."""
-    undone = f"label smoothing of {calibration.label_smoothing:g} undone, " if calibration.label_smoothing else ""
+    undone = f"label smoothing of {calibration.label_smoothing:.3g} undone, " if calibration.label_smoothing else ""
     return (
         f"{undone}temperature {calibration.temperature:.4g}, fitted on {calibration.images:,} images "
         f"({calibration.measured_on}), where the negative log-likelihood went from "

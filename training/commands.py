@@ -36,7 +36,7 @@ from training.progress import duration
 from training.run_folder import RunFolder
 from training.teacher import Teacher
 from training.tracking import MLFLOW_RUN, tracked
-from training.train import Start, Trained, held_out, settings, train
+from training.train import Start, Trained, held_out, settings, smoothing, train
 from training.zoo import IMAGENET_WEIGHTS
 
 _CHECKED_IMAGES = 100
@@ -359,7 +359,7 @@ def _publish(
 
 def _learn_trust(model: keras.Model, dataset: Dataset, settings: dict[str, Any]) -> Trust:
     """Fit correction and threshold to what the training with ``settings`` held out, and say what came of it."""
-    trust = learn_trust(model, dataset, held_out(settings), settings["label_smoothing"])
+    trust = learn_trust(model, dataset, held_out(settings), smoothing(settings))
     if trust.calibration and trust.familiarity:
         print(f"Calibrated: {calibration_in_words(trust.calibration)}.")
         print(f"A picture is familiar {familiarity_in_words(trust.familiarity)}.")

@@ -32,11 +32,13 @@ class Trust(NamedTuple):
         return self.familiarity.threshold if self.familiarity else None
 
 
-def learn_trust(model: keras.Model, dataset: Dataset, held_out_images: int, label_smoothing: float = 0.0) -> Trust:
+def learn_trust(
+    model: keras.Model, dataset: Dataset, held_out_images: int, label_smoothing: float | None = 0.0
+) -> Trust:
     """Fit correction and threshold to the last ``held_out_images`` pictures of ``dataset.validation``.
 
-    ``label_smoothing`` is that of the training. Where there are no such pictures, nothing is fitted, since a network is
-    surer of pictures that it was trained on.
+    ``label_smoothing`` is that of the training, None where a teacher smoothed. Where there are no such pictures,
+    nothing is fitted, since a network is surer of pictures that it was trained on.
     """
     if not held_out_images:
         return Trust()

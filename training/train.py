@@ -201,6 +201,12 @@ def held_out(settings: dict[str, Any]) -> int:
     return min([number, *(held_out(origin["training"]) for origin in origins)])
 
 
+def smoothing(settings: dict[str, Any]) -> float | None:
+    """Return the label smoothing of the training with ``settings``, None where a teacher's answers took its place."""
+    share: float = settings["label_smoothing"]
+    return None if settings["teacher"] else share
+
+
 def _begin_with(model: keras.Model, start: Start) -> None:
     expected = [tuple(weight.shape) for weight in model.weights]
     if [weight.shape for weight in start.weights] != expected:

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from training.calibration import Correction, Logits, calibrate, fit_temperature, negative_log_likelihood, undo_smoothing
+from training.calibration import (
+    Correction,
+    Logits,
+    calibrate,
+    fit_smoothing,
+    fit_temperature,
+    negative_log_likelihood,
+    undo_smoothing,
+)
 from training.dataset import Classes
 
 
@@ -80,6 +88,24 @@ def test_smoothing_that_the_network_did_not_learn_is_left_alone() -> None:
     """Where a temperature alone is likelier, what the training set for its labels does not matter."""
     logits, classes = answers(20_000, 1.0)
     assert calibrate(logits, classes, "made up", 0.2) == calibrate(logits, classes, "made up")
+
+
+@pytest.mark.parametrize("share", [0.05, 0.2])
+def test_a_share_that_nobody_knows_is_found(share: float) -> None:
+    """Where a teacher gave each class something, the likeliest share is the right one, and it is undone."""
+    logits, classes = answers(20_000, 1.0)
+    learned = smoothed(logits, share)
+    assert fit_smoothing(learned, classes) == pytest.approx(share, abs=0.015)
+    found, alone = calibrate(learned, classes, "made up", None), calibrate(learned, classes, "made up")
+    assert found.label_smoothing == pytest.approx(share, abs=0.015)
+    assert found.negative_log_likelihood < alone.negative_log_likelihood
+    assert found.expected_calibration_error < 0.01
+
+
+def test_without_smoothing_next_to_nothing_is_undone() -> None:
+    """Where no share was given away, what is found and undone is too little to change an answer by a percent."""
+    logits, classes = answers(20_000, 1.0)
+    assert fit_smoothing(logits, classes) < 0.01
 
 
 def test_a_correction_keeps_the_label() -> None:

@@ -16,7 +16,7 @@ from training.held_out import logits_of
 from training.presets import recipe
 from training.run_folder import RunFolder
 from training.teacher import Teacher, soften
-from training.train import train
+from training.train import smoothing, train
 
 SMOKE = ("--preset", "smoke", "--epochs", "1")
 ENVIRONMENT = {"backend": "tensorflow", "precision": "float32", "hardware": "any"}
@@ -81,7 +81,7 @@ def test_a_network_learns_what_its_teacher_answers(tmp_path: Path) -> None:
 def test_a_published_version_teaches(smoke: tuple[Path, str], run_training: Train, tmp_path: Path) -> None:
     """With --teacher the version says who taught it, takes its pictures' size, and its configuration repeats it.
 
-    Smoothed labels are not undone in its probabilities, since its teacher's answers took their place.
+    Its teacher's answers take the place of smoothed labels.
     """
     models = tmp_path / "models"
     done = run_training(*SMOKE, "--models", models, "--run", tmp_path / "run", "--teacher", smoke[0])
@@ -91,8 +91,7 @@ def test_a_published_version_teaches(smoke: tuple[Path, str], run_training: Trai
     assert metadata.training["teacher"]["version"] == 1
     assert metadata.training["teacher"]["training"]["epochs"] == 3
     assert metadata.training["label_smoothing"] == 0
-    assert metadata.calibration is not None
-    assert metadata.calibration.label_smoothing == 0
+    assert smoothing(metadata.training) is None
     card = (version / "assets.extra" / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert "| teacher | smoke version 1: " in card
     configuration = (version / "assets.extra" / "config.toml").read_text(encoding="utf-8")

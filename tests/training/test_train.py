@@ -14,7 +14,7 @@ from training.errors import Interrupted, TrainingError
 from training.model import build
 from training.presets import Recipe, recipe
 from training.run_folder import RunFolder
-from training.train import held_out, recalibrate, train
+from training.train import held_out, recalibrate, smoothing, train
 
 pytestmark = pytest.mark.slow
 
@@ -141,3 +141,9 @@ def test_held_out_is_what_no_cycle_has_seen() -> None:
     assert held_out({"validation_images": 500, "start_from": None}) == 500
     assert held_out({"validation_images": 500, "teacher": {"training": first}}) == 100
     assert held_out({}) == 0
+
+
+def test_what_a_teacher_smooths_is_not_known() -> None:
+    """The smoothing of the labels is that of the settings, and to be found where a teacher's answers replaced them."""
+    assert smoothing({"label_smoothing": 0.1, "teacher": None}) == 0.1
+    assert smoothing({"label_smoothing": 0.0, "teacher": {"name": "shade"}}) is None

@@ -111,6 +111,9 @@ PREDICTION_ERRORS = (
     DeadlineExceeded,
 )
 
+# Names for what cannot be read as a request, where they are not the status's own; Python renamed that of 414.
+_UNREAD = {400: _RENDERINGS[InvalidRequest].name, 414: "uri_too_long"}
+
 _IMPLIED_METHODS = {"HEAD", "OPTIONS"}
 
 
@@ -175,6 +178,16 @@ def failure_of(error: ServiceError, dialect: Dialect) -> Failure:
 def encode(failure: Failure, dialect: Dialect) -> bytes:
     """Return the body of the answer that tells ``failure`` to the clients of ``dialect``."""
     return msgspec.json.encode(dialect.render(failure)) + b"\n"
+
+
+def whole_answer(status: int, message: str, request_id: str) -> bytes:
+    """Return an answer with its head, for what never becomes a request; the connection ends with it."""
+    body = encode(Failure(status, _UNREAD.get(status) or _short_name(status), message), OWN)
+    head = (
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\nConnection: close\r\nX-Request-ID: {request_id}\r\n\r\n"
+    )
+    return head.encode() + body
 
 
 def register(app: Flask, dialects: Sequence[Dialect] = ()) -> None:

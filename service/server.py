@@ -147,6 +147,12 @@ class Server(BaseApplication):
         refused: bytes | None = self._refusals.answer(data)
         return refused
 
+    def reject(self, status: int, message: str, request_id: str) -> bytes:
+        """Return the answer to what never became a request."""
+        from service.errors import whole_answer
+
+        return whole_answer(status, message, request_id)
+
     def run(self) -> None:
         """Serve until a signal ends it."""
         DrainingArbiter(self, self._drain, self._settings.drain_seconds).run()

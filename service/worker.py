@@ -8,6 +8,7 @@ import errno
 import functools
 import logging
 import os
+import secrets
 import struct
 import sys
 import time
@@ -20,6 +21,13 @@ from gevent.event import Event
 from gevent.hub import Waiter
 from gevent.pool import Pool
 from gevent.server import StreamServer
+from gunicorn.http.errors import (
+    ExpectationFailed,
+    LimitRequestHeaders,
+    LimitRequestLine,
+    ParseException,
+    UnsupportedTransferCoding,
+)
 from gunicorn.http.message import Request
 from gunicorn.workers.ggevent import GeventWorker
 
@@ -38,6 +46,14 @@ _HELD_BYTES = 64 * 1024  # of an answer, before they are sent
 # What is left of a body when its answer is sent is read up to these limits; beyond, the connection ends.
 _LEFT_OVER_BYTES = 64 * 1024
 _LEFT_OVER_SECONDS = 5.0
+
+# What gunicorn's parser finds wrong, where it is not a 400.
+_STATUSES: dict[type[BaseException], int] = {
+    LimitRequestLine: 414,
+    ExpectationFailed: 417,
+    LimitRequestHeaders: 431,
+    UnsupportedTransferCoding: 501,
+}
 
 _SO_ATTACH_FILTER = 26
 # Classic BPF over the TCP header: drop what has SYN and not ACK in its flags, the first packet of a new connection.
@@ -62,6 +78,9 @@ class Served(Protocol):
 
     def refuse(self, data: bytes) -> bytes | None:
         """Return the answer that refuses the request that ``data`` is; None where it must not be refused."""
+
+    def reject(self, status: int, message: str, request_id: str) -> bytes:
+        """Return the answer to what never became a request."""
 
 
 class DarkroomWorker(GeventWorker):
@@ -110,6 +129,23 @@ class DarkroomWorker(GeventWorker):
             raise StopIteration
         sock.await_request(begun=req.unreader.buf.tell() > 0)
         return True
+
+    def handle_error(self, req: Request | None, client: Any, addr: Any, exc: BaseException) -> None:
+        """Answer what cannot be read as a request as every other error is answered, and end the connection.
+
+        gunicorn's own sends a page of HTML, and closes a connection that is still sent to, so that the answer is lost.
+        """
+        if not isinstance(self.app, Served) or not isinstance(exc, ParseException):
+            super().handle_error(req, client, addr, exc)
+            return
+        request_id = secrets.token_hex(16)
+        fields = {"client": addr[0] if addr else None, "request_id": request_id}
+        log.warning("a request cannot be read: %s", exc, extra={"fields": fields})
+        client.sendall(
+            self.app.reject(_STATUSES.get(type(exc), 400), f"The request cannot be read: {exc}.", request_id)
+        )
+        client.flush()
+        client.part()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop when what is under way is done."""

@@ -1,6 +1,7 @@
 """The service as a process: signals, workers, model swaps, and clients that behave badly."""
 
 import base64
+import http.client
 import json
 import os
 import re
@@ -408,6 +409,47 @@ def test_body_in_chunks(start_service: StartService) -> None:
         assert b"chunks of the body are malformed" in received(connection)
 
 
+@pytest.mark.parametrize(
+    ("sent", "status", "name", "said"),
+    [
+        pytest.param(b"NONSENSE\r\n\r\n", 400, "invalid_request", "request line: 'NONSENSE'", id="line"),
+        pytest.param(b"GET / HTTP/7.0\r\n\r\n", 400, "invalid_request", "HTTP Version: (7, 0)", id="version"),
+        pytest.param(b"GET / HTTP/1.1\r\nbad name: x\r\n\r\n", 400, "invalid_request", "header name", id="header"),
+        pytest.param(
+            b"POST /predict HTTP/1.1\r\nContent-Length: many\r\n\r\n", 400, "invalid_request", "LENGTH", id="length"
+        ),
+        pytest.param(b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", 400, "invalid_request", "request line", id="tls"),
+        pytest.param(b"GET /" + b"x" * 5000 + b" HTTP/1.1\r\n\r\n", 414, "uri_too_long", "too large", id="path"),
+        pytest.param(
+            b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 200 + b"\r\n",
+            431,
+            "request_header_fields_too_large",
+            "headers",
+            id="headers",
+        ),
+        pytest.param(
+            b"POST /predict HTTP/1.1\r\nTransfer-Encoding: zip\r\n\r\n", 501, "not_implemented", "'zip'", id="coding"
+        ),
+    ],
+)
+def test_what_is_no_request_is_told_as_every_error(
+    start_service: StartService, sent: bytes, status: int, name: str, said: str
+) -> None:
+    """Its answer is JSON that says what was wrong, and arrives although the client goes on sending."""
+    running = start_service()
+    with connect(running) as connection:
+        connection.sendall(sent + bytes(3_000_000))
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        told = json.loads(answer.read())
+    assert (answer.status, answer.headers["Content-Type"]) == (status, "application/json")
+    assert (told["success"], told["error"]) == (False, name)
+    assert told["message"].startswith("The request cannot be read: ")
+    assert said in told["message"]
+    assert re.fullmatch("[0-9a-f]{32}", answer.headers["X-Request-ID"])
+    assert label(running.predict(RED)) == "red"
+
+
 def test_silent_clients_keep_nobody_out(start_service: StartService) -> None:
     """More silent connections than there are threads leave the service answering."""
     running = start_service(THREADS="2")
@@ -636,7 +678,7 @@ def test_log_is_json(start_service: StartService) -> None:
     entries = [json.loads(line) for line in running.log().splitlines()]
     assert all({"time", "level", "logger", "message"} <= set(entry) for entry in entries)
     assert any(entry.get("path") == "/predict" for entry in entries)
-    assert any("Invalid request" in entry["message"] for entry in entries)
+    assert any("cannot be read" in entry["message"] and entry["request_id"] for entry in entries)
 
 
 def test_each_line_has_the_id_of_its_own_request(start_service: StartService) -> None:

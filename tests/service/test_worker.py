@@ -41,6 +41,10 @@ class Overloaded:
         whole = found and head.startswith(b"POST ") and length and int(length[1]) == len(body)
         return REFUSAL if whole else None
 
+    def reject(self, status: int, message: str, request_id: str) -> bytes:
+        """Return an answer that holds all of these."""
+        return f"HTTP/1.1 {status} {message} {request_id}".encode()
+
 
 def read_body(environ: Any, start_response: Any) -> Iterable[bytes]:
     """Read the body, then answer."""

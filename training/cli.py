@@ -137,7 +137,7 @@ def _train_parser() -> argparse.ArgumentParser:
     _add_data(data)
     data.add_argument(
         "--validation-images",
-        type=_at_least(0),
+        type=subcommands.at_least(0),
         metavar="N",
         help="training images to hold out, in the same parts of every class; 0 trains on all "
         f"(default: val/ or a tenth; CIFAR-10: the last {VALIDATION_IMAGES:,})",
@@ -222,14 +222,17 @@ def _train_parser() -> argparse.ArgumentParser:
         help="learn the answers of a published version as well as the labels: a small network gets better by those of "
         "a larger one",
     )
-    recipe.add_argument("--epochs", type=_at_least(1), metavar="N", help="passes over the training images")
+    recipe.add_argument("--epochs", type=subcommands.at_least(1), metavar="N", help="passes over the training images")
     recipe.add_argument(
-        "--batch-size", type=_at_least(1), metavar="N", help="images a step; the learning rate follows in proportion"
+        "--batch-size",
+        type=subcommands.at_least(1),
+        metavar="N",
+        help="images a step; the learning rate follows in proportion",
     )
     recipe.add_argument(
         "--learning-rate", type=_positive, metavar="RATE", help="peak learning rate for a batch of 500 images"
     )
-    recipe.add_argument("--seed", type=_at_least(0), metavar="N", help="seed of all chance (default: 0)")
+    recipe.add_argument("--seed", type=subcommands.at_least(0), metavar="N", help="seed of all chance (default: 0)")
     recipe.add_argument(
         "--deterministic",
         action="store_true",
@@ -410,19 +413,6 @@ def _quiet_start() -> Iterator[None]:
                 printed.seek(0)
                 os.write(standard_error, printed.read())
             os.close(standard_error)
-
-
-def _at_least(least: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        try:
-            number = int(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
-        if number < least:
-            raise argparse.ArgumentTypeError(f"{number} is below {least}")
-        return number
-
-    return parse
 
 
 def _image_size(text: str) -> tuple[int, int]:

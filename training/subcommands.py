@@ -1,6 +1,7 @@
 """The options of ``compare`` and ``predict``, and those that several commands share; ``training/cli.py`` calls them."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -41,7 +42,9 @@ def predict_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "paths", type=Path, nargs="+", metavar="PATH", help="a picture, or a folder with pictures at any depth"
     )
-    parser.add_argument("--top", type=positive, default=1, metavar="K", help="labels a picture (default: %(default)s)")
+    parser.add_argument(
+        "--top", type=at_least(1), default=1, metavar="K", help="labels a picture (default: %(default)s)"
+    )
     parser.add_argument("--json", action="store_true", help="print a JSON object a line instead of a table")
     return parser
 
@@ -75,8 +78,16 @@ def add_cpu(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def positive(text: str) -> int:
-    """Parse a whole number from 1."""
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
-    return int(text)
+def at_least(least: int) -> Callable[[str], int]:
+    """Return what parses a whole number from ``least``."""
+
+    def parse(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+        if number < least:
+            raise argparse.ArgumentTypeError(f"{number} is below {least}")
+        return number
+
+    return parse

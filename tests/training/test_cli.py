@@ -52,7 +52,7 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
         (["compare", "models/cifar10/3"], "required: B"),
         (["compare", "models/cifar10/3", "models/cifar10/3", "--split", "train"], "invalid choice: 'train'"),
         (["predict", "models/cifar10/3"], "required: PATH"),
-        (["predict", "models/cifar10/3", "a.jpg", "--top", "0"], "'0' is not a whole number from 1"),
+        (["predict", "models/cifar10/3", "a.jpg", "--top", "0"], "--top: 0 is below 1"),
         (["quantize", "models/cifar10/3", "--epochs", "1"], "unrecognized arguments: --epochs"),
     ],
 )

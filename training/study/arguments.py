@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from training.study.configurations import CONFIGURATIONS, FULL, QUICK
-from training.subcommands import add_cpu, add_precision, positive
+from training.subcommands import add_cpu, add_precision, at_least
 
 _HELP = """\
 Reproduce the study that this project began with: VGG networks for CIFAR-10 and what regularises them. Each is trained
@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
         default=list(CONFIGURATIONS),
         help="train these configurations; the table has all that are finished (default: all)",
     )
-    parser.add_argument("--seeds", type=positive, default=1, metavar="N", help="runs of each (default: %(default)s)")
+    parser.add_argument("--seeds", type=at_least(1), default=1, metavar="N", help="runs of each (default: %(default)s)")
     parser.add_argument(
         "--run", type=Path, metavar="DIR", help="folder for checkpoints (default: study under runs, or under $RUN_DIR)"
     )

@@ -27,7 +27,9 @@ def test_offsets_learn_faster_than_weights() -> None:
 
 def test_a_larger_batch_takes_a_larger_rate() -> None:
     """The peak is in proportion to the batch size, which leaves the sum of an epoch's steps as it was."""
-    peaks = [recipe("standard", batch_size=size).scaled_learning_rate() for size in (250, 500, 1000)]
+    peaks = [
+        recipe("standard", learning_rate=0.64, batch_size=size).scaled_learning_rate() for size in (250, 500, 1000)
+    ]
     np.testing.assert_allclose(peaks, [0.32, 0.64, 1.28])
 
 

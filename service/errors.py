@@ -180,14 +180,20 @@ def encode(failure: Failure, dialect: Dialect) -> bytes:
     return msgspec.json.encode(dialect.render(failure)) + b"\n"
 
 
+def head_of(failure: Failure, body: bytes, connection: str) -> str:
+    """Return the head of the answer with ``body``, for those that make it without Flask; its last lines are theirs."""
+    again = "" if failure.retry_after is None else f"Retry-After: {failure.retry_after}\r\n"
+    return (
+        f"HTTP/1.1 {failure.status} {HTTPStatus(failure.status).phrase}\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n{again}Connection: {connection}\r\n"
+    )
+
+
 def whole_answer(status: int, message: str, request_id: str) -> bytes:
     """Return an answer with its head, for what never becomes a request; the connection ends with it."""
-    body = encode(Failure(status, _UNREAD.get(status) or _short_name(status), message), OWN)
-    head = (
-        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\nConnection: close\r\nX-Request-ID: {request_id}\r\n\r\n"
-    )
-    return head.encode() + body
+    failure = Failure(status, _UNREAD.get(status) or _short_name(status), message)
+    body = encode(failure, OWN)
+    return f"{head_of(failure, body, 'close')}X-Request-ID: {request_id}\r\n\r\n".encode() + body
 
 
 def register(app: Flask, dialects: Sequence[Dialect] = ()) -> None:

@@ -7,13 +7,12 @@ import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from http import HTTPStatus
 
 from flask import Flask
 from prometheus_client import Counter
 from werkzeug.exceptions import HTTPException
 
-from service.errors import OVERLOADED, Dialect, QueueFull, dialect_of, encode, failure_of
+from service.errors import OVERLOADED, Dialect, QueueFull, dialect_of, encode, failure_of, head_of
 from service.metrics import Metrics
 from service.operations import declared
 
@@ -72,9 +71,5 @@ class Refusals:
         dialect = dialect_of(path, self._dialects)
         failure = failure_of(QueueFull(OVERLOADED), dialect)
         body = encode(failure, dialect)
-        head = (
-            f"HTTP/1.1 {failure.status} {HTTPStatus(failure.status).phrase}\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(body)}\r\nRetry-After: {failure.retry_after}\r\nConnection: keep-alive\r\n"
-        )
         count = self._metrics.requests.labels(rule.rule, "POST", str(failure.status))
-        return _Refusal(head.encode(), body, count)
+        return _Refusal(head_of(failure, body, "keep-alive").encode(), body, count)

@@ -21,8 +21,10 @@ from gevent.event import Event
 from gevent.hub import Waiter
 from gevent.pool import Pool
 from gevent.server import StreamServer
-from gunicorn.http.errors import (
+from gunicorn.http.errors import (  # type: ignore[attr-defined]  # the types lack those of responses
     ExpectationFailed,
+    InvalidResponseHeader,
+    InvalidResponseHeaderName,
     LimitRequestHeaders,
     LimitRequestLine,
     ParseException,
@@ -54,6 +56,8 @@ _STATUSES: dict[type[BaseException], int] = {
     LimitRequestHeaders: 431,
     UnsupportedTransferCoding: 501,
 }
+
+_OF_THE_APPLICATION = (InvalidResponseHeader, InvalidResponseHeaderName)  # its fault, and not the client's
 
 _SO_ATTACH_FILTER = 26
 # Classic BPF over the TCP header: drop what has SYN and not ACK in its flags, the first packet of a new connection.
@@ -135,7 +139,8 @@ class DarkroomWorker(GeventWorker):
 
         gunicorn's own sends a page of HTML, and closes a connection that is still sent to, so that the answer is lost.
         """
-        if not isinstance(self.app, Served) or not isinstance(exc, ParseException):
+        unreadable = isinstance(exc, ParseException) and not isinstance(exc, _OF_THE_APPLICATION)
+        if not isinstance(self.app, Served) or not unreadable:
             super().handle_error(req, client, addr, exc)
             return
         request_id = secrets.token_hex(16)

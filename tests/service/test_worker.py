@@ -224,3 +224,25 @@ def test_a_slow_reader_gets_all(monkeypatch: pytest.MonkeyPatch) -> None:
     received, seconds = served(application, client)
     assert received > size
     assert seconds > 0.5, "it was not slow, so this test would prove nothing"
+
+
+class Calm(Overloaded):
+    """The same service, when there is not too much."""
+
+    def overloaded(self) -> bool:
+        """Say that requests are answered."""
+        return False
+
+
+def test_a_header_that_cannot_be_sent_is_no_fault_of_the_client() -> None:
+    """Where the application breaks a header of its answer, the client's request is not called unreadable: a 500."""
+
+    def break_a_header(_: Any, start_response: Any) -> Iterable[bytes]:
+        start_response("200 OK", [("X", "a\r\nb")])
+        return [ANSWERED]
+
+    def client(connection: socket.socket) -> bytes:
+        connection.sendall(post(b"abc"))
+        return all_of(connection)
+
+    assert served(break_a_header, client, Calm()).startswith(b"HTTP/1.1 500 ")

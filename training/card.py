@@ -18,8 +18,10 @@ CAPTIONS = {
 }
 
 
-def _setting(value: Any) -> str:
-    """Return a setting's value for the table; of a version that was started from, what tells it from others."""
+def setting(value: Any) -> str:
+    """Return a training's setting in words; of versions that it built on, what tells each from others."""
+    if isinstance(value, list) and any(isinstance(each, dict) for each in value):
+        return "; ".join(map(setting, value))
     if not isinstance(value, dict):
         return str(value)
     version, training = f"{value['name']} version {value['version']}", value["training"]
@@ -60,7 +62,7 @@ def model_card(metadata: Metadata, plots: list[str]) -> str:
         f"| {label} | {figures['precision']:.2%} | {figures['recall']:.2%} |"
         for label, figures in metrics.per_class.items()
     )
-    recipe = "\n".join(f"| {name} | {_setting(value)} |" for name, value in metadata.training.items())
+    recipe = "\n".join(f"| {name} | {setting(value)} |" for name, value in metadata.training.items())
     int8 = f"| accuracy in int8 | {int8_accuracy(metadata.int8)} |\n" if metadata.int8 else ""
     calibration, familiarity = metadata.calibration, metadata.familiarity
     calibrated = f"| calibration | {calibration_in_words(calibration)} |\n" if calibration else ""

@@ -218,9 +218,10 @@ def _train_parser() -> argparse.ArgumentParser:
     recipe.add_argument(
         "--teacher",
         type=Path,
+        nargs="+",
         metavar="VERSION",
-        help="learn the answers of a published version as well as the labels: a small network gets better by those of "
-        "a larger one",
+        help="learn the answers of a published version as well as the labels, of several the mean: a small network "
+        "gets better by those of a larger one",
     )
     recipe.add_argument("--epochs", type=subcommands.at_least(1), metavar="N", help="passes over the training images")
     recipe.add_argument(

@@ -34,7 +34,7 @@ from training.plots import save_plots
 from training.presets import Recipe, recipe
 from training.progress import duration
 from training.run_folder import RunFolder
-from training.teacher import Teacher
+from training.teacher import Teacher, together
 from training.tracking import MLFLOW_RUN, tracked
 from training.train import Start, Trained, held_out, settings, smoothing, train
 from training.zoo import IMAGENET_WEIGHTS
@@ -67,7 +67,7 @@ def train_and_publish(options: argparse.Namespace) -> int:
         **spread.environment(),
     }
     start = _start(options.start_from, dataset) if options.start_from else None
-    teacher = _teacher(options.teacher, dataset) if options.teacher else None
+    teacher = together([_teacher(version, dataset) for version in options.teacher]) if options.teacher else None
     wanted = settings(dataset, chosen, start, teacher)
     if options.int8:
         _require_held_out(wanted)
@@ -106,7 +106,7 @@ def train_and_publish(options: argparse.Namespace) -> int:
 def _reading(options: argparse.Namespace, run: RunFolder) -> Reading:
     """Return what becomes of pictures; unless the command line says it, what became of those to build on."""
     size, resize = options.image_size, options.resize
-    if version := options.start_from or options.teacher:
+    if version := next(filter(None, [options.start_from, *(options.teacher or [])]), None):
         before = artifact.read_metadata(version).input
         size, resize = size or (before.height, before.width), resize or before.resize
     return Reading(size, resize or "crop", options.max_unreadable, options.cache or run.path)
@@ -202,7 +202,7 @@ def _teacher(version: Path, dataset: Dataset) -> Teacher:
             f"{version} takes pictures of {takes}, and the training has {has}; a teacher needs the same"
         )
     network = version / INT8_MODEL if metadata.int8 else version
-    return Teacher(openvino_predict(network), _origin(metadata))
+    return Teacher(openvino_predict(network), (_origin(metadata),))
 
 
 def _in_words(picture: Input) -> str:

@@ -113,6 +113,8 @@ def write(
 
 def _toml(value: Any) -> str:
     """Return a plain value in TOML: numbers, strings, truth values and lists are written as in JSON."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
     if isinstance(value, Path):
         value = str(value).encode(errors="replace").decode()  # a name that is no text cannot be in the file
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
@@ -136,6 +138,16 @@ def _option(key: str, value: Any, action: argparse.Action) -> Any:
     """Return ``value`` as the command line would give it to ``action``."""
     if action.nargs == 0:
         return _plain(key, value, bool)
+    if action.nargs == "+":
+        values = value if isinstance(value, list) else [value]
+        if not values:
+            raise TrainingError(f"{key} must have at least one value")
+        return [_single(key, each, action) for each in values]
+    return _single(key, value, action)
+
+
+def _single(key: str, value: Any, action: argparse.Action) -> Any:
+    """Return ``value`` as one argument of ``action`` on the command line would be."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise TrainingError(f"{key} must be {_allowed(action, value)}, not {_shown(value)}")
     try:

@@ -4,7 +4,6 @@ A training does not fail because of the server and hardly waits for it: figures 
 could not be sent goes with the next epoch's, and what the server does not take in the end is left out with a warning.
 """
 
-import json
 import os
 import sys
 import time
@@ -18,6 +17,7 @@ import keras
 
 import artifact
 from artifact.layout import EXTRA, MODEL_CARD
+from training.card import setting
 from training.errors import Interrupted
 
 MLFLOW_RUN = "mlflow_run"
@@ -164,8 +164,7 @@ def _create(client: Any, name: str, parameters: Mapping[str, Any]) -> str:
     experiment = client.get_experiment_by_name(experiment_name)
     experiment_id = experiment.experiment_id if experiment else client.create_experiment(experiment_name)
     run_id = str(client.create_run(experiment_id).info.run_id)
-    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in parameters.items()}
-    client.log_batch(run_id, params=[Param(key, text) for key, text in texts.items()])
+    client.log_batch(run_id, params=[Param(key, setting(value)) for key, value in parameters.items()])
     return run_id
 
 

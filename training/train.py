@@ -187,7 +187,7 @@ def settings(dataset: Dataset, recipe: Recipe, start: Start | None, teacher: Tea
         "data": dataset.digest(),
         "validation_images": len(dataset.validation),
         "start_from": start.origin if start else None,
-        "teacher": teacher.origin if teacher else None,
+        "teachers": list(teacher.origins) if teacher else None,
     }
 
 
@@ -197,14 +197,20 @@ def held_out(settings: dict[str, Any]) -> int:
     ``settings`` are also in a version's metadata, under ``training``; 0 where they are of another trainer.
     """
     number: int = settings.get("validation_images", 0)
-    origins = filter(None, [settings.get("start_from"), settings.get("teacher")])
+    origins = filter(None, [settings.get("start_from"), *_teachers(settings)])
     return min([number, *(held_out(origin["training"]) for origin in origins)])
 
 
 def smoothing(settings: dict[str, Any]) -> float | None:
     """Return the label smoothing of the training with ``settings``, None where a teacher's answers took its place."""
     share: float = settings["label_smoothing"]
-    return None if settings["teacher"] else share
+    return None if _teachers(settings) else share
+
+
+def _teachers(settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what the teachers of the training with ``settings`` were; older versions have but one, by another name."""
+    older = settings.get("teacher")
+    return settings.get("teachers") or ([older] if older else [])
 
 
 def _begin_with(model: keras.Model, start: Start) -> None:

@@ -97,6 +97,16 @@ def test_fields_without_a_preset_change_the_one_that_is_chosen(tmp_path: Path) -
         assert chosen(parse(tmp_path, "[recipe]\ncutout = 3\nepochs = 2\n", "--preset", preset)) == expected
 
 
+def test_an_option_of_several_values_takes_one_or_a_list(tmp_path: Path) -> None:
+    """Teachers stand in a list, one may stand alone, and those of the command line take the place of all of them."""
+    parser = _train_parser()
+    two = [Path("models/a/1"), Path("models/\N{SNOWMAN}/2")]
+    text = config.write(parser, parser.parse_args(["--teacher", *map(str, two)]), Recipe())
+    assert parse(tmp_path, text).teacher == two
+    assert parse(tmp_path, text, "--teacher", "models/b/1").teacher == [Path("models/b/1")]
+    assert parse(tmp_path, 'teacher = "models/a/1"').teacher == [Path("models/a/1")]
+
+
 def test_values_are_written_so_that_toml_reads_them_back(tmp_path: Path) -> None:
     """Quotes, backslashes, control characters and any alphabet survive; a name that is no text does no harm."""
     parser = _train_parser()
@@ -121,6 +131,11 @@ def test_values_are_written_so_that_toml_reads_them_back(tmp_path: Path) -> None
         ("int8 = 1", "int8 must be true or false, not 1"),
         ("preset = 'fastest'", 'preset must be one of .*smoke.*, not "fastest"'),
         ("data = 3", "data must be text, not 3"),
+        ("data = ['x']", "data must be text, not a list"),
+        ("teacher = 3", "teacher must be text, not 3"),
+        ("teacher = ['x', 3]", "teacher must be text, not 3"),
+        ("teacher = [['x']]", "teacher must be text, not a list"),
+        ("teacher = []", "teacher must have at least one value"),
         ("name = '../x'", "name: '../x' must consist of letters"),
         ("recipe = 3", r"recipe must be a table, \[recipe\]"),
         ("[recipe]\nwidth = 3", r"\[recipe\] has no field width; allowed are .*\bwidths\b"),

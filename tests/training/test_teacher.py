@@ -1,6 +1,8 @@
 """A network can learn the answers of a published version."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from training.dataset import Dataset, Pixels, Split
 from training.held_out import logits_of
 from training.presets import recipe
 from training.run_folder import RunFolder
-from training.teacher import Teacher, soften
+from training.teacher import Teacher, soften, together
 from training.train import smoothing, train
 
 SMOKE = ("--preset", "smoke", "--epochs", "1")
@@ -39,9 +41,23 @@ def test_a_temperature_divides_the_logits() -> None:
 def test_targets_mix_answers_and_classes() -> None:
     """A share of 0.75 takes three quarters from the teacher and the rest from the label, in float32."""
     black = np.zeros((1, 4, 4, 3), np.uint8)
-    targets = Teacher(by_brightness, {}).targets(share=0.75, temperature=1.0)(black, np.eye(3, dtype=np.float32)[[2]])
+    targets = Teacher(by_brightness, ()).targets(share=0.75, temperature=1.0)(black, np.eye(3, dtype=np.float32)[[2]])
     np.testing.assert_allclose(targets, [[0.675, 0.06, 0.265]], rtol=1e-5)
     assert targets.dtype == np.float32
+
+
+def test_several_teachers_answer_with_their_mean() -> None:
+    """Three of whom two agree give their answer two thirds, in float32, and none of them is forgotten."""
+
+    def always_the_first(images: Pixels) -> Targets:
+        return np.eye(3, dtype=np.float32)[np.zeros(len(images), int)]
+
+    white = np.full((2, 4, 4, 3), 255, np.uint8)
+    bright = Teacher(by_brightness, ({"name": "shade"},))
+    three = together([bright, Teacher(always_the_first, ({"name": "first"},)), bright])
+    np.testing.assert_allclose(three.predict(white), [[1.04 / 3, 0.16 / 3, 1.8 / 3]] * 2, rtol=1e-5)
+    assert three.predict(white).dtype == np.float32
+    assert [origin["name"] for origin in three.origins] == ["shade", "first", "shade"]
 
 
 def test_the_teacher_is_asked_about_the_augmented_pictures(small: Dataset) -> None:
@@ -52,7 +68,7 @@ def test_the_teacher_is_asked_about_the_augmented_pictures(small: Dataset) -> No
         asked.append(images.copy())
         return by_brightness(images)
 
-    teach = Teacher(predict, {}).targets(share=1.0, temperature=1.0)
+    teach = Teacher(predict, ()).targets(share=1.0, temperature=1.0)
     batches = Batches(small.train, 3, 16, 2, cutout=16, change=1.0, flip=True, seed=0, teach=teach)
     for images, targets in batches.epoch(0):
         np.testing.assert_array_equal(images, asked[-1])
@@ -70,32 +86,32 @@ def test_a_network_learns_what_its_teacher_answers(tmp_path: Path) -> None:
     dataset = Dataset("two shades", ("a", "b", "c"), train_split, rest, rest)
     chosen = recipe("smoke", epochs=8, batch_size=25)
     trained = train(
-        dataset, chosen, RunFolder(tmp_path), ENVIRONMENT, teacher=Teacher(by_brightness, {"name": "shade"})
+        dataset, chosen, RunFolder(tmp_path), ENVIRONMENT, teacher=Teacher(by_brightness, ({"name": "shade"},))
     )
     answers = logits_of(trained.model, rest.images).argmax(axis=1)
     np.testing.assert_array_equal(answers, by_brightness(rest.images).argmax(axis=1))
-    assert trained.state.settings["teacher"] == {"name": "shade"}
+    assert trained.state.settings["teachers"] == [{"name": "shade"}]
 
 
 @pytest.mark.slow
 def test_a_published_version_teaches(smoke: tuple[Path, str], run_training: Train, tmp_path: Path) -> None:
-    """With --teacher the version says who taught it, takes its pictures' size, and its configuration repeats it.
+    """With --teacher the version says who taught it, takes their pictures' size, and its configuration repeats it.
 
-    Its teacher's answers take the place of smoothed labels.
+    Its teachers' answers take the place of smoothed labels.
     """
-    models = tmp_path / "models"
-    done = run_training(*SMOKE, "--models", models, "--run", tmp_path / "run", "--teacher", smoke[0])
+    models, teachers = tmp_path / "models", (smoke[0], shutil.copytree(smoke[0], tmp_path / "again" / "smoke" / "1"))
+    done = run_training(*SMOKE, "--models", models, "--run", tmp_path / "run", "--teacher", *teachers)
     assert done.returncode == 0, done.stderr
     version = models / "smoke" / "1"
     metadata = artifact.validate(version)
-    assert metadata.training["teacher"]["version"] == 1
-    assert metadata.training["teacher"]["training"]["epochs"] == 3
+    assert [teacher["version"] for teacher in metadata.training["teachers"]] == [1, 1]
+    assert metadata.training["teachers"][0]["training"]["epochs"] == 3
     assert metadata.training["label_smoothing"] == 0
     assert smoothing(metadata.training) is None
     card = (version / "assets.extra" / "MODEL_CARD.md").read_text(encoding="utf-8")
-    assert "| teacher | smoke version 1: " in card
+    assert re.search(r"\| teachers \| smoke version 1: [^;]+; smoke version 1: [^;]+ \|\n", card)
     configuration = (version / "assets.extra" / "config.toml").read_text(encoding="utf-8")
-    assert f"teacher = {json.dumps(str(smoke[0]))}" in configuration
+    assert f"teacher = {json.dumps(list(map(str, teachers)))}" in configuration
 
 
 @pytest.mark.slow

@@ -120,6 +120,19 @@ def test_a_training_is_on_record(server: Server, run_training: Train, tmp_path: 
     assert server.artifacts(run["info"]["run_id"]) >= {"MODEL_CARD.md", *plots}
 
 
+def test_what_a_training_built_on_is_named_in_words(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long line of versions, each built on the one before, fits into MLflow's limit of 6,000 characters."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+    version: dict[str, Any] = {"name": "pets", "version": 1, "accuracy": 0.9, "training_seconds": 60}
+    version["training"] = {"epochs": 3, "notes": "x" * 6_000}
+    with tracked("offspring", {"start_from": version, "teachers": [version, version]}, {}, {}):
+        pass
+    [run] = server.runs("offspring")
+    parameters = {each["key"]: each["value"] for each in run["data"]["params"]}
+    words = "pets version 1: 90.00% after 3 epochs, 1.0 minutes"
+    assert parameters == {"start_from": words, "teachers": f"{words}; {words}"}
+
+
 def test_a_resumed_training_goes_on_in_its_run(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """An interrupted run is marked as such, and taken up again with its id; a failed one is marked too."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)

@@ -139,11 +139,16 @@ def test_held_out_is_what_no_cycle_has_seen() -> None:
     assert held_out({"validation_images": 500, "start_from": {"training": first}}) == 100
     assert held_out({"validation_images": 500, "start_from": {"training": {"validation_images": 0}}}) == 0
     assert held_out({"validation_images": 500, "start_from": None}) == 500
-    assert held_out({"validation_images": 500, "teacher": {"training": first}}) == 100
+    assert held_out({"validation_images": 500, "teachers": [{"training": {"validation_images": 500}}]}) == 500
+    assert held_out({"validation_images": 500, "teachers": [{"training": {}}, {"training": first}]}) == 0
+    assert held_out({"validation_images": 500, "teachers": [{"training": first}, {"training": {}}]}) == 0
+    assert held_out({"validation_images": 500, "teachers": None}) == 500
+    assert held_out({"validation_images": 500, "teacher": {"training": first}}) == 100  # as older versions say it
     assert held_out({}) == 0
 
 
 def test_what_a_teacher_smooths_is_not_known() -> None:
     """The smoothing of the labels is that of the settings, and to be found where a teacher's answers replaced them."""
-    assert smoothing({"label_smoothing": 0.1, "teacher": None}) == 0.1
-    assert smoothing({"label_smoothing": 0.0, "teacher": {"name": "shade"}}) is None
+    assert smoothing({"label_smoothing": 0.1, "teachers": None}) == 0.1
+    assert smoothing({"label_smoothing": 0.0, "teachers": [{"name": "shade"}]}) is None
+    assert smoothing({"label_smoothing": 0.0, "teacher": {"name": "shade"}}) is None  # as older versions say it

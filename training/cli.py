@@ -192,7 +192,7 @@ def _train_parser() -> argparse.ArgumentParser:
     network.add_argument(
         "--preset",
         choices=sorted(PRESETS),
-        help="fast, standard or best, which cost 79, 248 and 904 MFLOP a picture; quick, the network of standard in a "
+        help="fast, standard or best, which cost 79, 248 and 811 MFLOP a picture; quick, the network of standard in a "
         "quarter of its time; smoke, made-up pictures in a minute (default: standard for CIFAR-10; for other data it "
         "follows from that)",
     )

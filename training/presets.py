@@ -92,7 +92,17 @@ PRESETS = {
         label_smoothing=0.1,
     ),
     "quick": dataclasses.replace(_FAMILY, preset="quick", widths=_STANDARD_WIDTHS, epochs=25, label_smoothing=0.1),
-    "best": dataclasses.replace(_FAMILY, preset="best", widths=(128, 384, 512), epochs=60, cutout=12),
+    "best": dataclasses.replace(
+        _FAMILY,
+        preset="best",
+        widths=(128, 352, 480),
+        epochs=90,
+        learning_rate=0.45,
+        cutout=12,
+        change=0.5,
+        label_smoothing=0.1,
+        teacher_share=0.7,
+    ),
     "smoke": Recipe(
         preset="smoke", widths=(8, 16, 16), epochs=3, batch_size=64, learning_rate=1.5, flip=False, average_epochs=0.2
     ),

@@ -20,8 +20,11 @@ _SHARPEST, _SOFTEST = 0.02, 50.0  # temperatures; far outside of what networks n
 
 _MOST_SMOOTHING = 0.3  # sought at most; what teachers give away lies between 0.05 and 0.2
 
-FLOOR = 0.01
-"""What is left of a probability at least, as a share of what label smoothing gave to each class."""
+KEPT = 0.01
+"""The share of a probability that is left at least where label smoothing is undone."""
+
+LEAST_SURPLUS = 1e-30
+"""What is left at least: a number that has a logarithm, also where the probability is 0 in float32."""
 
 
 class Correction(NamedTuple):
@@ -48,12 +51,15 @@ def undo_smoothing(logits: Logits, label_smoothing: float) -> Logits:
     Smoothed labels (Szegedy et al., arXiv 1512.00567, section 7) have a/K in each of K classes, and 1 - a more in the
     right one. So where the classes of pictures like these are q, the loss is least at (1 - a) q + a/K, of which q is
     had back by subtraction. A temperature cannot do that: it moves the probabilities of doubtful pictures too far where
-    it is right for clear ones. Below a/K a network is surer than smoothing lets it be, and nearly nothing is left.
+    it is right for clear ones. Near a/K and below, a network is surer than smoothing lets it be; there a share of the
+    probability is left, so that the classes keep their order.
     """
     if not label_smoothing:
         return logits
     share = label_smoothing / logits.shape[1]
-    undone: Logits = np.log(np.maximum(softmax(logits, axis=1) - share, FLOOR * share))
+    probabilities = softmax(logits, axis=1)
+    left = np.maximum(probabilities - share, KEPT * probabilities)
+    undone: Logits = np.log(np.maximum(left, LEAST_SURPLUS))
     return undone
 
 

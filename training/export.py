@@ -13,7 +13,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from artifact import Input
-from training.calibration import FLOOR, Correction
+from training.calibration import KEPT, LEAST_SURPLUS, Correction
 from training.dataset import Pixels
 from training.engine import Answer, Outputs, openvino_answer
 from training.errors import TrainingError
@@ -61,8 +61,9 @@ def _probabilities(logits: tf.Tensor, correction: Correction) -> tf.Tensor:
     """Return what ``correction`` makes of the logits [N, classes]."""
     if correction.label_smoothing:
         share = correction.label_smoothing / logits.shape[1]
-        surplus = tf.nn.softmax(logits) + -share  # an addition, since quantisation leaves those in float
-        logits = tf.math.log(tf.maximum(surplus, FLOOR * share))
+        probabilities = tf.nn.softmax(logits)
+        surplus = probabilities + -share  # an addition, since quantisation leaves those in float
+        logits = tf.math.log(tf.maximum(tf.maximum(surplus, KEPT * probabilities), LEAST_SURPLUS))
     return tf.nn.softmax(logits / correction.temperature)
 
 

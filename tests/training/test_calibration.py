@@ -115,3 +115,11 @@ def test_a_correction_keeps_the_label() -> None:
         probabilities = Correction(0.5, 0.2).probabilities(logits * np.float32(sharpness))
         np.testing.assert_array_equal(probabilities.argmax(axis=1), logits.argmax(axis=1))
         np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+
+
+def test_undoing_smoothing_keeps_the_order() -> None:
+    """Classes below what smoothing gave to each stay in their order, and none becomes as likely as another."""
+    logits = np.random.default_rng(0).normal(size=(500, 10)).astype(np.float32) * 4
+    probabilities = Correction(0.7, 0.2).probabilities(logits)
+    np.testing.assert_array_equal(probabilities.argsort(axis=1), logits.argsort(axis=1))
+    assert (np.diff(np.sort(probabilities, axis=1), axis=1) > 0).all()

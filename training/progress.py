@@ -15,9 +15,14 @@ from tqdm import tqdm
 from training.errors import Interrupted
 from training.run_folder import RunFolder, RunState
 
+_SILENCE = 30.0  # seconds without a word, at most, until it is said how long an epoch takes
+
 
 class Progress(keras.callbacks.Callback):  # type: ignore[misc]
-    """Print a line an epoch with losses, accuracies and the time left; on a terminal also a bar over all steps."""
+    """Print a line an epoch with losses, accuracies and the time left; on a terminal also a bar over all steps.
+
+    Where there is no bar and the first epoch takes long, a line says after half a minute how long all will take.
+    """
 
     def __init__(self, epochs: int, steps_per_epoch: int) -> None:
         super().__init__()
@@ -26,6 +31,8 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]
         self._bar: tqdm[Any] | None = None
         self._begun = 0.0
         self._first = 0
+        self._first_step: float | None = None
+        self._silent = True
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Start the bar with the first epoch; Keras calls this."""
@@ -44,9 +51,23 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]
         if self._bar is not None:
             self._bar.set_postfix({name: f"{value:.3f}" for name, value in (logs or {}).items()}, refresh=False)
             self._bar.update()
+        if self._silent and not sys.stderr.isatty():
+            self._foretell(batch)
+
+    def _foretell(self, batch: int) -> None:
+        """Say how long the training will take, once that can be told; the first step, which compiles, tells nothing."""
+        now = time.monotonic()
+        if self._first_step is None:
+            self._first_step = now
+        elif now - self._first_step >= _SILENCE:
+            epoch = (now - self._first_step) / batch * self._steps
+            left = epoch * (self._epochs - self._first) - (now - self._begun)
+            print(f"An epoch takes about {duration(epoch)}, all of them {duration(left)} more.", flush=True)
+            self._silent = False
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Print the epoch's line; Keras calls this."""
+        self._silent = False
         logs = logs or {}
         elapsed = time.monotonic() - self._begun
         left = elapsed / (epoch + 1 - self._first) * (self._epochs - epoch - 1)

@@ -1,4 +1,4 @@
-"""Signals are never lost, and times read well."""
+"""Signals are never lost, times read well, and long epochs are announced."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from training.progress import duration
+from training.progress import Progress, duration
 
 pytestmark = pytest.mark.slow  # importing Keras takes seconds
 
@@ -46,3 +46,25 @@ def test_a_signal_after_the_last_step_still_counts(root: Path) -> None:
 def test_durations_read_as_people_say_them(seconds: float, words: str) -> None:
     """Seconds up to a minute and a half, then minutes, then hours and minutes."""
     assert duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(5.0, ["An epoch takes about 8 min, all of them 24 min more."]), (0.1, [])]
+)
+def test_a_long_first_epoch_is_announced_where_no_bar_is_shown(
+    seconds: float, said: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a log, half a minute of steps is followed by a line on how long all take; a short epoch speaks for itself."""
+    now = 0.0
+    monkeypatch.setattr("training.progress.time.monotonic", lambda: now)
+    progress = Progress(epochs=3, steps_per_epoch=100)
+    progress.on_epoch_begin(0)
+    for batch in range(100):
+        now += seconds if batch else 20.0  # the first step also compiles
+        progress.on_train_batch_end(batch)
+    assert capsys.readouterr().out.splitlines() == said
+    progress.on_epoch_end(0, {"loss": 1.0, "accuracy": 0.5})
+    progress.on_epoch_begin(1)
+    progress.on_train_batch_end(0)
+    assert len(capsys.readouterr().out.splitlines()) == 1  # the epoch's line
+    progress.close()

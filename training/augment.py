@@ -71,6 +71,23 @@ class Batches:
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """Yield the batches of epoch ``number``, counted from 0."""
+        for images, chosen in self._augmented(number):
+            one_hot = self._one_hot[chosen]
+            yield images, self._teach(images, one_hot) if self._teach else one_hot
+
+    def from_epoch(self, number: int) -> Iterator[Batch]:
+        """Yield the batches of epoch ``number`` and of all that follow, without end."""
+        for following in count(number):
+            yield from self.epoch(following)
+
+    def images_from_epoch(self, number: int) -> Iterator[Pixels]:
+        """Yield the pictures of the same batches, about which no teacher is asked."""
+        for following in count(number):
+            for images, _ in self._augmented(following):
+                yield images
+
+    def _augmented(self, number: int) -> Iterator[tuple[Pixels, NDArray[np.int64]]]:
+        """Yield the pictures of the batches of an epoch and which ones of the split they are."""
         rng = np.random.default_rng([self._seed, 1 + number])
         order = rng.permutation(self._length)
         shifts = rng.integers(2 * self._translation + 1, size=(self._length, 2))
@@ -90,13 +107,7 @@ class Batches:
                 change_at_random(images, self._change, self._blank, rng)
             if self._cutout:
                 cut_out(images, self._cutout, self._blank, rng)
-            one_hot = self._one_hot[chosen]
-            yield images, self._teach(images, one_hot) if self._teach else one_hot
-
-    def from_epoch(self, number: int) -> Iterator[Batch]:
-        """Yield the batches of epoch ``number`` and of all that follow, without end."""
-        for following in count(number):
-            yield from self.epoch(following)
+            yield images, chosen
 
 
 def pad(images: Pixels, width: int) -> Pixels:

@@ -144,8 +144,7 @@ def _train(
     if model is not network:
         set_weights(network, model.get_weights())
     if spread.is_chief and not recipe.pretrained:  # a pretrained backbone keeps the batch statistics that it came with
-        following = islice(batches.from_epoch(recipe.epochs), _RECALIBRATION_BATCHES)
-        recalibrate(network, (images for images, _ in following))
+        recalibrate(network, islice(batches.images_from_epoch(recipe.epochs), _RECALIBRATION_BATCHES))
     return Trained(network, state)
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,20 @@ def test_the_teacher_is_asked_about_the_augmented_pictures(small: Dataset) -> No
         np.testing.assert_allclose(targets, by_brightness(images), rtol=1e-5)
     assert len(asked) == len(batches)
     assert not any((asked[0][0] == image).all() for image in small.train.images)
+
+
+def test_no_teacher_is_asked_about_pictures_alone(small: Dataset) -> None:
+    """Where only the pictures of the batches are wanted they are the same, epoch after epoch, and cost no answer."""
+
+    def refuse(images: Pixels, one_hot: Targets) -> Targets:
+        raise AssertionError
+
+    taught, plain = (
+        Batches(small.train, 3, 16, 2, cutout=8, flip=True, seed=0, teach=teach) for teach in (refuse, None)
+    )
+    expected = islice(plain.from_epoch(2), 2 * len(plain))
+    for images, (wanted, _) in zip(taught.images_from_epoch(2), expected, strict=False):
+        np.testing.assert_array_equal(images, wanted)
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from artifact.metadata import Resize
 from training import config, device, subcommands
 from training.device import Device
 from training.errors import Interrupted, Interruption, NoGpu, TrainingError, WorseVersion
+from training.machine import keep_freed_memory
 from training.presets import PRESETS
 from training.resume import how_to_resume
 from training.study import arguments as study_arguments
@@ -333,6 +334,7 @@ _SUBCOMMANDS = {
 
 
 def _train(options: argparse.Namespace) -> int:
+    keep_freed_memory()
     with _device(options), _quiet_start():
         from training.commands import train_and_publish
 
@@ -364,6 +366,7 @@ def _study(options: argparse.Namespace) -> int:
     if options.list:
         print(listing())
         return 0
+    keep_freed_memory()
     with _device(options), _quiet_start():
         from training.study.command import study
 

@@ -186,7 +186,8 @@ def _train_parser() -> argparse.ArgumentParser:
     output.add_argument(
         "--int8",
         action="store_true",
-        help="also quantise to int8; kept where it costs at most 0.2 points of accuracy on the validation images",
+        help="also quantise to int8; kept unless it costs more than 0.2 points of accuracy on the validation images, "
+        "beyond noise",
     )
     recipe = parser.add_argument_group("recipe")
     network = recipe.add_mutually_exclusive_group()
@@ -295,7 +296,7 @@ def _quantize_parser() -> argparse.ArgumentParser:
         prog="python -m training quantize",
         description="Publish the next version of a model: the same files, and the network in int8 beside. Both are "
         "measured on the images that were held out for validation; where int8 has more than 0.2 points of accuracy "
-        "less, nothing is published.",
+        "less, beyond noise, nothing is published.",
         allow_abbrev=False,
     )
     parser.set_defaults(command=_quantize)

@@ -105,11 +105,28 @@ def test_a_network_that_loses_too_much_is_not_kept(version: Path, shapes: Datase
     assert not (version / INT8_MODEL).parent.exists()
 
 
+@pytest.mark.parametrize(
+    ("lost", "images", "expected"),
+    [
+        (-2, 1000, False),
+        (1, 45, False),
+        (2, 45, True),
+        (3, 1000, False),
+        (6, 1000, True),
+        (9, 2500, False),
+        (10, 2500, True),
+    ],
+)
+def test_a_loss_counts_where_it_is_beyond_noise(lost: int, images: int, expected: bool) -> None:
+    """0.2 points of few pictures are less than one; the binomial test says how many chance makes."""
+    assert quantize.loses_too_much(lost, images) is expected
+
+
 def test_what_loses_too_much_is_not_published(
     version: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """``quantize`` then ends with exit code 1 and leaves no version."""
-    monkeypatch.setattr(quantize, "_TOLERANCE", -1.0)
+    monkeypatch.setattr(quantize, "loses_too_much", lambda _lost, _images: True)
     assert main(["quantize", str(version)]) == 1
     assert "int8 loses more than" in capfd.readouterr().err.splitlines()[-1]
     assert artifact.versions(version.parent.parent, "smoke") == [1]
@@ -129,7 +146,7 @@ def test_a_training_is_published_without_int8_where_it_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """A training is not lost over int8: it publishes the rest, and says so."""
-    monkeypatch.setattr(quantize, "_TOLERANCE", -1.0)
+    monkeypatch.setattr(quantize, "loses_too_much", lambda _lost, _images: True)
     arguments = ["--models", str(tmp_path / "m"), "--run", str(tmp_path / "r"), "--precision", "float32", "--int8"]
     assert main(["--preset", "smoke", "--epochs", "1", *arguments]) == 0
     assert "Publishing without int8, since int8 loses more than" in capfd.readouterr().out

@@ -35,7 +35,7 @@ _SINGLES = 200
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("version", nargs="?", default=ROOT / "models/cifar10/4", type=Path, help="a model version")
+    parser.add_argument("version", nargs="?", default=ROOT / "models/cifar10/5", type=Path, help="a model version")
     parser.add_argument("--precision", default="auto", help="of the engine (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement (default: %(default)s)")
     options = parser.parse_args()

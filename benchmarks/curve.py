@@ -40,7 +40,7 @@ class Point:
 def main() -> int:
     """Measure the versions that the command line names, print the table and write the plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("versions", nargs="+", type=Path, metavar="VERSION", help="folder, e.g. models/cifar10/4")
+    parser.add_argument("versions", nargs="+", type=Path, metavar="VERSION", help="folder, e.g. models/cifar10/5")
     parser.add_argument("--rounds", type=int, default=7, help="rounds over all versions (default: %(default)s)")
     parser.add_argument("--precision", default="auto", help="as the service's PRECISION (default: %(default)s)")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw the curve there (.svg, .png)")

@@ -28,7 +28,7 @@ Figures = dict[str, float]
 def main() -> int:
     """Measure every engine and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("version", nargs="?", default="models/cifar10/4", help="model version (default: %(default)s)")
+    parser.add_argument("version", nargs="?", default="models/cifar10/5", help="model version (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="processes per engine (default: %(default)s)")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()

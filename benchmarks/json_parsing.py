@@ -30,7 +30,7 @@ _IMAGES = 64
 def main() -> int:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("version", nargs="?", default=ROOT / "models/cifar10/4", type=Path, help="a model version")
+    parser.add_argument("version", nargs="?", default=ROOT / "models/cifar10/5", type=Path, help="a model version")
     parser.add_argument("--rounds", type=int, default=20, help="(default: %(default)s)")
     options = parser.parse_args()
     size = read_metadata(options.version).input

@@ -16,12 +16,12 @@ def readme(root: Path) -> str:
 
 
 def test_the_figures_are_those_of_the_bundled_version(root: Path, readme: str) -> None:
-    """Accuracy, cost and epochs in the README equal the metadata of models/cifar10/4, whose files are intact."""
-    metadata = validate(root / "models" / "cifar10" / "4")
+    """Accuracy, cost and epochs in the README equal the metadata of models/cifar10/5, whose files are intact."""
+    metadata = validate(root / "models" / "cifar10" / "5")
     assert f"**{metadata.metrics.accuracy:.2%}** of the {metadata.metrics.images:,} test images" in readme
     assert f"{metadata.megaflops:.0f} MFLOP" in readme
     assert f"{metadata.training['epochs']} epochs" in readme
-    assert metadata.metrics.accuracy >= 0.95
+    assert metadata.metrics.accuracy >= 0.955
     assert metadata.dataset["train"] + metadata.dataset["validation"] == 50_000
 
 

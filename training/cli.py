@@ -48,13 +48,13 @@ examples:
   python -m training --data cifar-10-python.tar.gz       the same from an archive or folder
   python -m training --data pets                         your own pictures: pets/cat/*.jpg, pets/dog/*.jpg, ...
   python -m training --preset smoke                      the whole path in under a minute, on made-up pictures
-  python -m training --config models/cifar10/4/assets.extra/config.toml    the training of that version again
+  python -m training --config models/cifar10/5/assets.extra/config.toml    the training of that version again
   python -m training --backbone MobileNetV3Small         tune a network that was pretrained on ImageNet
-  python -m training --preset fast --teacher models/cifar10/4 --name fast    a faster network, which learns from that
-  python -m training evaluate models/cifar10/4 --data cifar-10-python.tar.gz
-  python -m training compare models/cifar10/4 models/cifar10/5
-  python -m training predict models/cifar10/4 photos
-  python -m training quantize models/cifar10/4           the next version, with an int8 network as well
+  python -m training --preset fast --teacher models/cifar10/5 --name fast    a faster network, which learns from that
+  python -m training evaluate models/cifar10/5 --data cifar-10-python.tar.gz
+  python -m training compare models/cifar10/5 models/cifar10/6
+  python -m training predict models/cifar10/5 photos
+  python -m training quantize models/cifar10/5           the next version, with an int8 network as well
   python -m training study --quick                       the study that this project began with
 
 exit codes: 0 published, 1 it failed (the last line says why), 2 wrong usage, 3 not published, since it is worse than
@@ -215,7 +215,7 @@ def _train_parser() -> argparse.ArgumentParser:
         "--start-from",
         type=Path,
         metavar="VERSION",
-        help="begin with the weights of a published version, e.g. models/cifar10/4",
+        help="begin with the weights of a published version, e.g. models/cifar10/5",
     )
     recipe.add_argument(
         "--teacher",
@@ -276,7 +276,7 @@ def _evaluate_parser() -> argparse.ArgumentParser:
     )
     parser.set_defaults(command=_evaluate)
     parser.add_argument("evaluate", help=argparse.SUPPRESS)
-    parser.add_argument("version", type=Path, help="folder of the version, e.g. models/cifar10/4")
+    parser.add_argument("version", type=Path, help="folder of the version, e.g. models/cifar10/5")
     _add_data(parser)
     subcommands.add_split(parser)
     parser.add_argument("--plots", type=Path, metavar="DIR", help="also write confusion matrix and mistakes there")
@@ -301,7 +301,7 @@ def _quantize_parser() -> argparse.ArgumentParser:
     )
     parser.set_defaults(command=_quantize)
     parser.add_argument("quantize", help=argparse.SUPPRESS)
-    parser.add_argument("version", type=Path, help="folder of the version, e.g. models/cifar10/4")
+    parser.add_argument("version", type=Path, help="folder of the version, e.g. models/cifar10/5")
     parser.add_argument(
         "--data", type=Path, metavar="PATH", help="the data that it was trained on (default: download CIFAR-10)"
     )

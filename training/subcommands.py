@@ -14,7 +14,7 @@ def compare_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("compare", help=argparse.SUPPRESS)
-    parser.add_argument("first", type=Path, metavar="A", help="folder of a version, e.g. models/cifar10/4")
+    parser.add_argument("first", type=Path, metavar="A", help="folder of a version, e.g. models/cifar10/5")
     parser.add_argument("second", type=Path, metavar="B", help="folder of another, which knows the same labels")
     add_split(parser)
     parser.add_argument(
@@ -38,7 +38,7 @@ def predict_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("predict", help=argparse.SUPPRESS)
-    parser.add_argument("version", type=Path, help="folder of the version, e.g. models/cifar10/4")
+    parser.add_argument("version", type=Path, help="folder of the version, e.g. models/cifar10/5")
     parser.add_argument(
         "paths", type=Path, nargs="+", metavar="PATH", help="a picture, or a folder with pictures at any depth"
     )

@@ -2,7 +2,7 @@
 
 MODEL names the version's folder:
 
-    MODEL=models/cifar10/4 uvicorn --port 8002 benchmarks.rivals.fast:app
+    MODEL=models/cifar10/5 uvicorn --port 8002 benchmarks.rivals.fast:app
 """
 
 import io

@@ -2,7 +2,7 @@
 
 MODEL names the version's folder:
 
-    MODEL=models/cifar10/4 gunicorn --bind 127.0.0.1:8001 benchmarks.rivals.tutorial:app
+    MODEL=models/cifar10/5 gunicorn --bind 127.0.0.1:8001 benchmarks.rivals.tutorial:app
 """
 
 import io

@@ -9,7 +9,7 @@ from artifact.layout import SAVED_MODEL
 from artifact.signature import Signature, Tensor, signature_shapes, signatures
 from tests import models
 
-BUNDLED = Path(__file__).parents[2] / "models" / "cifar10" / "4"
+BUNDLED = Path(__file__).parents[2] / "models" / "cifar10" / "5"
 
 
 @pytest.mark.slow

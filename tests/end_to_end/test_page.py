@@ -247,7 +247,7 @@ def test_the_page_says_which_model_answers(browser: Browser, bundled_url: str, u
     """Name, version and accuracy where there is one, all labels; and no sample that the model cannot know."""
     with visit(browser, bundled_url) as page:
         expect(
-            page.get_by_text("cifar10, version 4: right on 95.35% of 10,000 images (CIFAR-10 test).")
+            page.get_by_text("cifar10, version 5: right on 95.53% of 10,000 images (CIFAR-10 test).")
         ).to_be_visible()
         page.get_by_text("The 10 labels it knows").click()
         expect(page.locator("#known li")).to_have_count(10)
@@ -386,7 +386,7 @@ def test_screen_readers_get_the_structure(browser: Browser, bundled_url: str) ->
             - main:
               - region "What is in the picture?":
                 - heading "What is in the picture?" [level=2]
-                - status: /cifar10, version 4/
+                - status: /cifar10, version 5/
                 - button "Choose pictures"
                 - list /sample drawings/:
                   - listitem:

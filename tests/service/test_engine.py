@@ -17,7 +17,7 @@ from service.engine import MAX_BATCH, OpenVinoEngine, load
 from tests.models import SIDE, copy, publish_int8
 from tests.service.running import ROOT
 
-BUNDLED = ROOT / "models" / "cifar10" / "4"
+BUNDLED = ROOT / "models" / "cifar10" / "5"
 
 
 def pictures(count: int, side: int = SIDE) -> Any:
@@ -121,7 +121,7 @@ def test_engines_agree_on_familiarity(published: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not BUNDLED.is_dir(), reason="models/cifar10/4 is not there")
+@pytest.mark.skipif(not BUNDLED.is_dir(), reason="models/cifar10/5 is not there")
 def test_engines_agree_on_test_images(cifar10_archive: Path, tmp_path: Path) -> None:
     """With the bundled model both engines give every one of 1,000 CIFAR-10 test images the same label."""
     images = cifar10_test_images(cifar10_archive)[:1000]
@@ -132,7 +132,7 @@ def test_engines_agree_on_test_images(cifar10_archive: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not BUNDLED.is_dir(), reason="models/cifar10/4 is not there")
+@pytest.mark.skipif(not BUNDLED.is_dir(), reason="models/cifar10/5 is not there")
 def test_bfloat16_answers_as_tensorflow_does(cifar10_archive: Path, tmp_path: Path) -> None:
     """On 1,000 CIFAR-10 test images probabilities are within 0.15, and labels differ only where two are nearly tied."""
     images = cifar10_test_images(cifar10_archive)[:1000]

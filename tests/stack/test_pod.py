@@ -101,7 +101,7 @@ def test_the_seed_fills_the_volume_that_production_serves(image: str, models: st
     docker("run", "--rm", "--user=0", f"--volume={models}:/volume", "--entrypoint=chown", image,
            f"{user['runAsUser']}:{user['fsGroup']}", "/volume")  # fmt: skip
     volumes = {"darkroom-models": models}
-    for said in ("cifar10/4 is copied", "cifar10/4 is there already"):
+    for said in ("cifar10/5 is copied", "cifar10/5 is there already"):
         folder = tmp_path / said.replace("/", " ")
         folder.mkdir()
         with running(pod_of("seed"), image, volumes, folder) as container:
@@ -110,7 +110,7 @@ def test_the_seed_fills_the_volume_that_production_serves(image: str, models: st
     with running(pod_of("production"), image, volumes, tmp_path) as container:
         for probe in PROBES:
             container.await_probe(probe)
-        assert predict(container.url()).json()["model"] == {"name": "cifar10", "version": 4}
+        assert predict(container.url()).json()["model"] == {"name": "cifar10", "version": 5}
         mounts = {mount["Destination"]: mount["RW"] for mount in container.inspect()["Mounts"]}
         assert mounts["/models"] is False
         docker("stop", "--time", "0", container.name)

@@ -49,11 +49,11 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
         (["--max-unreadable", "10"], "10 is not between 0 and 1"),
         (["evaluate"], "required: version"),
         (["quantize"], "required: version"),
-        (["compare", "models/cifar10/4"], "required: B"),
-        (["compare", "models/cifar10/4", "models/cifar10/4", "--split", "train"], "invalid choice: 'train'"),
-        (["predict", "models/cifar10/4"], "required: PATH"),
-        (["predict", "models/cifar10/4", "a.jpg", "--top", "0"], "--top: 0 is below 1"),
-        (["quantize", "models/cifar10/4", "--epochs", "1"], "unrecognized arguments: --epochs"),
+        (["compare", "models/cifar10/5"], "required: B"),
+        (["compare", "models/cifar10/5", "models/cifar10/5", "--split", "train"], "invalid choice: 'train'"),
+        (["predict", "models/cifar10/5"], "required: PATH"),
+        (["predict", "models/cifar10/5", "a.jpg", "--top", "0"], "--top: 0 is below 1"),
+        (["quantize", "models/cifar10/5", "--epochs", "1"], "unrecognized arguments: --epochs"),
     ],
 )
 def test_wrong_usage_is_exit_code_2(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

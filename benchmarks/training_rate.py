@@ -8,13 +8,14 @@ import sys
 import time
 from itertools import count
 from pathlib import Path
+from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from training.machine import keep_freed_memory
 from training.presets import PRESETS
 
-_POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
+_PRECISIONS = ("float32", "bfloat16")
 _STEPS = 6
 
 
@@ -26,8 +27,8 @@ def main() -> int:
     parser.add_argument(
         "--precision",
         nargs="+",
-        choices=_POLICIES,
-        default=[*_POLICIES],
+        choices=_PRECISIONS,
+        default=_PRECISIONS,
         help="default: both; what a CPU lacks is slow",
     )
     parser.add_argument(
@@ -43,20 +44,19 @@ def main() -> int:
     backend = f"{keras.backend.backend()} {keras.version()}"
     print(f"{backend} on {describe()}, preset {options.preset}, batches of {options.batch_size}")
     for precision in options.precision:
-        print(
-            f"{precision}: {_rate(_POLICIES[precision], options.preset, options.batch_size):,.0f} images/s", flush=True
-        )
+        print(f"{precision}: {_rate(precision, options.preset, options.batch_size):,.0f} images/s", flush=True)
     return 0
 
 
-def _rate(policy: str, preset: str, batch_size: int) -> float:
+def _rate(precision: Literal["float32", "bfloat16"], preset: str, batch_size: int) -> float:
     import keras
     import numpy as np
 
+    from training.hardware import set_precision
     from training.model import build
     from training.optimizer import optimizer
 
-    keras.mixed_precision.set_global_policy(policy)
+    set_precision(precision)
     recipe = PRESETS[preset]
     model = build((32, 32, 3), 10, recipe.widths, seed=0, convolutions=recipe.convolutions)
     model.compile(optimizer=optimizer(recipe, 100), loss=keras.losses.CategoricalCrossentropy(from_logits=True))

@@ -51,8 +51,8 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]
         if self._bar is not None:
             self._bar.set_postfix({name: f"{value:.3f}" for name, value in (logs or {}).items()}, refresh=False)
             self._bar.update()
-        if self._silent and not sys.stderr.isatty():
-            self._foretell(batch)
+            if self._silent and self._bar.disable:
+                self._foretell(batch)
 
     def _foretell(self, batch: int) -> None:
         """Say how long the training will take, once that can be told; the first step, which compiles, tells nothing."""

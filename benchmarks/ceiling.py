@@ -23,9 +23,9 @@ if str(ROOT) not in sys.path:  # run as a file, the folder of the packages is no
 
 from artifact import Input, read_metadata  # noqa: E402
 from benchmarks.measuring import drawings, jpeg, times  # noqa: E402
-from service.decoding import Decoder  # noqa: E402
-from service.engine import Engine, Images, load  # noqa: E402
-from service.machine import usable_cores  # noqa: E402
+from machine import usable_cores  # noqa: E402
+from service.inference.decoding import Decoder  # noqa: E402
+from service.inference.engine import Engine, Images, load  # noqa: E402
 
 _BATCH = 64
 _SIZES = (8, 16, 32, 64, 128)  # images a call; the best one counts

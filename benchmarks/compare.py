@@ -53,9 +53,9 @@ from benchmarks.measuring import (  # noqa: E402
     service,
     times,
 )
-from service.inference_wire import BINARY, JSON_LENGTH  # noqa: E402
-from service.machine import usable_cores  # noqa: E402
-from service.registry import default_model  # noqa: E402
+from machine import usable_cores  # noqa: E402
+from service.inference.registry import default_model  # noqa: E402
+from service.protocols.open_inference.messages import BINARY, JSON_LENGTH  # noqa: E402
 from service.settings import Settings  # noqa: E402
 
 _BATCH = 64

@@ -21,8 +21,8 @@ from tqdm import tqdm
 
 import artifact
 from artifact import Metadata
-from service.engine import MAX_BATCH, Engine, load
-from service.machine import usable_cores
+from machine import usable_cores
+from service.inference.engine import MAX_BATCH, Engine, load
 
 _CALLS = 20  # of a batch each, in a round
 

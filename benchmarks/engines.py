@@ -62,8 +62,8 @@ def _measure(version: Path, engine_name: str, precision: str) -> Figures:
     import numpy as np
 
     import artifact
-    from service.engine import load
-    from service.machine import usable_cores
+    from machine import usable_cores
+    from service.inference.engine import load
 
     size = artifact.read_metadata(version).input
     engine = load(engine_name, version, precision, usable_cores())

@@ -20,9 +20,9 @@ if str(ROOT) not in sys.path:  # run as a file, the folder of the packages is no
     sys.path.insert(0, str(ROOT))
 
 from artifact import read_metadata  # noqa: E402
-from service.engine import load  # noqa: E402
-from service.machine import usable_cores  # noqa: E402
-from service.tensors import flat_images, nested_images  # noqa: E402
+from machine import usable_cores  # noqa: E402
+from service.inference.engine import load  # noqa: E402
+from service.protocols.tensors import flat_images, nested_images  # noqa: E402
 
 _IMAGES = 64
 

@@ -59,7 +59,7 @@ def processor() -> str:
 
 def drawings(height: int, width: int) -> list[npt.NDArray[np.uint8]]:
     """Return the page's sample drawings as uint8 [height, width, 3]: pictures, which noise is not to a decoder."""
-    files = sorted((ROOT / "service" / "pages" / "samples").glob("*.webp"))
+    files = sorted((ROOT / "service" / "web" / "static" / "samples").glob("*.webp"))
     images = (Image.open(file).convert("RGB").resize((width, height), Image.Resampling.LANCZOS) for file in files)
     return [np.asarray(image, np.uint8) for image in images]
 

@@ -12,8 +12,8 @@ from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from training.machine import keep_freed_memory
-from training.presets import PRESETS
+from machine import keep_freed_memory
+from training.fit.recipe import PRESETS
 
 _PRECISIONS = ("float32", "bfloat16")
 _STEPS = 6
@@ -39,7 +39,7 @@ def main() -> int:
         keep_freed_memory()
     import keras  # after that, since it starts threads
 
-    from training.hardware import describe
+    from training.fit.hardware import describe
 
     backend = f"{keras.backend.backend()} {keras.version()}"
     print(f"{backend} on {describe()}, preset {options.preset}, batches of {options.batch_size}")
@@ -52,9 +52,9 @@ def _rate(precision: Literal["float32", "bfloat16"], preset: str, batch_size: in
     import keras
     import numpy as np
 
-    from training.hardware import set_precision
-    from training.model import build
-    from training.optimizer import optimizer
+    from training.fit.hardware import set_precision
+    from training.fit.optimizer import optimizer
+    from training.network.model import build
 
     set_precision(precision)
     recipe = PRESETS[preset]

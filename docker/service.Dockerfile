@@ -19,6 +19,7 @@ RUN rm -rf /venv/lib/python3*/site-packages/openvino/include \
 WORKDIR /app
 COPY artifact/ artifact/
 COPY imaging/ imaging/
+COPY machine/ machine/
 COPY service/ service/
 # Bytecode is compiled here, since a read-only container cannot keep its own and would compile everything again at every
 # start; by hash, which a file's time of change, of no meaning in an image, cannot make stale.

@@ -25,6 +25,7 @@ COPY docker/as-owner /usr/local/bin/
 WORKDIR /app
 COPY artifact/ artifact/
 COPY imaging/ imaging/
+COPY machine/ machine/
 COPY training/ training/
 # DARKROOM_DEVICE: whoever runs this image means to use a GPU, and is told where there is none; --cpu does without.
 ENV PATH=/venv/bin:$PATH \

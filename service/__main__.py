@@ -10,8 +10,8 @@ import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 
-from service import logs
-from service.registry import AmbiguousModel, default_model
+from service.inference.registry import AmbiguousModel, default_model
+from service.observe import logs
 from service.settings import Settings, SettingsError, documentation
 
 _INTRODUCTION = """\
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     # As process 1 of a container a signal without a handler is ignored, and gunicorn sets its handlers a little later.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     logs.configure(settings.log_level)
-    from service.server import serve
+    from service.serving.server import serve
 
     serve(settings)
     return 0

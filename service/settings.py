@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from service.machine import usable_cores, usable_memory
+from machine import usable_cores, usable_memory
 
 ENGINES = ("openvino", "tensorflow")
 PRECISIONS = ("auto", "float32", "bfloat16", "int8")

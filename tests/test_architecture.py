@@ -50,12 +50,17 @@ def test_imaging_needs_artifact_pillow_and_numpy(root: Path) -> None:
     assert imported(root / "imaging") - sys.stdlib_module_names <= {"imaging", "artifact", "PIL", "numpy"}
 
 
+def test_machine_needs_nothing_but_the_standard_library(root: Path) -> None:
+    """What tells of the machine can be asked before anything is installed; OpenVINO is imported by its name alone."""
+    assert imported(root / "machine") - sys.stdlib_module_names <= {"machine", "openvino"}
+
+
 def test_only_training_imports_a_training_framework(root: Path) -> None:
     """The service starts without TensorFlow: keras is nowhere in it, tensorflow in the one engine that is asked for."""
     assert "keras" not in imported(root / "service")
     users = {file.name for file in (root / "service").rglob("*.py") if "tensorflow" in _file_imports(file)}
     assert users <= {"engine.py"}
-    assert "tensorflow" not in _top_level_imports(root / "service" / "engine.py")
+    assert "tensorflow" not in _top_level_imports(root / "service" / "inference" / "engine.py")
 
 
 def test_an_import_is_found_wherever_it_stands(tmp_path: Path) -> None:

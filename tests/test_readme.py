@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from artifact import validate
-from training.presets import PRESETS
+from training.fit.recipe import PRESETS
 
 
 @pytest.fixture

@@ -18,15 +18,16 @@ from typing import get_args
 
 from artifact import InvalidVersion
 from artifact.metadata import Resize
-from training import config, device, subcommands
-from training.device import Device
+from machine import keep_freed_memory
+from training.commands import config, options
+from training.commands import study as study_arguments
 from training.errors import Interrupted, Interruption, NoGpu, TrainingError, WorseVersion
-from training.machine import keep_freed_memory
-from training.presets import PRESETS
-from training.resume import how_to_resume
-from training.study import arguments as study_arguments
+from training.fit import device
+from training.fit.device import Device
+from training.fit.recipe import PRESETS
+from training.fit.resume import how_to_resume
+from training.network.registry import BACKBONES
 from training.study.listing import listing
-from training.zoo import BACKBONES
 
 VALIDATION_IMAGES = 5000
 _LEAST_SIDE, _MOST_SIDE = 16, 1024  # pixels
@@ -138,7 +139,7 @@ def _train_parser() -> argparse.ArgumentParser:
     _add_data(data)
     data.add_argument(
         "--validation-images",
-        type=subcommands.at_least(0),
+        type=options.at_least(0),
         metavar="N",
         help="training images to hold out, in the same parts of every class; 0 trains on all "
         f"(default: val/ or a tenth; CIFAR-10: the last {VALIDATION_IMAGES:,})",
@@ -225,24 +226,24 @@ def _train_parser() -> argparse.ArgumentParser:
         help="learn the answers of a published version as well as the labels, of several the mean: a small network "
         "gets better by those of a larger one",
     )
-    recipe.add_argument("--epochs", type=subcommands.at_least(1), metavar="N", help="passes over the training images")
+    recipe.add_argument("--epochs", type=options.at_least(1), metavar="N", help="passes over the training images")
     recipe.add_argument(
         "--batch-size",
-        type=subcommands.at_least(1),
+        type=options.at_least(1),
         metavar="N",
         help="images a step; the learning rate follows in proportion",
     )
     recipe.add_argument(
         "--learning-rate", type=_positive, metavar="RATE", help="peak learning rate for a batch of 500 images"
     )
-    recipe.add_argument("--seed", type=subcommands.at_least(0), metavar="N", help="seed of all chance (default: 0)")
+    recipe.add_argument("--seed", type=options.at_least(0), metavar="N", help="seed of all chance (default: 0)")
     recipe.add_argument(
         "--deterministic",
         action="store_true",
         help="the same seed gives the same weights on a GPU too, more slowly; on a CPU it always does",
     )
-    subcommands.add_precision(recipe)
-    subcommands.add_cpu(recipe)
+    options.add_precision(recipe)
+    options.add_cpu(recipe)
     return parser
 
 
@@ -278,7 +279,7 @@ def _evaluate_parser() -> argparse.ArgumentParser:
     parser.add_argument("evaluate", help=argparse.SUPPRESS)
     parser.add_argument("version", type=Path, help="folder of the version, e.g. models/cifar10/5")
     _add_data(parser)
-    subcommands.add_split(parser)
+    options.add_split(parser)
     parser.add_argument("--plots", type=Path, metavar="DIR", help="also write confusion matrix and mistakes there")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     return parser
@@ -313,14 +314,14 @@ def _quantize_parser() -> argparse.ArgumentParser:
 
 
 def _compare_parser() -> argparse.ArgumentParser:
-    parser = subcommands.compare_parser()
+    parser = options.compare_parser()
     parser.set_defaults(command=_compare)
     _add_data(parser)
     return parser
 
 
 def _predict_parser() -> argparse.ArgumentParser:
-    parser = subcommands.predict_parser()
+    parser = options.predict_parser()
     parser.set_defaults(command=_predict)
     return parser
 
@@ -337,28 +338,28 @@ _SUBCOMMANDS = {
 def _train(options: argparse.Namespace) -> int:
     keep_freed_memory()
     with _device(options), _quiet_start():
-        from training.commands import train_and_publish
+        from training.run import train_and_publish
 
     return train_and_publish(options)
 
 
 def _evaluate(options: argparse.Namespace) -> int:
     with _quiet_start():
-        from training.measure import evaluate_version
+        from training.commands.evaluate import evaluate_version
 
     return evaluate_version(options)
 
 
 def _compare(options: argparse.Namespace) -> int:
     with _quiet_start():
-        from training.compare import compare_versions
+        from training.commands.compare import compare_versions
 
     return compare_versions(options)
 
 
 def _predict(options: argparse.Namespace) -> int:
     with _quiet_start():
-        from training.predict import predict_files
+        from training.commands.predict import predict_files
 
     return predict_files(options)
 
@@ -369,14 +370,14 @@ def _study(options: argparse.Namespace) -> int:
         return 0
     keep_freed_memory()
     with _device(options), _quiet_start():
-        from training.study.command import study
+        from training.study.study import study
 
     return study(options)
 
 
 def _quantize(options: argparse.Namespace) -> int:
     with _quiet_start():
-        from training.commands import quantize_version
+        from training.run import quantize_version
 
     return quantize_version(options)
 
@@ -389,7 +390,7 @@ def _device(options: argparse.Namespace) -> Iterator[None]:
         device.hide_gpus(os.environ)
     yield
     if wanted is Device.GPU:
-        from training.hardware import gpus
+        from training.fit.hardware import gpus
 
         device.require_gpu(gpus(), os.environ)
 
@@ -408,7 +409,7 @@ def _quiet_start() -> Iterator[None]:
         quiet = False
         try:
             yield
-            from training.hardware import has_gpu
+            from training.fit.hardware import has_gpu
 
             has_gpu()
             quiet = not any(gpu.exists() for gpu in device.GPU_DEVICES)

@@ -15,7 +15,7 @@ import schemathesis
 from hypothesis import strategies as st
 from schemathesis.core.parameters import ParameterLocation
 
-from service.inference_wire import JSON_LENGTH
+from service.protocols.open_inference.messages import JSON_LENGTH
 from tests.service.pictures import plain
 
 SIDE = 2  # pixels

@@ -12,7 +12,7 @@ from PIL import Image
 import artifact
 from tests.drawings import drawing
 from tests.service.running import start
-from training import synthetic
+from training.data import synthetic
 
 pytestmark = pytest.mark.slow
 

@@ -254,7 +254,7 @@ def test_the_limits_of_the_container_count(project: Project) -> None:
     run = ("run", "--detach", "--rm", "--cpus", "1", "--memory", "400m", "--publish", "127.0.0.1::8000")
     container = project.docker(*run, project.image("service")).strip()
     try:
-        code = "from service.machine import usable_cores, usable_memory; print(usable_cores(), usable_memory())"
+        code = "from machine import usable_cores, usable_memory; print(usable_cores(), usable_memory())"
         found = project.docker("exec", container, "python", "-c", code)
         assert found.split() == ["1", str(400 * MEBIBYTE)]
         url = "http://" + project.docker("port", container, "8000").split()[0]

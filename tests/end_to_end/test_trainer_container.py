@@ -13,7 +13,7 @@ from PIL import Image
 from artifact import validate
 from tests.drawings import drawing
 from tests.end_to_end.conftest import CUDA_IMAGE, Project, assert_labels, files_in, owned_by_somebody
-from training import synthetic
+from training.data import synthetic
 
 pytestmark = [pytest.mark.slow, pytest.mark.containers]
 

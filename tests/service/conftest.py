@@ -9,9 +9,10 @@ from flask import Flask
 from flask.testing import FlaskClient
 from prometheus_client import CollectorRegistry
 
-from service.app import Services, create_app, make_services
-from service.metrics import Metrics
+from service.app import create_app, make_services
+from service.observe.metrics import Metrics
 from service.settings import Settings
+from service.web.services import Services
 from tests.models import copy
 from tests.service.running import RunningService, start
 

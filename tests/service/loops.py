@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import gevent
 
-from service.loop import Loop
+from service.serving.loop import Loop
 
 PATIENCE = 30.0  # seconds; machines that run tests are busy
 

@@ -15,9 +15,9 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.app import create_app
-from service.errors import EngineFailed
-from service.logs import JsonFormatter
-from service.metrics import Metrics
+from service.inference.errors import EngineFailed
+from service.observe.logs import JsonFormatter
+from service.observe.metrics import Metrics
 from tests.models import LABELS, copy
 from tests.service.conftest import MakeServices
 from tests.service.pictures import plain
@@ -243,7 +243,7 @@ def test_every_line_of_a_request_has_its_id(
     logging.getLogger("service").info("afterwards")
     *request, after = log()[-3:]
     assert [(entry["logger"], entry["request_id"]) for entry in request] == [
-        ("service.errors", "eight"),
+        ("service.web.errors", "eight"),
         ("service.access", "eight"),
     ]
     assert request[0]["message"] == "/predict answers 500: the engine failed"

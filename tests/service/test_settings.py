@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from service.machine import usable_cores
+from machine import usable_cores
 from service.settings import Settings, SettingsError, default_max_pixels, default_workers, documentation
 from tests.models import copy
 from tests.service.running import ROOT

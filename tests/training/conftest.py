@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from training.cli import main
-from training.dataset import Dataset, Split, hold_out
+from training.data.dataset import Dataset, Split, hold_out
 
 LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 PER_BATCH = 4

@@ -10,10 +10,10 @@ from pathlib import Path
 import tensorflow as tf
 
 from tests.training.conftest import small_dataset
-from training.distribution import Spread
-from training.presets import recipe
-from training.run_folder import RunFolder
-from training.train import train
+from training.fit.checkpoints import RunFolder
+from training.fit.recipe import recipe
+from training.fit.strategy import Spread
+from training.fit.train import train
 
 
 def main(folder: Path) -> None:

@@ -13,8 +13,8 @@ import pytest
 
 import artifact
 from tests.training.conftest import Train, environment, python_layout, write_archive
-from training.card import calibration_in_words, familiarity_in_words
 from training.cli import _train_parser, main
+from training.publish.model_card import calibration_in_words, familiarity_in_words
 
 SMOKE = ("--preset", "smoke", "--epochs", "1")
 

@@ -4,9 +4,9 @@ import keras
 import numpy as np
 from keras import layers
 
-from training.dataset import Pixels
+from training.data.dataset import Pixels
 from training.errors import TrainingError
-from training.normalization import BatchNormalization
+from training.network.normalization import BatchNormalization
 from training.study.configurations import Configuration, Scaling
 
 WIDTHS = (32, 64, 128)

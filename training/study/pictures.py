@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.dataset import Classes, Split
+from training.data.dataset import Classes, Split
 
 _DEGREES = 10
 _SHIFT = 0.1  # of the side

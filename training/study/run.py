@@ -9,11 +9,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from training.dataset import Dataset, Split
+from training.data.dataset import Dataset, Split
 from training.errors import TrainingError
-from training.optimizer import Triangle
-from training.progress import Checkpoints, StopOnSignal
-from training.run_folder import History, RunFolder, RunState
+from training.fit.checkpoints import History, RunFolder, RunState
+from training.fit.optimizer import Triangle
+from training.fit.progress import Checkpoints, StopOnSignal
 from training.study.configurations import Configuration, Schedule
 from training.study.network import build
 from training.study.pictures import Batches

@@ -5,7 +5,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from training.dataset import Dataset
+from training.data.dataset import Dataset
 from training.study.pictures import Batches, random_transforms, transform
 
 IMAGES = np.random.default_rng(0).integers(256, size=(2, 32, 32, 3), dtype=np.uint8)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.training.study.interruption import send_signal
-from training.dataset import Dataset
+from training.data.dataset import Dataset
 from training.errors import Interrupted, TrainingError
 from training.study.configurations import QUICK, Configuration
 from training.study.progress import StudyProgress

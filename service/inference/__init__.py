@@ -1,0 +1,1 @@
+"""From pictures to probabilities: versions, engines, batches and decoding. It knows of no HTTP."""

@@ -1,0 +1,161 @@
+"""Engines: what runs a model version on uint8 images. OpenVINO by default, TensorFlow as the other."""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from artifact import InvalidVersion, read_metadata
+from artifact.layout import INT8_MODEL
+from artifact.validate import FAMILIARITY, INPUT, OUTPUT, SIGNATURE
+from machine import import_openvino, openvino_core
+
+Images = npt.NDArray[np.uint8]  # [N, H, W, 3]
+Probabilities = npt.NDArray[np.float32]  # [N, classes]
+Rows = npt.NDArray[
+    np.float32
+]  # [N, classes]; [N, classes + 1] where the version tells the familiarity, the last column
+
+MAX_BATCH = 32  # one image more costs as much as the last one from here on, and longer batches make others wait
+
+_MOST_LANES = 8  # each holds the weights once more
+
+
+class Engine(Protocol):
+    """A loaded model. It has lanes, which run at the same time, each called by one thread at a time."""
+
+    name: str
+    precision: str
+    lanes: int
+
+    def predict(self, images: Images, lane: int | None = None) -> Rows:
+        """Return the probabilities of ``images``, uint8 [N, H, W, 3]: float32 [N, classes].
+
+        Where the metadata has a threshold for it, the familiarity follows as one column more.
+
+        Without a ``lane``, counted from 0, all cores work on them: the fastest way where nothing else is to be done.
+        """
+
+
+class OpenVinoEngine:
+    """Runs the SavedModel's ``serving_default`` signature, or the int8 network beside it, with OpenVINO on the CPU.
+
+    A core that works on images of its own never waits for another one, as all have to after each layer where they share
+    them; so there is a lane for each core, up to a number.
+    """
+
+    name = "openvino"
+
+    def __init__(self, path: Path, precision: str, threads: int) -> None:
+        """Read and compile the model version in folder ``path`` for ``threads`` cores.
+
+        ``precision`` (auto, float32, bfloat16 or int8) is a wish; the attribute says what the CPU is really used with.
+
+        Raises:
+            InvalidVersion: int8 is asked for, and the version has no int8 network.
+        """
+        openvino = import_openvino()
+        core = openvino_core()
+        capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        chosen = _choose(precision, path, capabilities)
+        model = core.read_model(path / INT8_MODEL if chosen == "int8" else path)
+        options = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": "1",  # it runs in the thread that calls; with more, each call changes threads three times
+            "INFERENCE_PRECISION_HINT": _hint(chosen, capabilities),
+            "ENABLE_CPU_PINNING": "NO",  # several workers would pin themselves to the same cores
+        }
+
+        def compiled(cores: int) -> Any:
+            return core.compile_model(model, "CPU", {**options, "INFERENCE_NUM_THREADS": str(cores)})
+
+        whole = compiled(threads)
+        used = whole.get_property("INFERENCE_PRECISION_HINT")
+        floats = "bfloat16" if used == openvino.Type.bf16 else "float32"
+        self.precision = "int8" if chosen == "int8" else floats
+        self.lanes = min(threads, _MOST_LANES)
+        self._input = whole.input(INPUT)
+        self._output = whole.output(OUTPUT)
+        self._familiarity = whole.output(FAMILIARITY) if _tells_familiarity(path) else None
+        self._whole = whole.create_infer_request()
+        self._lanes = [self._whole]
+        if self.lanes > 1:
+            self._lanes = [compiled(threads // self.lanes).create_infer_request() for _ in range(self.lanes)]
+
+    def predict(self, images: Images, lane: int | None = None) -> Rows:
+        """Return the rows of ``images``, uint8 [N, H, W, 3]; see ``Engine.predict``."""
+        request = self._whole if lane is None else self._lanes[lane]
+        request.infer({self._input: images}, share_inputs=True)
+        probabilities = request.get_tensor(self._output).data  # of a tensor that is used again
+        if self._familiarity is None:
+            return np.array(probabilities, dtype=np.float32)
+        return _joined(probabilities, request.get_tensor(self._familiarity).data)
+
+
+class TensorFlowEngine:
+    """Runs the SavedModel's ``serving_default`` signature with TensorFlow; the reference for the other engine."""
+
+    name = "tensorflow"
+    precision = "float32"
+    lanes = 1
+
+    def __init__(self, path: Path) -> None:
+        """Load the SavedModel in folder ``path``. TensorFlow is imported here: it takes seconds and much memory."""
+        import tensorflow as tf
+
+        self._tf = tf
+        self._model = tf.saved_model.load(str(path))  # kept: it owns the variables that the signature reads
+        self._signature = self._model.signatures[SIGNATURE]
+        self._tells_familiarity = _tells_familiarity(path)
+
+    def predict(self, images: Images, lane: int | None = None) -> Rows:
+        """Return the rows of ``images``, uint8 [N, H, W, 3]; see ``Engine.predict``."""
+        answer = self._signature(images=self._tf.constant(images))
+        probabilities = np.asarray(answer[OUTPUT], dtype=np.float32)
+        return _joined(probabilities, np.asarray(answer[FAMILIARITY])) if self._tells_familiarity else probabilities
+
+
+def load(name: str, path: Path, precision: str, threads: int) -> Engine:
+    """Return engine ``name`` (openvino or tensorflow) with the SavedModel in folder ``path``.
+
+    ``precision`` and ``threads`` are for OpenVINO; TensorFlow computes in float32 and takes all cores.
+    """
+    if name == "tensorflow":
+        return TensorFlowEngine(path)
+    return OpenVinoEngine(path, precision, threads)
+
+
+def _tells_familiarity(path: Path) -> bool:
+    return read_metadata(path).familiarity is not None
+
+
+def _joined(probabilities: Probabilities, familiarity: npt.NDArray[np.float32]) -> Rows:
+    """Put ``familiarity`` [N] behind ``probabilities`` [N, classes], as the last column."""
+    count, classes = probabilities.shape
+    rows = np.empty((count, classes + 1), np.float32)
+    rows[:, :classes] = probabilities
+    rows[:, classes] = familiarity
+    return rows
+
+
+def _choose(precision: str, path: Path, capabilities: list[str]) -> str:
+    """Return what ``precision`` means for the version in folder ``path``: float32, bfloat16 or int8.
+
+    ``auto`` is the fastest that the version carries and that is among the ``capabilities`` of the CPU.
+    """
+    if precision in ("float32", "bfloat16"):
+        return precision
+    carried = read_metadata(path).int8 is not None
+    if precision == "int8" and not carried:
+        raise InvalidVersion(path, "it has no int8 network, and PRECISION is int8")
+    if carried and (precision == "int8" or "INT8" in capabilities):
+        return "int8"
+    return "bfloat16" if "BF16" in capabilities else "float32"
+
+
+def _hint(precision: str, capabilities: list[str]) -> str:
+    """Return OpenVINO's name of what computes in float, which is also what int8 leaves: bfloat16 is 3% faster there."""
+    if precision == "int8":
+        return "bf16" if "BF16" in capabilities else "f32"
+    return {"float32": "f32", "bfloat16": "bf16"}[precision]

@@ -1,0 +1,123 @@
+"""What the whole service has and takes, in all its processes: read when Prometheus asks, so that no request pays."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from machine import usable_cores, usable_memory
+from service.settings import Settings
+
+_PROCESSES = Path("/proc")
+_TICKS = float(os.sysconf("SC_CLK_TCK"))  # of /proc/PID/stat, in a second
+_TIMES = slice(11, 15)  # user and system time, then those of children that have ended, after a process's name
+_ATTEMPTS = 5
+
+
+class Usage(NamedTuple):
+    """What a process and its children take."""
+
+    cpu_seconds: float  # also of children that have ended
+    memory: int  # bytes; a page that several of them share counts once
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the service may have or take, and since when it runs."""
+
+    workers: int
+    cores: int
+    memory: int  # bytes
+    queue_images: int
+    request_deadline: float  # seconds
+    started: float  # seconds since the epoch
+
+    @classmethod
+    def of(cls, settings: Settings, started: float) -> Limits:
+        """Return what ``settings`` and the machine allow."""
+        return cls(
+            workers=settings.workers,
+            cores=usable_cores(),
+            memory=usable_memory(),
+            queue_images=settings.workers * settings.queue_length,
+            request_deadline=settings.request_deadline,
+            started=started,
+        )
+
+
+class Resources(Collector):
+    """Tells Prometheus about the limits, and what the process ``master`` and its children take."""
+
+    def __init__(self, limits: Limits, master: int) -> None:
+        """Take what does not change, and the process above all workers."""
+        self._limits = limits
+        self._master = master
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metrics; called for each scrape. Without /proc, as on macOS, usage is not told."""
+        limits = self._limits
+        yield _gauge("workers", "Workers that there should be.", limits.workers)
+        yield _gauge("cores", "Cores that the service may keep busy.", limits.cores)
+        yield _gauge("memory_limit_bytes", "Memory that the service may take.", limits.memory)
+        yield _gauge("queue_limit_images", "Images that may wait for the engine.", limits.queue_images)
+        yield _gauge("request_deadline_seconds", "Longest time to answer a request.", limits.request_deadline)
+        yield _gauge("start_time_seconds", "When the service was started, since the epoch.", limits.started)
+        try:
+            used = usage(self._master)
+        except OSError:
+            return
+        yield _gauge("memory_bytes", "Memory of all processes, a shared page counted once.", used.memory)
+        yield CounterMetricFamily("darkroom_cpu_seconds", "Processor time of all processes.", used.cpu_seconds)
+
+
+def usage(master: int, processes: Path = _PROCESSES) -> Usage:
+    """Return what ``master`` and its children take; ``processes`` is where /proc is.
+
+    Raises:
+        OSError: there is no such process, no /proc, or it may not be read.
+    """
+    process = processes / str(master)
+    for _ in range(_ATTEMPTS):
+        own, ended = _cpu_seconds(process)
+        children = _children(process)
+        seconds = own + ended + sum(_cpu_seconds(child)[0] for child in children)
+        # Had a child ended meanwhile, its time would be counted twice or not at all, and the counter would go down.
+        if _cpu_seconds(process)[1] == ended:
+            break
+    return Usage(seconds, sum(_memory(one) for one in (process, *children)))
+
+
+def _gauge(name: str, description: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"darkroom_{name}", description, value)
+
+
+def _children(process: Path) -> list[Path]:
+    text = (process / "task" / process.name / "children").read_text(encoding="ascii")
+    return [process.parent / child for child in text.split()]
+
+
+def _cpu_seconds(process: Path) -> tuple[float, float]:
+    """Return the seconds of ``process``, and those of its children that have ended; none where it has ended itself."""
+    text = _read(process / "stat")
+    times = [int(ticks) / _TICKS for ticks in text.rpartition(")")[2].split()[_TIMES]]
+    return sum(times[:2]), sum(times[2:])
+
+
+def _memory(process: Path) -> int:
+    """Return the bytes of ``process``, of a page that others have as well only its share; 0 where it has ended."""
+    lines = _read(process / "smaps_rollup").splitlines()
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+
+
+def _read(file: Path) -> str:
+    """Return the text of a file in /proc; nothing where the process has ended."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""

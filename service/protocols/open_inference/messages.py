@@ -1,0 +1,386 @@
+"""The messages of the Open Inference Protocol V2: tensors in JSON, or in bytes behind it as Triton has them."""
+
+import functools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NamedTuple
+
+import msgspec
+import numpy as np
+from flask import Request, Response
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+
+from artifact import Input
+from artifact.validate import FAMILIARITY, OUTPUT
+from service.inference.answers import Answers
+from service.inference.engine import Images, Probabilities, Rows
+from service.inference.errors import InvalidRequest
+from service.inference.items import Item, check_count
+from service.protocols.own.messages import Base64
+from service.protocols.tensors import FlatType, flat_images, images_type, most_values, nested_images, shortest
+from service.web.bodies import parse_json, read_body
+from service.web.operations import json_response
+
+JSON_LENGTH = "Inference-Header-Content-Length"  # the header that says where the JSON of a body ends, in bytes
+BINARY = "application/octet-stream"
+
+_AT = "$.inputs[0]"
+_NUMBER = re.compile(r"[0-9]{1,18}")
+_NESTED = re.compile(rb"\s*\[\s*\[")
+_LENGTH_BYTES = 4  # little-endian, before each element of a BYTES tensor
+_OTHER_VALUES = 1000  # values that JSON may hold beside the pictures
+
+# A list of one, for [N, 1]. As a tuple, beside a type with limits, it would crash msgspec 0.22 in Python's gc.
+Element = Base64 | Annotated[list[Base64], Meta(min_length=1, max_length=1)]
+
+
+class InputParameters(Struct):
+    """What is said of an input; ``binary_data_size`` is how many bytes of it follow the JSON."""
+
+    binary_data_size: Annotated[int, Meta(ge=0)] | UnsetType = UNSET
+
+
+class PixelTensor(Struct, kw_only=True, tag_field="datatype", tag="UINT8"):
+    """Pixels, UINT8 [N, height, width, 3], in RGB; ``data`` is flat in row-major order, or nested."""
+
+    name: Literal["images"]
+    shape: list[int]
+    parameters: InputParameters = msgspec.field(default_factory=InputParameters)
+    data: Raw = Raw()
+
+
+class EncodedTensor(Struct, kw_only=True, tag_field="datatype", tag="BYTES"):
+    """Pictures as the content of files, BYTES [N] or [N, 1]; in JSON each is in base64."""
+
+    name: Literal["image_bytes", "images"]
+    shape: list[int]
+    parameters: InputParameters = msgspec.field(default_factory=InputParameters)
+    data: list[Element] | UnsetType = UNSET
+
+
+class OutputParameters(Struct):
+    """How an output is wanted: as bytes behind the JSON, and as its ``classification`` most probable labels."""
+
+    binary_data: bool | UnsetType = UNSET
+    classification: Annotated[int, Meta(ge=0)] = 0
+
+
+class ScoreParameters(Struct):
+    """How a score is wanted: as bytes behind the JSON, or in it."""
+
+    binary_data: bool | UnsetType = UNSET
+
+
+class RequestedProbabilities(Struct, tag_field="name", tag=OUTPUT):
+    """The probabilities, or the most probable labels, are asked for."""
+
+    parameters: OutputParameters = msgspec.field(default_factory=OutputParameters)
+
+
+class RequestedFamiliarity(Struct, tag_field="name", tag=FAMILIARITY):
+    """How familiar the pictures look is asked for."""
+
+    parameters: ScoreParameters = msgspec.field(default_factory=ScoreParameters)
+
+
+RequestedOutput = RequestedProbabilities | RequestedFamiliarity
+_REQUESTED: dict[str, type[RequestedOutput]] = {OUTPUT: RequestedProbabilities, FAMILIARITY: RequestedFamiliarity}
+
+
+class RequestParameters(Struct):
+    """What is said of the whole request; ``binary_data_output`` asks for outputs as bytes behind the JSON."""
+
+    binary_data_output: bool = False
+
+
+class InferRequest(Struct, kw_only=True):
+    """An inference request: one input, and optionally which outputs are wanted, and how; without, all."""
+
+    id: str | UnsetType = UNSET
+    inputs: Annotated[list[PixelTensor | EncodedTensor], Meta(min_length=1, max_length=1)]
+    outputs: list[RequestedOutput] = []
+    parameters: RequestParameters = msgspec.field(default_factory=RequestParameters)
+
+
+class BinarySize(Struct):
+    """How many bytes of an output follow the JSON."""
+
+    binary_data_size: int
+
+
+class NumberTensor(Struct, kw_only=True, tag_field="datatype", tag="FP32"):
+    """``probabilities``, FP32 [N, classes], or ``familiarity``, FP32 [N, 1], flat in row-major order.
+
+    Without ``data`` the numbers follow the JSON.
+    """
+
+    name: str
+    shape: list[int]
+    parameters: BinarySize | UnsetType = UNSET
+    data: list[float] | UnsetType = UNSET
+
+
+class ClassTensor(Struct, kw_only=True, tag_field="datatype", tag="BYTES"):
+    """The most probable labels, BYTES [N, k], each as ``probability:index:label``."""
+
+    name: str = "probabilities"
+    shape: list[int]
+    parameters: BinarySize | UnsetType = UNSET
+    data: list[str] | UnsetType = UNSET
+
+
+class InferResponse(Struct, kw_only=True):
+    """The answer to an inference request."""
+
+    model_name: str
+    model_version: str
+    id: str | UnsetType = UNSET
+    outputs: list[NumberTensor | ClassTensor]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How the answer to a request is wanted: which outputs, and whether in binary where an output does not say."""
+
+    id: str | UnsetType
+    outputs: Sequence[RequestedOutput]
+    binary: bool
+
+
+@functools.lru_cache(maxsize=8)
+def json_request(size: Input, most: int, outputs: tuple[str, ...]) -> Any:
+    """Return the type of a request all in JSON with up to ``most`` images of ``size``, of a model with ``outputs``.
+
+    It is for descriptions: a request is parsed as ``InferRequest``, and its shape and data are checked afterwards.
+    """
+    count = _exactly(1, most)
+    shape = tuple.__class_getitem__((count, _exactly(size.height), _exactly(size.width), _exactly(3)))
+    pixels: Any = Annotated[Any, Meta(extra_json_schema={"anyOf": _flat_or_nested(size)})]
+    first_and_second = [msgspec.json.schema(count), {"const": 1}]
+    one_or_two = Meta(min_length=1, max_length=2, extra_json_schema={"prefixItems": first_and_second})
+    encoded_shape: Any = Annotated[list[count], one_or_two]  # type: ignore[valid-type]
+    pictures: Any = Annotated[list[Element], Meta(min_length=1, max_length=most)]
+    tensor: Any = _in_json(PixelTensor, shape, pixels) | _in_json(EncodedTensor, encoded_shape, pictures)
+    inputs: Any = Annotated[list[tensor], Meta(min_length=1, max_length=1)]
+    requested: Any = RequestedOutput if FAMILIARITY in outputs else RequestedProbabilities
+    wanted: Any = Annotated[list[requested], Meta(max_length=len(outputs))]
+    return msgspec.defstruct(
+        "InferRequestInJson",
+        [("inputs", inputs), ("outputs", wanted, [])],
+        bases=(InferRequest,),
+        namespace={"__doc__": InferRequest.__doc__},
+        kw_only=True,
+    )
+
+
+def _in_json(tensor: type[Struct], shape: Any, data: Any) -> Any:
+    """Return ``tensor`` with a shape and data of its own, and without binary data."""
+    no_binary: Any = Annotated[dict[str, Any], Meta(extra_json_schema={"not": {"required": ["binary_data_size"]}})]
+    return msgspec.defstruct(
+        f"{tensor.__name__}InJson",
+        [("shape", shape), ("data", data), ("parameters", no_binary, msgspec.field(default_factory=dict))],
+        bases=(tensor,),
+        namespace={"__doc__": tensor.__doc__},
+        kw_only=True,
+    )
+
+
+def _exactly(least: int, most: int | None = None) -> Any:
+    return Annotated[int, Meta(ge=least, le=least if most is None else most)]
+
+
+def _flat_or_nested(size: Input) -> list[dict[str, Any]]:
+    flat = {**msgspec.json.schema(FlatType), "minItems": size.height * size.width * 3}
+    return [flat, msgspec.json.schema(images_type(size))]
+
+
+def read_request(request: Request, size: Input, most: int, outputs: Sequence[str]) -> tuple[Wanted, list[Item]]:
+    """Return how the answer is wanted, and the pictures, up to ``most``; tensors have the height and width of ``size``.
+
+    ``outputs`` are the names of those that the model has, all of which are wanted where none is asked for.
+
+    A header length of 0 says that the body is nothing but pixels, uint8 [N, H, W, 3]: Triton's raw binary request.
+
+    Raises:
+        InvalidRequest: the request is not as the protocol says, or does not fit the model; the message says where.
+        TooManyItems: there are more pictures than ``most``.
+        SlowBody: the client stopped sending.
+    """
+    everything = [_REQUESTED[name]() for name in outputs]
+    text, binary = _split(read_body(request), request.headers.get(JSON_LENGTH))
+    if text is None:
+        return Wanted(UNSET, everything, binary=True), [Item(image) for image in _raw_pixels(binary, size, most)]
+    try:
+        asked = parse_json(text, InferRequest, most_values(size, most) + _OTHER_VALUES)
+        _check_outputs(asked.outputs, outputs)
+        items = _items(asked.inputs[0], binary, size, most)
+    except InvalidRequest as error:
+        shape = f"[N, {size.height}, {size.width}, 3]"
+        raise InvalidRequest(
+            f"{error} The input is images, UINT8 {shape}, or image_bytes, BYTES [N]; "
+            f"outputs are {' and '.join(outputs)}."
+        ) from error
+    return Wanted(asked.id, asked.outputs or everything, asked.parameters.binary_data_output), items
+
+
+def _check_outputs(asked: Sequence[RequestedOutput], outputs: Sequence[str]) -> None:
+    """Check what is asked for against the names of the outputs that the model has."""
+    if len(asked) > len(outputs):
+        raise InvalidRequest(f"Expected `array` of length <= {len(outputs)} - at `$.outputs`.")
+    for index, output in enumerate(asked):
+        if isinstance(output, RequestedFamiliarity) and FAMILIARITY not in outputs:
+            raise InvalidRequest(f"Invalid value '{FAMILIARITY}' - at `$.outputs[{index}].name`.")
+
+
+def respond(wanted: Wanted, name: str, version: int, labels: Sequence[str], answers: Answers) -> Response:
+    """Return ``answers`` of version ``version`` of model ``name``, which has ``labels``, as they are wanted."""
+    outputs = {OUTPUT: answers.probabilities}
+    if answers.familiarity is not None:
+        outputs[FAMILIARITY] = answers.familiarity[:, np.newaxis]
+    tensors = [_output(requested, wanted.binary, labels, outputs) for requested in wanted.outputs]
+    answer = InferResponse(
+        model_name=name, model_version=str(version), id=wanted.id, outputs=[tensor.described for tensor in tensors]
+    )
+    binary = [tensor.binary for tensor in tensors if tensor.binary is not None]
+    if not binary:
+        return json_response(answer)
+    text = msgspec.json.encode(answer)
+    return Response(b"".join([text, *binary]), content_type=BINARY, headers={JSON_LENGTH: str(len(text))})
+
+
+class _Output(NamedTuple):
+    described: NumberTensor | ClassTensor
+    binary: bytes | None = None  # what follows the JSON, where it does not hold the data
+
+
+def _output(requested: RequestedOutput, binary: bool, labels: Sequence[str], outputs: Mapping[str, Rows]) -> _Output:
+    """Return one of ``outputs``, float32 [N, columns] each, as ``requested``; in ``binary`` where that is not said."""
+    in_binary = binary if requested.parameters.binary_data is UNSET else requested.parameters.binary_data
+    if isinstance(requested, RequestedFamiliarity):
+        return _numbers(FAMILIARITY, outputs[FAMILIARITY], in_binary)
+    if requested.parameters.classification:
+        return _classes(outputs[OUTPUT], labels, requested.parameters.classification, in_binary)
+    return _numbers(OUTPUT, outputs[OUTPUT], in_binary)
+
+
+def _numbers(name: str, rows: Rows, in_binary: bool) -> _Output:
+    shape = list(rows.shape)
+    if in_binary:
+        binary = rows.astype("<f4").tobytes()
+        return _Output(NumberTensor(name=name, shape=shape, parameters=BinarySize(len(binary))), binary)
+    return _Output(NumberTensor(name=name, shape=shape, data=shortest(rows).ravel().tolist()))
+
+
+def _classes(rows: Probabilities, labels: Sequence[str], count: int, in_binary: bool) -> _Output:
+    best = np.argsort(-rows, axis=1, kind="stable")[:, :count]  # [N, k]
+    shape = list(best.shape)
+    texts = [
+        f"{row[index]:f}:{index}:{labels[index]}" for row, indices in zip(rows, best, strict=True) for index in indices
+    ]
+    if in_binary:
+        binary = b"".join(_element(text.encode()) for text in texts)
+        return _Output(ClassTensor(shape=shape, parameters=BinarySize(len(binary))), binary)
+    return _Output(ClassTensor(shape=shape, data=texts))
+
+
+def _split(body: bytes, json_length: str | None) -> tuple[memoryview | None, memoryview]:
+    """Return the JSON of ``body`` and the bytes behind it; None for the JSON where its length is told to be 0."""
+    view = memoryview(body)
+    if json_length is None:
+        return view, view[len(view) :]
+    if not _NUMBER.fullmatch(json_length) or int(json_length) > len(view):
+        raise InvalidRequest(
+            f"The header {JSON_LENGTH} is {json_length[:40]!r}, but it must be an integer from 0 to {len(view)}, "
+            "the length of the body."
+        )
+    length = int(json_length)
+    return (view[:length] if length else None), view[length:]
+
+
+def _items(tensor: PixelTensor | EncodedTensor, binary: memoryview, size: Input, most: int) -> list[Item]:
+    """Return the pictures of ``tensor``; ``binary`` is what follows the JSON."""
+    in_json = _is_in_json(tensor, binary)
+    _check_shape(tensor, size, most)
+    pictures: Sequence[Images | bytes]
+    if isinstance(tensor, PixelTensor):
+        pictures = list(_json_pixels(tensor.data, size, most) if in_json else _pixels(binary, size))
+    else:
+        pictures = _json_files(tensor.data or []) if in_json else _elements(binary, most)
+    if len(pictures) != tensor.shape[0]:
+        raise InvalidRequest(f"The data of `{_AT}` has {len(pictures)} pictures, its shape says {tensor.shape[0]}.")
+    return [Item(picture) for picture in pictures]
+
+
+def _is_in_json(tensor: PixelTensor | EncodedTensor, binary: memoryview) -> bool:
+    """Say whether the data of ``tensor`` is in the JSON, after a check that it is there, and only once."""
+    announced = tensor.parameters.binary_data_size
+    in_json = tensor.data is not UNSET and bool(tensor.data)
+    if in_json == (announced is not UNSET):
+        raise InvalidRequest(f"`{_AT}` must have either data or the parameter binary_data_size, and not both.")
+    following = 0 if announced is UNSET else announced
+    if following != len(binary):
+        raise InvalidRequest(
+            f"{len(binary)} bytes follow the JSON, but the parameter binary_data_size of `{_AT}` says {following}; "
+            f"the header {JSON_LENGTH} must be the length of the JSON."
+        )
+    return in_json
+
+
+def _check_shape(tensor: PixelTensor | EncodedTensor, size: Input, most: int) -> None:
+    count, *rest = tensor.shape or [0]
+    fits = rest == [size.height, size.width, 3] if isinstance(tensor, PixelTensor) else rest in ([], [1])
+    if not fits or count < 1:
+        raise InvalidRequest(f"`{_AT}.shape` is {str(tensor.shape)[:80]}, which this input cannot have.")
+    check_count(count, most)
+
+
+def _json_pixels(data: Raw, size: Input, most: int) -> Images:
+    """Return pixels in JSON, flat or nested, as uint8 [N, H, W, 3]."""
+    text = memoryview(data)
+    read = nested_images if _NESTED.match(text) else flat_images
+    return read(text, size, most, f"{_AT}.data")
+
+
+def _json_files(data: list[bytes | list[bytes]]) -> list[bytes]:
+    return [element if isinstance(element, bytes) else element[0] for element in data]
+
+
+def _pixels(content: memoryview, size: Input) -> Images:
+    """Return raw pixels as uint8 [N, H, W, 3], without a copy."""
+    values = size.height * size.width * 3
+    if len(content) % values or not content:
+        raise InvalidRequest(
+            f"There are {len(content)} bytes of pixels, which is no whole number of images "
+            f"of {size.height} x {size.width} x 3 = {values}."
+        )
+    return np.frombuffer(content, np.uint8).reshape(-1, size.height, size.width, 3)
+
+
+def _raw_pixels(content: memoryview, size: Input, most: int) -> Images:
+    images = _pixels(content, size)
+    check_count(len(images), most)
+    return images
+
+
+def _elements(content: memoryview, most: int) -> list[bytes]:
+    """Return the elements of a BYTES tensor, each behind its length, which has 4 bytes and is little-endian.
+
+    Raises:
+        InvalidRequest: an element is cut short.
+        TooManyItems: there are more than ``most``.
+    """
+    elements: list[bytes] = []
+    while content:
+        check_count(len(elements) + 1, most)
+        start = _LENGTH_BYTES
+        end = start + int.from_bytes(content[:start], "little")
+        if len(content) < max(start, end):
+            raise InvalidRequest(f"Element {len(elements)} of the binary data of `{_AT}` is cut short.")
+        elements.append(bytes(content[start:end]))
+        content = content[end:]
+    return elements
+
+
+def _element(content: bytes) -> bytes:
+    return len(content).to_bytes(_LENGTH_BYTES, "little") + content

@@ -1,0 +1,1 @@
+"""The project's own routes: ``/predict``, ``/model``, ``/health`` and ``/metrics``."""

@@ -1,0 +1,99 @@
+"""``GET /health``, ``/health/live`` and ``/health/ready``: what probes ask."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response
+from msgspec import Struct
+
+from service.web.operations import operation
+from service.web.services import Services
+
+
+class ModelVersion(Struct):
+    """The version that answers."""
+
+    name: str
+    version: int
+
+
+class EngineInUse(Struct):
+    """What runs the model, and in which arithmetic."""
+
+    name: str
+    precision: str
+
+
+class Health(Struct):
+    """How the service stands: ready, unavailable or draining, and why."""
+
+    status: str
+    reason: str | None
+    model: ModelVersion | None
+    engine: EngineInUse | None
+    uptime_seconds: float
+
+
+class Live(Struct):
+    """The process is up."""
+
+    status: str
+
+
+class Ready(Struct):
+    """Whether the service can answer: ready, unavailable or draining, and why."""
+
+    status: str
+    reason: str | None
+
+
+def blueprint(services: Services) -> Blueprint:
+    """Return the routes for probes."""
+    routes = Blueprint("health", __name__, url_prefix="/health")
+
+    @routes.after_request
+    def forbid_storing(response: Response) -> Response:
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+    @routes.get("")
+    @operation(also=(503,))
+    def summary() -> tuple[Health, int]:
+        """Say how the service stands; 503 when it is not ready."""
+        status, reason = standing(services)
+        model = services.registry.current
+        health = Health(
+            status=status,
+            reason=reason,
+            model=ModelVersion(model.name, model.version) if model else None,
+            engine=EngineInUse(model.engine.name, model.engine.precision) if model else None,
+            uptime_seconds=round(services.clock() - services.started, 3),
+        )
+        return health, _code(status)
+
+    @routes.get("/live")
+    @operation()
+    def live() -> Live:
+        """Say that the process is up."""
+        return Live("live")
+
+    @routes.get("/ready")
+    @operation(also=(503,))
+    def ready() -> tuple[Ready, int]:
+        """Say whether it can answer now: there is a model, it is warm, and the service is not stopping."""
+        status, reason = standing(services)
+        return Ready(status, reason), _code(status)
+
+    return routes
+
+
+def standing(services: Services) -> tuple[str, str | None]:
+    """Return how the service stands, ready, unavailable or draining, and the reason where it is not ready."""
+    if services.draining():
+        return "draining", "The service is stopping."
+    if services.registry.current is None:
+        return "unavailable", services.registry.reason
+    return "ready", None
+
+
+def _code(status: str) -> int:
+    return 200 if status == "ready" else 503

@@ -1,0 +1,327 @@
+"""``/v1/models``: the REST API of TensorFlow Serving.
+
+Beside the form of ``messages.py``, what it answers is in ``model_servers/http_rest_api_handler.cc`` and
+``model_servers/get_model_status_impl.cc`` of https://github.com/tensorflow/serving.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+from flask import Blueprint, Response, request
+from msgspec import Meta, Struct
+from werkzeug.exceptions import NotFound
+
+from artifact.layout import SAVED_MODEL
+from artifact.signature import Signature, Tensor, signatures
+from service.inference.errors import InvalidRequest, ModelUnavailable, UnknownModel
+from service.inference.registry import LoadedModel, Registry, State, VersionState
+from service.protocols.tensorflow_serving.messages import (
+    CLASSIFY_BODY,
+    PREDICT_BODY,
+    Outputs,
+    Predictions,
+    Results,
+    classify_request,
+    predict_request,
+    scored,
+)
+from service.protocols.tensors import shortest
+from service.web.bodies import read_body
+from service.web.errors import PREDICTION_ERRORS, Dialect, Failure
+from service.web.operations import JSON, AnyOf, Content, ModelName, PerModel, json_response, only, operation
+from service.web.services import Services
+
+_LARGEST_VERSION = 2**63 - 1
+_START = "START"  # on disk, and about to be looked at
+_STATES = (_START, *(state.value for state in State))
+_LABEL = re.compile(r"/v1/models/[^/:]+/labels/([^/:]+)(/metadata|:(classify|regress|predict))?")
+Version = Annotated[
+    int, PerModel(lambda metadata: only(int, "The version that is served; 0 stands for it.", metadata.version, 0))
+]
+_REGRESS = re.compile(r"/v1/models/[^/:]+(/versions/\d+)?:regress")
+
+
+class TensorFlowError(Struct):
+    """What was wrong."""
+
+    error: str
+
+
+class HealthStatus(Struct):
+    """Why a version is in its state: ``OK``, or what is wrong with it."""
+
+    error_code: Annotated[str, Meta(extra_json_schema={"enum": ["OK", "FAILED_PRECONDITION"]})] = "OK"
+    error_message: str = ""
+
+
+class ModelVersionStatus(Struct):
+    """One version, and where it is in its life."""
+
+    version: str
+    state: Annotated[str, Meta(extra_json_schema={"enum": _STATES})]
+    status: HealthStatus
+
+
+class VersionStatus(Struct):
+    """One version, in a list as those of a model are."""
+
+    model_version_status: list[ModelVersionStatus]
+
+
+class ModelStatus(Struct):
+    """The versions of a model, the newest first.
+
+    ``ready`` is not of TensorFlow Serving: the clients of KServe's V1 protocol, which has the same path, ask for it.
+    """
+
+    model_version_status: list[ModelVersionStatus]
+    ready: bool
+
+
+class ModelSpec(Struct):
+    """Which version of which model this is about."""
+
+    name: str
+    signature_name: str
+    version: str
+
+
+class Dimension(Struct):
+    """One dimension of a tensor; -1 is any size."""
+
+    size: str
+    name: str = ""
+
+
+class TensorShape(Struct):
+    """The dimensions of a tensor."""
+
+    dim: list[Dimension]
+    unknown_rank: bool
+
+
+class TensorInfo(Struct):
+    """One input or output of a signature; ``name`` is the tensor's name in the graph."""
+
+    dtype: str
+    tensor_shape: TensorShape
+    name: str
+
+
+class SignatureDefinition(Struct):
+    """What a signature takes and gives."""
+
+    inputs: dict[str, TensorInfo]
+    outputs: dict[str, TensorInfo]
+    method_name: str
+    defaults: dict[str, Any] = {}
+
+
+class SignatureMap(Struct):
+    """Signatures by name."""
+
+    signature_def: dict[str, SignatureDefinition]
+
+
+class SignatureMetadata(Struct):
+    """The one kind of metadata that there is."""
+
+    signature_def: SignatureMap
+
+
+class ModelMetadata(Struct):
+    """The signatures of one version."""
+
+    model_spec: ModelSpec
+    metadata: SignatureMetadata
+
+
+def _render(failure: Failure) -> TensorFlowError:
+    # The status first: an overloaded worker refuses without making a request of what it received.
+    no_route = failure.status == DIALECT.unknown_path and isinstance(request.routing_exception, NotFound)
+    return TensorFlowError(_malformed(request.method, request.path) if no_route else failure.message)
+
+
+def _malformed(method: str, path: str) -> str:
+    """Return what is wrong with a request whose path is no route."""
+    if (method, path) == ("GET", "/v1/models"):
+        return "Missing model name in request."
+    if label := _LABEL.fullmatch(path):
+        return f"Unrecognized servable version label: {label[1]}. Versions have no labels here; name them by number."
+    if method == "POST" and _REGRESS.fullmatch(path):
+        return "The model is a classifier and has no signature for regression; use :predict or :classify."
+    return f"Malformed request: {method} {path}"
+
+
+DIALECT = Dialect("/v1/", TensorFlowError, _render, one_fault=True, unknown_path=400)
+
+_tells_state = operation(errors=(InvalidRequest, UnknownModel))
+_describes = operation(errors=(InvalidRequest, UnknownModel, ModelUnavailable))
+_predicts = operation(
+    body=(Content((JSON,), PREDICT_BODY),),
+    answers={200: {JSON: AnyOf((Predictions, Outputs))}},
+    errors=(UnknownModel, *PREDICTION_ERRORS),
+)
+_classifies = operation(body=(Content((JSON,), CLASSIFY_BODY),), errors=(UnknownModel, *PREDICTION_ERRORS))
+
+
+def blueprint(services: Services) -> Blueprint:
+    """Return the routes of TensorFlow Serving."""
+    routes = Blueprint("tensorflow_serving", __name__, url_prefix="/v1/models")
+    routes.before_request(_check_version)
+
+    @routes.get("/<model:name>")
+    @_tells_state
+    def status(name: ModelName) -> ModelStatus:
+        """Tell the state of all versions of a model."""
+        return ModelStatus(_status(services.registry, name), ready=services.registry.current is not None)
+
+    @routes.get("/<model:name>/versions/<int:version>")
+    @_tells_state
+    def version_status(name: ModelName, version: Version) -> VersionStatus:
+        """Tell the state of one version."""
+        return VersionStatus(_status(services.registry, name, version))
+
+    @routes.get("/<model:name>/metadata")
+    @_describes
+    def metadata(name: ModelName) -> ModelMetadata:
+        """Describe the signatures of the version that answers."""
+        with _servable(services, name) as model:
+            return _metadata(model)
+
+    @routes.get("/<model:name>/versions/<int:version>/metadata")
+    @_describes
+    def version_metadata(name: ModelName, version: Version) -> ModelMetadata:
+        """Describe the signatures of one version."""
+        with _servable(services, name, version) as model:
+            return _metadata(model)
+
+    @routes.post("/<model:name>:predict")
+    @_predicts
+    def predict(name: ModelName) -> Response:
+        """Give the probabilities of all labels for each picture.
+
+        Images for the signature ``serving_default``, or pictures in files for ``serve_bytes``; in rows (``instances``),
+        to which ``predictions`` answers, or in columns (``inputs``), to which ``outputs`` does.
+        """
+        with _servable(services, name) as model:
+            return json_response(_predict(services, model))
+
+    @routes.post("/<model:name>/versions/<int:version>:predict")
+    @_predicts
+    def version_predict(name: ModelName, version: Version) -> Response:
+        """Give the probabilities of all labels for each picture, by one version."""
+        with _servable(services, name, version) as model:
+            return json_response(_predict(services, model))
+
+    @routes.post("/<model:name>:classify")
+    @_classifies
+    def classify(name: ModelName) -> Results:
+        """Give all labels with their scores for each example.
+
+        An example has its picture as the feature ``images``, a flat list, or ``image_bytes``, a file.
+        """
+        with _servable(services, name) as model:
+            return _classify(services, model)
+
+    @routes.post("/<model:name>/versions/<int:version>:classify")
+    @_classifies
+    def version_classify(name: ModelName, version: Version) -> Results:
+        """Give all labels with their scores for each example, by one version."""
+        with _servable(services, name, version) as model:
+            return _classify(services, model)
+
+    return routes
+
+
+def _check_version() -> None:
+    version = (request.view_args or {}).get("version", 0)
+    if version > _LARGEST_VERSION:
+        raise InvalidRequest(f"Failed to convert version: {version} to numeric.")
+
+
+@contextmanager
+def _servable(services: Services, name: str, version: int | None = None) -> Iterator[LoadedModel]:
+    """Give the version that is asked for, as ``Registry.use`` does; say that it is unknown as these clients know it.
+
+    Version 0 is the one that answers: OpenVINO Model Server's clients ask for it where their users name none.
+    """
+    try:
+        with services.registry.use(name, version or None) as model:
+            yield model
+    except UnknownModel as error:
+        asked = f"Latest({name})" if version is None else f"Specific({name}, {version})"
+        raise UnknownModel(f"Servable not found for request: {asked}. {error}") from error
+
+
+def _status(registry: Registry, name: str, version: int | None = None) -> list[ModelVersionStatus]:
+    states = _states(registry) if name == registry.name else []
+    if not states:
+        raise UnknownModel(f"Could not find any versions of model {name}")
+    asked = [status for status in states if not version or version == int(status.version)]
+    if not asked:
+        raise UnknownModel(f"Could not find version {version} of model {name}")
+    return asked
+
+
+def _states(registry: Registry) -> list[ModelVersionStatus]:
+    """Return the versions that were looked at and those that will be next, the newest first.
+
+    Those that are older than what was looked at are passed over by the registry, and so they are here.
+    """
+    known = registry.states
+    newest = max((state.version for state in known), default=0)
+    next_ones = [
+        ModelVersionStatus(str(version), _START, HealthStatus())
+        for version in registry.available
+        if version > newest and registry.pin in (None, version)
+    ]
+    return [*reversed(next_ones), *(_version_status(state) for state in reversed(known))]
+
+
+def _version_status(state: VersionState) -> ModelVersionStatus:
+    health = HealthStatus() if state.fault is None else HealthStatus("FAILED_PRECONDITION", state.fault)
+    return ModelVersionStatus(str(state.version), state.state.value, health)
+
+
+def _metadata(model: LoadedModel) -> ModelMetadata:
+    try:
+        found = signatures((model.path / SAVED_MODEL).read_bytes())
+    except (OSError, ValueError) as error:  # it was removed or replaced after it was loaded
+        raise ModelUnavailable(f"{SAVED_MODEL} of version {model.version} cannot be read: {error}") from error
+    definitions = {name: _definition(signature) for name, signature in found.items()}
+    return ModelMetadata(
+        ModelSpec(model.name, signature_name="", version=str(model.version)),
+        SignatureMetadata(SignatureMap(definitions)),
+    )
+
+
+def _definition(signature: Signature) -> SignatureDefinition:
+    return SignatureDefinition(
+        {name: _tensor(tensor) for name, tensor in signature.inputs.items()},
+        {name: _tensor(tensor) for name, tensor in signature.outputs.items()},
+        signature.method,
+    )
+
+
+def _tensor(tensor: Tensor) -> TensorInfo:
+    shape = TensorShape([Dimension(str(size)) for size in tensor.shape or ()], unknown_rank=tensor.shape is None)
+    return TensorInfo(tensor.dtype, shape, tensor.name)
+
+
+def _predict(services: Services, model: LoadedModel) -> Predictions | Outputs:
+    pictures = predict_request(read_body(request), model.metadata.input, services.settings.max_batch)
+    answers = services.predictor.every(model, pictures.items, services.deadline())
+    # The probabilities alone, also where the signature has a second output. TensorFlow Serving would answer with an
+    # object for each row then, and clients would break on a version that tells more than the one before.
+    rows = shortest(answers.probabilities).tolist()
+    return Predictions(rows) if pictures.rows else Outputs(rows)
+
+
+def _classify(services: Services, model: LoadedModel) -> Results:
+    items = classify_request(read_body(request), model.metadata.input, services.settings.max_batch)
+    return scored(model.metadata.labels, services.predictor.every(model, items, services.deadline()).probabilities)

@@ -1,0 +1,146 @@
+"""The worker's event loop: short requests are greenlets on it, whatever takes long runs in its threads."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+import gevent
+from gevent.hub import Waiter
+from gevent.threadpool import ThreadPool
+
+from service.inference.runtime import Event, Threads
+
+_LATE_SECONDS = 0.1
+_SHARE_THAT_IS_FEW = 8  # of the most requests, one part: they are answered within that time
+_TELL_SECONDS = 1.0  # between two notes of how busy the loop was
+_LAST = -2  # libev's priorities: called after all else that is due
+
+Result = TypeVar("Result")
+
+
+class Loop(Threads):
+    """The event loop of the thread that makes it; what the requests of one worker share."""
+
+    def __init__(
+        self, threads: int, max_requests: int, tell_busy: Callable[[float], object] = lambda seconds: None
+    ) -> None:
+        """Take how many threads there may be for what takes long, and how many requests may be on the loop.
+
+        ``tell_busy`` is told now and then for how many more seconds the loop had something to do.
+        """
+        self._hub = gevent.get_hub()
+        self._thread = threading.get_ident()
+        self._pool = ThreadPool(threads, hub=self._hub)
+        self._max_requests = max_requests
+        self._requests = 0
+        self._woken: deque[_LoopEvent] = deque()
+        self._tell_busy = tell_busy
+        self._told = self._waits_since = self._polled = time.monotonic()
+        self._waited = 0.0  # seconds, since it was told
+        self._wait = self._hub.loop.prepare(True, _LAST)  # called before each look at what the sockets have
+        self._wait.start(self._note_wait)
+        self._poll = self._hub.loop.check()  # called after it
+        self._poll.start(self._note_poll)
+
+    def overloaded(self) -> bool:
+        """Say whether no more requests should be begun, since too many are here or wait for their turn for too long.
+
+        All requests that the kernel had at the last look wait for each other; those at the end are late. Where only few
+        are here, they are not what keeps the loop busy: the processor was given to others, as it is by a limit on CPU.
+        """
+        if self._requests >= self._max_requests:
+            return True
+        few = self._requests < self._max_requests // _SHARE_THAT_IS_FEW
+        return not few and time.monotonic() - self._polled > _LATE_SECONDS
+
+    def event(self) -> Event:
+        """Return an event that a greenlet or a thread, whichever calls, may wait for."""
+        return _LoopEvent() if self._here() else super().event()
+
+    def wake(self, events: Sequence[Event]) -> None:
+        """Wake those who wait for ``events``, from whatever thread; the loop is told once for all of them."""
+        super().wake(events)
+        ours = [event for event in events if isinstance(event, _LoopEvent)]
+        if ours:
+            self._woken.extend(ours)
+            self._hub.loop.run_callback_threadsafe(self._fire)
+
+    def alone(self) -> bool:
+        """Say whether no other request is on the loop, or about to be."""
+        if not self._here():
+            return True
+        if self._requests == 1:
+            self.let_others_go_on()  # requests begin that have arrived
+        return self._requests <= 1
+
+    def let_others_go_on(self) -> None:
+        """Keep the calling greenlet waiting for one turn of the loop."""
+        gevent.sleep(0)
+
+    def aside(self, work: Callable[[], Result]) -> Result:
+        """Return ``work()``, run in a thread where the caller is a greenlet."""
+        result: Result = self._pool.apply(work) if self._here() else work()
+        return result
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """Count a request on the loop for the time of the block."""
+        self._requests += 1
+        try:
+            yield
+        finally:
+            self._requests -= 1
+
+    def close(self) -> None:
+        """End the threads."""
+        self._poll.stop()
+        self._wait.stop()
+        self._pool.kill()
+
+    def _fire(self) -> None:
+        """Go on in all who were woken.
+
+        In one callback of the loop, since gevent runs only a few milliseconds of callbacks between two looks at the
+        sockets: answers would pile up behind requests.
+        """
+        while self._woken:
+            self._woken.popleft().fire()
+
+    def _note_wait(self) -> None:
+        self._waits_since = time.monotonic()
+
+    def _note_poll(self) -> None:
+        self._polled = now = time.monotonic()
+        self._waited += now - self._waits_since
+        if now - self._told > _TELL_SECONDS:
+            self._tell_busy(max(0.0, now - self._told - self._waited))
+            self._told, self._waited = now, 0.0
+
+    def _here(self) -> bool:
+        return threading.get_ident() == self._thread
+
+
+class _LoopEvent:
+    """What one greenlet waits for."""
+
+    def __init__(self) -> None:
+        self._woken = False
+        self._waiter: Waiter[None] | None = None
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if not self._woken:
+            self._waiter = Waiter()
+            gevent.with_timeout(timeout, self._waiter.get, timeout_value=None)
+            self._waiter = None
+        return self._woken
+
+    def fire(self) -> None:
+        """Go on in the greenlet that waits until that waits for something else; called by the loop."""
+        self._woken = True
+        if self._waiter is not None:
+            self._waiter.switch(None)

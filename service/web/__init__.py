@@ -1,0 +1,1 @@
+"""What every route shares: bodies, errors, the description of the routes, and the pages for people."""

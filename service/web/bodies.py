@@ -1,0 +1,208 @@
+"""Bodies of requests: never more of one in memory than is allowed, whichever way it comes."""
+
+import io
+import time
+import zlib
+from typing import IO, Any, TypeVar
+
+import msgspec
+from flask import Request, Response
+from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.formparser import FormDataParser
+
+from service.inference.errors import BodyTooLarge, InvalidRequest, ServiceError, TooManyItems, UnsupportedBody
+
+RECEIVED = "darkroom.received"  # in the WSGI environment: when the body was there, as a time of the monotonic clock
+
+_BLOCK = 64 * 1024
+_DISCARD_SECONDS = 5.0
+_GZIP, _ZLIB, _DEFLATE = 31, 15, -15  # what zlib calls wbits: the container around the compressed data
+_COMPRESS_FROM = 1024  # bytes; below that a packet carries it anyway
+_COMPRESSION_LEVEL = 1  # the others take three times as long for a tenth fewer bytes
+_COMPRESSIBLE = ("application/json", "text/", "application/octet-stream", "image/svg+xml")
+
+Document = TypeVar("Document")
+
+
+class BodyRequest(Request):
+    """A request whose form is kept in memory, which is bounded by the body's limit, and whose errors are told."""
+
+    def make_form_data_parser(self) -> FormDataParser:
+        """Return a parser that raises on malformed forms and does not write to the disk."""
+        return FormDataParser(
+            stream_factory=_in_memory,
+            max_form_memory_size=self.max_content_length,
+            max_form_parts=self.max_form_parts,
+            max_content_length=self.max_content_length,
+            cls=self.parameter_storage_class,
+            silent=False,
+        )
+
+
+def bound_body(request: Request, limit: int) -> None:
+    """Refuse a body of more than ``limit`` bytes: by its length if that is announced, else while it is read.
+
+    A body in chunks is read here and now; Werkzeug would cut it off at the limit and say nothing. So is a compressed
+    one, whose limit holds for what comes out of it.
+
+    Raises:
+        BodyTooLarge: the body is over the limit.
+        InvalidRequest: its chunks or its compressed data are malformed.
+        UnsupportedBody: it is compressed in a way that is not read here.
+        SlowBody: the client stopped sending.
+    """
+    environ = request.environ
+    if "HTTP_TRANSFER_ENCODING" in environ:
+        _replace_body(request, _read_chunked(environ["wsgi.input"], limit))
+    elif (request.content_length or 0) > limit:
+        raise _too_large(limit)
+    encoding = request.headers.get("Content-Encoding", "").strip().lower()
+    if encoding not in ("", "identity") and (body := read_body(request)):
+        _replace_body(request, _decompress(body, encoding, limit))
+
+
+def discard_body(request: Request, limit: int) -> None:
+    """Read and drop what is left of a refused body, up to ``limit`` bytes and a few seconds.
+
+    A server that answers and closes while the client still sends makes the client see a reset connection instead of
+    the answer. Memory stays at one block.
+    """
+    stream: IO[bytes] = request.environ["wsgi.input"]
+    stop = time.monotonic() + _DISCARD_SECONDS
+    try:
+        while limit > 0 and time.monotonic() < stop and (block := stream.read(_BLOCK)):
+            limit -= len(block)
+    except Exception:  # noqa: BLE001 - the client is gone or sends nonsense: there is nobody left to be kind to
+        return
+
+
+def read_body(request: Request) -> bytes:
+    """Return the body of ``request``, which ``bound_body`` has let through.
+
+    Raises:
+        SlowBody: the client stopped sending.
+    """
+    return request.get_data(cache=False)
+
+
+def json_body(request: Request, type_: type[Document], max_values: int) -> Document:
+    """Return the JSON document of ``request`` as ``type_``; it has at most about ``max_values`` values.
+
+    Raises:
+        InvalidRequest: it is not JSON, nested too deep, holds NaN or Infinity, or is not a ``type_``.
+        TooManyItems: it has too many values.
+        SlowBody: the client stopped sending.
+    """
+    return parse_json(read_body(request), type_, max_values)
+
+
+def parse_json(text: bytes | memoryview, type_: type[Document], max_values: int) -> Document:
+    """Return the JSON document ``text`` as ``type_``; see ``json_body``.
+
+    Small values take some fifty times the memory of their text, so they are counted before they are parsed.
+    """
+    count = bytes(text).count
+    if count(b",") + count(b"[") + count(b"{") > max_values:
+        raise TooManyItems(f"The JSON has more than the {max_values:,} values that are allowed; send fewer.")
+    try:
+        return msgspec.json.decode(text, type=type_)
+    except RecursionError as error:
+        raise InvalidRequest("The JSON is nested too deep.") from error
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(f"The JSON is not what is taken here: {error}.") from error
+    except ValueError as error:  # also UnicodeDecodeError
+        raise InvalidRequest(f"The body is not valid JSON: {error}.") from error
+
+
+def parse_form(request: Request) -> None:
+    """Parse the multipart form of ``request``, so that ``request.files`` and ``request.form`` can be used.
+
+    Raises:
+        InvalidRequest: it is malformed, or the Content-Type has no boundary.
+        TooManyItems: it has too many parts.
+        SlowBody: the client stopped sending.
+    """
+    if not request.mimetype_params.get("boundary"):
+        raise InvalidRequest(
+            "The multipart Content-Type has no boundary; let the client library set this header itself."
+        )
+    try:
+        request.files  # noqa: B018 - parses
+    except RequestEntityTooLarge as error:  # of a bounded body only the number of parts can be too large
+        raise TooManyItems(
+            f"The form has more than the {request.max_form_parts} parts that are allowed; send fewer."
+        ) from error
+    except ValueError as error:
+        raise InvalidRequest(f"The multipart body is malformed: {error}.") from error
+
+
+def compress(request: Request, response: Response) -> None:
+    """Compress the body of ``response`` where the client wants it and it is worth the time."""
+    if (
+        (response.content_length or 0) < _COMPRESS_FROM
+        or not (response.mimetype or "").startswith(_COMPRESSIBLE)
+        or response.is_streamed
+        or "Content-Encoding" in response.headers
+    ):
+        return
+    response.vary.add("Accept-Encoding")
+    encoding = request.accept_encodings.best_match(("gzip", "deflate"))
+    if encoding is None:
+        return
+    compressor = zlib.compressobj(_COMPRESSION_LEVEL, wbits=_GZIP if encoding == "gzip" else _ZLIB)
+    response.set_data(compressor.compress(response.get_data()) + compressor.flush())
+    response.headers["Content-Encoding"] = encoding
+
+
+def _replace_body(request: Request, body: bytes) -> None:
+    request.environ["wsgi.input"] = io.BytesIO(body)
+    request.environ["CONTENT_LENGTH"] = str(len(body))
+    request.__dict__.pop("stream", None)  # Werkzeug keeps the stream that it made of what was there before
+
+
+def _decompress(body: bytes, encoding: str, limit: int) -> bytes:
+    """Return what is in ``body``, never making more than ``limit`` bytes of it."""
+    if encoding in ("gzip", "x-gzip"):
+        container = _GZIP
+    elif encoding == "deflate":  # by RFC 9110 in zlib's container; many clients leave that out
+        container = _ZLIB if int.from_bytes(body[:2], "big") % 31 == 0 and body[:1] == b"\x78" else _DEFLATE
+    else:
+        raise UnsupportedBody(f"The content encoding {encoding[:40]!r} is not read here; send gzip, deflate or none.")
+    content = bytearray()
+    position = 0
+    while position < len(body):  # a gzip file may have several members
+        decompressor = zlib.decompressobj(container)
+        while position < len(body) and not decompressor.eof:
+            block = memoryview(body)[position : position + _BLOCK]  # what it does not use it copies
+            try:
+                content += decompressor.decompress(block, limit + 1 - len(content))
+            except zlib.error as error:
+                raise InvalidRequest(f"The body is not valid {encoding}: {error}.") from error
+            if len(content) > limit:
+                raise _too_large(limit)
+            position += len(block) - len(decompressor.unused_data)
+        if not decompressor.eof:
+            raise InvalidRequest(f"The {encoding} body is cut short.")
+    return bytes(content)
+
+
+def _read_chunked(stream: IO[bytes], limit: int) -> bytes:
+    body = bytearray()
+    try:
+        while block := stream.read(_BLOCK):
+            body += block
+            if len(body) > limit:
+                raise _too_large(limit)
+    except ServiceError:
+        raise
+    except Exception as error:  # what the server's parser raises is its own affair
+        raise InvalidRequest(f"The chunks of the body are malformed: {error}") from error
+    return bytes(body)
+
+
+def _too_large(limit: int) -> BodyTooLarge:
+    return BodyTooLarge(f"The body is larger than the {limit:,} bytes that are allowed.")
+
+
+def _in_memory(*_: Any, **__: Any) -> IO[bytes]:
+    return io.BytesIO()

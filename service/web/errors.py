@@ -1,0 +1,205 @@
+"""What can go wrong with a request, and how it is told: one table of statuses, one place that renders.
+
+Protocols tell errors in their own form, a ``Dialect``, which goes by the beginning of the path.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import NamedTuple
+
+import msgspec
+from flask import Flask, Response, request
+from msgspec import Struct
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
+
+from service.inference.errors import (
+    BodyTooLarge,
+    DeadlineExceeded,
+    EngineFailed,
+    ImageTooLarge,
+    InvalidImage,
+    InvalidRequest,
+    ModelUnavailable,
+    QueueFull,
+    ServiceError,
+    SlowBody,
+    TooManyItems,
+    UnknownModel,
+    UnsupportedBody,
+    UnsupportedImage,
+)
+
+log = logging.getLogger(__name__)
+
+
+class _Rendering(NamedTuple):
+    status: int
+    name: str
+    content: bool = False  # the fault is in what the body says
+    retry_after: int | None = None  # seconds
+
+
+_RENDERINGS: dict[type[ServiceError], _Rendering] = {
+    InvalidRequest: _Rendering(400, "invalid_request", content=True),
+    InvalidImage: _Rendering(400, "invalid_image", content=True),
+    UnknownModel: _Rendering(404, "unknown_model"),
+    SlowBody: _Rendering(408, "slow_body"),
+    ImageTooLarge: _Rendering(413, "image_too_large", content=True),
+    BodyTooLarge: _Rendering(413, "body_too_large"),
+    TooManyItems: _Rendering(413, "too_many_items", content=True),
+    UnsupportedImage: _Rendering(415, "unsupported_image", content=True),
+    UnsupportedBody: _Rendering(415, "unsupported_body"),
+    EngineFailed: _Rendering(500, "engine_failed"),
+    QueueFull: _Rendering(503, "queue_full", retry_after=1),
+    ModelUnavailable: _Rendering(503, "model_unavailable", retry_after=5),
+    DeadlineExceeded: _Rendering(504, "deadline_exceeded"),
+}
+
+# Where these come from is the same for every route.
+BODY_ERRORS = (InvalidRequest, SlowBody, BodyTooLarge, UnsupportedBody)
+PREDICTION_ERRORS = (
+    InvalidImage,
+    ImageTooLarge,
+    TooManyItems,
+    UnsupportedImage,
+    EngineFailed,
+    QueueFull,
+    ModelUnavailable,
+    DeadlineExceeded,
+)
+
+# Names for what cannot be read as a request, where they are not the status's own; Python renamed that of 414.
+_UNREAD = {400: _RENDERINGS[InvalidRequest].name, 414: "uri_too_long"}
+
+_IMPLIED_METHODS = {"HEAD", "OPTIONS"}
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An error on its way to the client."""
+
+    status: int
+    name: str
+    message: str
+    retry_after: int | None = None  # seconds
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How the clients of one protocol are told about errors.
+
+    It holds for the paths that begin with ``prefix``. ``body`` is the type of what ``render`` makes. Where
+    ``one_fault``, all that can be wrong with the content of a request is a 400. ``unknown_path`` is the status of a
+    path that is no route.
+    """
+
+    prefix: str
+    body: type[Struct]
+    render: Callable[[Failure], Struct]
+    one_fault: bool = False
+    unknown_path: int = 404
+
+    def status(self, error: type[ServiceError]) -> int:
+        """Return the status of ``error`` in this dialect."""
+        rendering = _RENDERINGS[error]
+        return 400 if self.one_fault and rendering.content else rendering.status
+
+
+class ErrorAnswer(Struct, kw_only=True):
+    """What went wrong, as a word for programs and a sentence for people."""
+
+    success: bool = False
+    error: str
+    message: str
+
+
+OWN = Dialect("/", ErrorAnswer, lambda failure: ErrorAnswer(error=failure.name, message=failure.message))
+
+
+def dialect_of(path: str, dialects: Sequence[Dialect]) -> Dialect:
+    """Return the one of ``dialects`` that holds for ``path``; the project's own where none does."""
+    return next((dialect for dialect in dialects if path.startswith(dialect.prefix)), OWN)
+
+
+def name_of(error: ServiceError) -> str:
+    """Return the short name that stands for this kind of error in answers."""
+    return _RENDERINGS[type(error)].name
+
+
+def failure_of(error: ServiceError, dialect: Dialect) -> Failure:
+    """Return what ``error`` is to the clients of ``dialect``."""
+    rendering = _RENDERINGS[type(error)]
+    return Failure(dialect.status(type(error)), rendering.name, str(error), rendering.retry_after)
+
+
+def encode(failure: Failure, dialect: Dialect) -> bytes:
+    """Return the body of the answer that tells ``failure`` to the clients of ``dialect``."""
+    return msgspec.json.encode(dialect.render(failure)) + b"\n"
+
+
+def head_of(failure: Failure, body: bytes, connection: str) -> str:
+    """Return the head of the answer with ``body``, for those that make it without Flask; its last lines are theirs."""
+    again = "" if failure.retry_after is None else f"Retry-After: {failure.retry_after}\r\n"
+    return (
+        f"HTTP/1.1 {failure.status} {HTTPStatus(failure.status).phrase}\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n{again}Connection: {connection}\r\n"
+    )
+
+
+def whole_answer(status: int, message: str, request_id: str) -> bytes:
+    """Return an answer with its head, for what never becomes a request; the connection ends with it."""
+    failure = Failure(status, _UNREAD.get(status) or _short_name(status), message)
+    body = encode(failure, OWN)
+    return f"{head_of(failure, body, 'close')}X-Request-ID: {request_id}\r\n\r\n".encode() + body
+
+
+def register(app: Flask, dialects: Sequence[Dialect] = ()) -> None:
+    """Make every error of ``app`` a JSON answer in the dialect of its path."""
+
+    def service_error(error: ServiceError) -> Response:
+        dialect = dialect_of(request.path, dialects)
+        failure = failure_of(error, dialect)
+        if failure.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+            log.error("%s answers %d: %s", request.path, failure.status, error)  # what failed has no request's id
+        return _render(dialect, failure)
+
+    def http_exception(error: HTTPException) -> Response:
+        dialect = dialect_of(request.path, dialects)
+        status = error.code or 500
+        if isinstance(error, NotFound):
+            status = dialect.unknown_path
+        response = _render(dialect, Failure(status, _short_name(status), _message(error)))
+        for header, value in error.get_headers():
+            if header.lower() in ("allow", "location", "retry-after"):
+                response.headers[header] = value
+        return response
+
+    def unknown(error: Exception) -> Response:
+        log.error("unexpected error", exc_info=error)
+        message = "The service failed on this request; its log has the details."
+        return _render(dialect_of(request.path, dialects), Failure(500, "internal_error", message))
+
+    app.register_error_handler(ServiceError, service_error)
+    app.register_error_handler(HTTPException, http_exception)
+    app.register_error_handler(Exception, unknown)
+
+
+def _render(dialect: Dialect, failure: Failure) -> Response:
+    response = Response(encode(failure, dialect), failure.status, content_type="application/json")
+    if failure.retry_after is not None:
+        response.headers["Retry-After"] = str(failure.retry_after)
+    return response
+
+
+def _short_name(status: int) -> str:
+    return HTTPStatus(status).phrase.lower().replace(" ", "_").replace("-", "_")
+
+
+def _message(error: HTTPException) -> str:
+    if isinstance(error, NotFound):
+        return "There is nothing here; POST a picture to /predict, or look at /docs, which lists every route."
+    if isinstance(error, MethodNotAllowed) and error.valid_methods:
+        return f"This route takes {', '.join(sorted(set(error.valid_methods) - _IMPLIED_METHODS))}."
+    return error.description or HTTPStatus(error.code or 500).phrase

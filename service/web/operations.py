@@ -1,0 +1,176 @@
+"""Operations: what a route takes and gives, declared where its code is.
+
+The types of an operation do three things at once: msgspec parses requests by them, encodes answers from them, and
+``/openapi.json`` is made of them. So the description of the service cannot say anything else than its code does.
+"""
+
+from __future__ import annotations
+
+import functools
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from flask import Request, Response
+from msgspec import Struct
+
+from artifact import Metadata
+from service.inference.errors import InvalidRequest, ServiceError
+
+JSON = "application/json"
+Binary = Annotated[Any, msgspec.Meta(extra_json_schema={"type": "string", "format": "binary"})]  # bytes as they are
+
+Query = TypeVar("Query", bound=Struct)
+View = Callable[..., Any]
+
+_ATTRIBUTE = "operation"
+
+
+@dataclass(frozen=True)
+class PerModel:
+    """A type that depends on the model that is served, such as an image of its height and width.
+
+    In ``Annotated`` it stands beside the type that holds for all models.
+    """
+
+    type_for: Callable[[Metadata], Any]
+
+
+@dataclass(frozen=True)
+class AnyOf:
+    """Several types, each of which may be sent or answered; msgspec has no unions of several Structs."""
+
+    types: tuple[Any, ...]
+
+
+def only(type_: type, description: str, *values: object) -> Any:
+    """Return ``type_`` with ``values`` as all that it may be."""
+    return Annotated[type_, msgspec.Meta(description=description, extra_json_schema={"enum": list(values)})]
+
+
+# What the paths of the protocols name. That a value is the one that is served is checked by the registry.
+ModelName = Annotated[str, PerModel(lambda metadata: only(str, "The model that is served.", metadata.name))]
+ModelVersion = Annotated[int, PerModel(lambda metadata: only(int, "The version that is served.", metadata.version))]
+
+
+@dataclass(frozen=True)
+class Content:
+    """One way to send a request's body: its media types and its type, for msgspec; ``Any`` says nothing of it."""
+
+    media_types: tuple[str, ...]
+    type: Any = Any
+    example: Any = None
+
+
+@dataclass(frozen=True)
+class Header:
+    """A request's header that the route reads."""
+
+    name: str
+    type: Any
+    description: str
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What ``/openapi.json`` says of one route."""
+
+    summary: str
+    description: str
+    query: type[Struct] | None
+    headers: tuple[Header, ...]
+    body: tuple[Content, ...]
+    body_required: bool
+    answers: Mapping[int, Mapping[str, Any]]  # status -> media type -> type
+    errors: tuple[type[ServiceError], ...]
+    path: Mapping[str, Any] = field(default_factory=dict)  # parameter -> type
+
+
+def operation(
+    *,
+    query: type[Struct] | None = None,
+    headers: tuple[Header, ...] = (),
+    body: tuple[Content, ...] = (),
+    body_required: bool = True,
+    answers: Mapping[int, Mapping[str, Any]] | None = None,
+    also: tuple[int, ...] = (),
+    errors: tuple[type[ServiceError], ...] = (),
+) -> Callable[[View], View]:
+    """Declare what a view takes and gives; the view may then return a Struct, or a Struct and a status.
+
+    The docstring's first line is the summary, the rest the description. The type of a 200 is what the view returns;
+    ``also`` names other statuses with the same type. ``answers`` (status -> media type -> type) replaces both where a
+    view makes its Response itself. ``errors`` is what can go wrong, beside the limits on bodies, which hold everywhere.
+    """
+
+    def declare(view: View) -> View:
+        hints = typing.get_type_hints(view, include_extras=True)
+        returned = hints.pop("return")
+        summary, _, description = (view.__doc__ or "").strip().partition("\n")
+        declared = Operation(
+            summary=summary.rstrip("."),
+            description=" ".join(description.split()),
+            query=query,
+            headers=headers,
+            body=body,
+            body_required=body_required,
+            answers=answers or {status: {JSON: _body_type(returned)} for status in (200, *also)},
+            errors=errors,
+            path=hints,
+        )
+
+        @functools.wraps(view)
+        def respond(*arguments: Any, **values: Any) -> Response:
+            return _response(view(*arguments, **values))
+
+        setattr(respond, _ATTRIBUTE, declared)
+        return respond
+
+    return declare
+
+
+def declared(view: View) -> Operation | None:
+    """Return what ``operation`` declared of ``view``; None where nothing was."""
+    found: Operation | None = getattr(view, _ATTRIBUTE, None)
+    return found
+
+
+def read_query(request: Request, query: type[Query]) -> Query:
+    """Return the query parameters of ``request``; those that ``query`` does not have are ignored.
+
+    Raises:
+        InvalidRequest: one has a value that is not allowed, or several.
+    """
+    if not request.query_string:
+        return msgspec.convert({}, query)
+    for name in query.__struct_fields__:
+        if len(request.args.getlist(name)) > 1:
+            raise InvalidRequest(f"The query parameter {name} is there more than once.")
+    try:
+        return msgspec.convert(request.args.to_dict(), query, strict=False)
+    except msgspec.ValidationError as error:
+        name = str(error).rpartition(" - at `$.")[2].rstrip("`")
+        schema = msgspec.json.schema(query)["$defs"][query.__name__]["properties"][name]
+        lowest = f" from {schema['minimum']} on" if "minimum" in schema else ""
+        raise InvalidRequest(
+            f"The query parameter {name} is {request.args.get(name, '')[:40]!r}, "
+            f"but it must be of type {schema['type']}{lowest}. {schema.get('description', '')}"
+        ) from error
+
+
+def json_response(answer: Any, status: int = 200) -> Response:
+    """Return ``answer``, which msgspec can encode, as JSON with a line end, which is kind to terminals."""
+    return Response(msgspec.json.encode(answer) + b"\n", status, content_type=JSON)
+
+
+def _response(answer: Any) -> Response:
+    if isinstance(answer, Response):
+        return answer
+    return json_response(*answer) if isinstance(answer, tuple) else json_response(answer)
+
+
+def _body_type(returned: Any) -> Any:
+    """Return the type of the body of a view that returns ``returned``: ``Answer`` or ``tuple[Answer, int]``."""
+    return typing.get_args(returned)[0] if typing.get_origin(returned) is tuple else returned

@@ -1,0 +1,30 @@
+"""What the routes work with."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from flask import has_request_context, request
+
+from service.inference.predictor import Predictor
+from service.inference.registry import Registry
+from service.observe.metrics import Metrics
+from service.settings import Settings
+from service.web.bodies import RECEIVED
+
+
+@dataclass(frozen=True)
+class Services:
+    """What the routes need, made once per process."""
+
+    settings: Settings
+    registry: Registry
+    predictor: Predictor
+    metrics: Metrics
+    draining: Callable[[], bool]
+    clock: Callable[[], float]
+    started: float
+
+    def deadline(self) -> float:
+        """Return when the present request must be answered, as a time of the clock."""
+        received = request.environ.get(RECEIVED) if has_request_context() else None
+        return float(received or self.clock()) + self.settings.request_deadline

@@ -1,0 +1,58 @@
+"""The files of the pages for people: kept in memory, sent again only when they changed, and tied to this origin."""
+
+import functools
+import hashlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from flask import Request, Response
+
+PAGES = Path(__file__).parent / "static"
+
+# What a page may do, as a Content-Security-Policy: nothing but what its rules name.
+ISOLATED = "default-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+
+MEDIA_TYPES: dict[str, str] = {
+    ".css": "text/css",
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+    ".webp": "image/webp",
+}
+
+
+class _File(NamedTuple):
+    content: bytes
+    content_type: str
+    etag: str
+
+
+def send(request: Request, path: Path, policy: str = ISOLATED) -> Response:
+    """Return the file at ``path`` under the Content-Security-Policy ``policy``; 304 where the client has it.
+
+    Caches ask each time whether it is still the same, so that pages and their scripts are of one version.
+    """
+    file = _read(path)
+    if request.if_none_match.contains_weak(file.etag):
+        response = Response(status=304)
+    else:
+        response = Response(file.content, content_type=file.content_type)
+    response.set_etag(file.etag, weak=True)  # it may be compressed on its way
+    response.headers["Cache-Control"] = "no-cache"
+    response.headers["Content-Security-Policy"] = policy
+    response.headers["Referrer-Policy"] = "no-referrer"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    return response
+
+
+def answers(*suffixes: str) -> dict[int, dict[str, Any]]:
+    """Return what ``operation`` declares of files with one of ``suffixes``: status -> media type -> type."""
+    return {200: {MEDIA_TYPES[suffix]: Any if suffix == ".webp" else str for suffix in suffixes}, 304: {}}
+
+
+@functools.cache
+def _read(path: Path) -> _File:
+    content = path.read_bytes()
+    media_type = MEDIA_TYPES[path.suffix]
+    content_type = media_type if media_type == "image/webp" else f"{media_type}; charset=utf-8"
+    return _File(content, content_type, hashlib.sha256(content).hexdigest()[:16])

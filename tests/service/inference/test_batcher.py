@@ -1,0 +1,450 @@
+"""The batcher, with an engine that is stopped and let go at will, so that what waits is known exactly."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import gevent
+import numpy as np
+import pytest
+
+from service.inference.batcher import Batcher, Job
+from service.inference.engine import Images, Rows
+from service.inference.errors import DeadlineExceeded, EngineFailed, ModelUnavailable, QueueFull
+from service.serving.loop import Loop
+from tests.service.loops import on_a_loop
+
+SOON = 10.0  # seconds: long enough on a busy machine
+
+
+class GatedEngine:
+    """Answers with the value of each image's first pixel, when the gate is open; fails on the value 13."""
+
+    name = "gated"
+    precision = "float32"
+
+    def __init__(self, lanes: int = 1) -> None:
+        self.lanes = lanes
+        self.gate = threading.Semaphore(0)
+        self.started = threading.Semaphore(0)
+        self.batches: list[int] = []
+        self.threads: list[int] = []
+        self.used: list[int | None] = []
+
+    def predict(self, images: Images, lane: int | None = None) -> Rows:
+        """Note the size of the batch and its lane, wait for the gate, answer."""
+        self.batches.append(len(images))
+        self.used.append(lane)
+        self.threads.append(threading.get_ident())
+        self.started.release()
+        assert self.gate.acquire(timeout=SOON)
+        values = images[:, 0, 0, 0].astype(np.float32)
+        if 13 in values:
+            raise ZeroDivisionError
+        return values[:, np.newaxis]
+
+
+class Observations:
+    """Keeps what the batcher tells."""
+
+    def __init__(self) -> None:
+        self.length = 0
+        self.waits: list[float] = []
+        self.runs: list[int] = []
+
+    def queued(self, change: int) -> None:
+        """Follow the length of the queue."""
+        self.length += change
+
+    def waited(self, seconds: float) -> None:
+        """Keep a waiting time."""
+        self.waits.append(seconds)
+
+    def ran(self, images: int, seconds: float) -> None:
+        """Keep the size of a batch."""
+        assert seconds >= 0
+        self.runs.append(images)
+
+
+@pytest.fixture
+def engine() -> GatedEngine:
+    """An engine with a closed gate."""
+    return GatedEngine()
+
+
+@pytest.fixture
+def seen() -> Observations:
+    """What the batcher tells."""
+    return Observations()
+
+
+@pytest.fixture
+def batcher(engine: GatedEngine, seen: Observations) -> Iterator[Batcher]:
+    """A batcher of batches up to 4 with room for 6 images."""
+    batcher = Batcher(engine, queue_length=6, observer=seen, max_batch=4)
+    yield batcher
+    engine.gate.release(100)
+    batcher.close()
+    batcher.join(SOON)
+
+
+def images(*values: int) -> Images:
+    """Return one image of each value, uint8 [N, 2, 2, 3]."""
+    return np.stack([np.full((2, 2, 3), value, np.uint8) for value in values])
+
+
+def soon() -> float:
+    """Return a deadline that nothing here reaches."""
+    return time.monotonic() + SOON
+
+
+def occupy(batcher: Batcher, engine: GatedEngine) -> Job:
+    """Make the engine busy with one image."""
+    future = batcher.submit(images(1), soon())
+    assert engine.started.acquire(timeout=SOON)
+    return future
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    """Wait until ``condition`` holds."""
+    deadline = soon()
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def test_one_request_runs_at_once(batcher: Batcher, engine: GatedEngine) -> None:
+    """A lone request is not kept waiting for company."""
+    future = occupy(batcher, engine)
+    engine.gate.release()
+    assert batcher.result(future).tolist() == [[1]]
+    assert engine.batches == [1]
+
+
+def test_an_idle_engine_runs_in_the_thread_that_asks(batcher: Batcher, engine: GatedEngine, seen: Observations) -> None:
+    """``run`` needs no other thread while nobody else is there, and leaves the engine to the queue afterwards."""
+    engine.gate.release(2)
+    answers = [batcher.run(images(value), soon()).tolist() for value in (3, 4)]
+    assert answers == [[[3]], [[4]]]
+    assert engine.threads == [threading.get_ident()] * 2
+    assert seen.runs == [1, 1]
+    future = batcher.submit(images(5), soon())
+    engine.gate.release()
+    assert batcher.result(future).tolist() == [[5]]
+    assert engine.threads[2] != threading.get_ident()
+
+
+def test_what_comes_while_an_asking_thread_runs_waits_its_turn(batcher: Batcher, engine: GatedEngine) -> None:
+    """One batch at a time: what is queued, or asked for, while ``run`` has the engine forms the next batch."""
+    answers: list[list[float]] = []
+    asking = [threading.Thread(target=lambda: answers.append(batcher.run(images(1), soon()).ravel().tolist()))]
+    asking[0].start()
+    assert engine.started.acquire(timeout=SOON)
+    future = batcher.submit(images(2, 3), soon())
+    asking.append(threading.Thread(target=lambda: answers.append(batcher.run(images(4), soon()).ravel().tolist())))
+    asking[1].start()
+    eventually(lambda: batcher._waiting == 3)
+    assert engine.batches == [1]
+    engine.gate.release(2)
+    assert batcher.result(future).ravel().tolist() == [2, 3]
+    for thread in asking:
+        thread.join(SOON)
+    assert sorted(answers) == [[1], [4]]
+    assert engine.batches == [1, 3]
+
+
+def test_run_fails_as_the_queue_does(batcher: Batcher, engine: GatedEngine) -> None:
+    """An engine that raises, a deadline that has passed and a closed batcher are the same errors as from the queue."""
+    engine.gate.release(10)
+    with pytest.raises(EngineFailed):
+        batcher.run(images(13), soon())
+    with pytest.raises(DeadlineExceeded):
+        batcher.run(images(1), time.monotonic())
+    assert batcher.run(images(5), soon()).tolist() == [[5]]
+    batcher.close()
+    with pytest.raises(ModelUnavailable):
+        batcher.run(images(6), soon())
+
+
+def test_those_who_wait_form_the_next_batch(batcher: Batcher, engine: GatedEngine, seen: Observations) -> None:
+    """Requests that come while a batch runs go together, whole and in order, up to the largest batch."""
+    first = occupy(batcher, engine)
+    futures = [batcher.submit(images(*values), soon()) for values in ([2], [3, 4], [5, 6], [7])]
+    assert seen.length == 6
+    engine.gate.release(3)
+    assert batcher.result(first).tolist() == [[1]]
+    assert [batcher.result(future).ravel().tolist() for future in futures] == [[2], [3, 4], [5, 6], [7]]
+    assert engine.batches == [1, 3, 3]
+    eventually(lambda: seen.runs == [1, 3, 3])
+    assert seen.length == 0
+    assert len(seen.waits) == 5
+
+
+def test_full_queue_refuses_at_once(batcher: Batcher, engine: GatedEngine) -> None:
+    """What does not fit into the queue is refused without waiting; what fits still goes in."""
+    occupy(batcher, engine)
+    batcher.submit(images(2, 3, 4), soon())
+    batcher.submit(images(5, 6), soon())
+    started = time.monotonic()
+    with pytest.raises(QueueFull, match="5 images wait"):
+        batcher.submit(images(7, 8), soon())
+    assert time.monotonic() - started < 1
+    batcher.submit(images(9), soon())
+
+
+def test_later_parts_wait_for_room(batcher: Batcher, engine: GatedEngine) -> None:
+    """With ``wait_for_room`` a full queue is waited for, until the deadline at most."""
+    occupy(batcher, engine)
+    batcher.submit(images(2, 3, 4), soon())
+    batcher.submit(images(5, 6, 7), soon())
+    with pytest.raises(DeadlineExceeded):
+        batcher.submit(images(8), time.monotonic() + 0.02, wait_for_room=True)
+    engine.gate.release(100)
+    future = batcher.submit(images(9), soon(), wait_for_room=True)
+    assert batcher.result(future).tolist() == [[9]]
+
+
+def test_deadline_while_waiting(batcher: Batcher, engine: GatedEngine) -> None:
+    """A request whose deadline passes gets its error in time and is never given to the engine."""
+    first = occupy(batcher, engine)
+    late = batcher.submit(images(2), time.monotonic() + 0.05)
+    with pytest.raises(DeadlineExceeded):
+        batcher.result(late)
+    expired = batcher.submit(images(3), time.monotonic())
+    engine.gate.release(100)
+    assert batcher.result(first).tolist() == [[1]]
+    with pytest.raises(DeadlineExceeded):
+        batcher.result(expired)
+    assert batcher.result(batcher.submit(images(4), soon())).tolist() == [[4]]
+    assert engine.batches == [1, 1]
+
+
+def test_failing_batch_fails_only_its_own(batcher: Batcher, engine: GatedEngine) -> None:
+    """When the engine raises, the requests of that batch fail and the next ones are answered."""
+    engine.gate.release(100)
+    with pytest.raises(EngineFailed):
+        batcher.result(batcher.submit(images(13), soon()))
+    assert batcher.result(batcher.submit(images(5), soon())).tolist() == [[5]]
+
+
+@pytest.mark.parametrize("values", [[], [1] * 5])
+def test_part_of_wrong_size_is_refused(batcher: Batcher, values: list[int]) -> None:
+    """A part that is empty or larger than a batch is the caller's mistake."""
+    with pytest.raises(ValueError, match="must be 1 to 4"):
+        batcher.submit(np.zeros((len(values), 2, 2, 3), np.uint8), soon())
+    with pytest.raises(ValueError, match="must be 1 to 4"):
+        batcher.run(np.zeros((len(values), 2, 2, 3), np.uint8), soon())
+
+
+def test_close_answers_what_waits_and_refuses_more(batcher: Batcher, engine: GatedEngine) -> None:
+    """A closed batcher finishes its queue and takes nothing new."""
+    occupy(batcher, engine)
+    waiting = batcher.submit(images(2), soon())
+    batcher.close()
+    with pytest.raises(ModelUnavailable):
+        batcher.submit(images(3), soon())
+    engine.gate.release(100)
+    assert batcher.result(waiting).tolist() == [[2]]
+    batcher.join(SOON)
+
+
+def test_many_threads_get_their_own_answers(engine: GatedEngine, seen: Observations) -> None:
+    """Under load from many threads everybody gets the answer to what they sent."""
+    engine.gate.release(1000)
+    batcher = Batcher(engine, queue_length=1000, observer=seen, max_batch=8)
+    wrong: list[int] = []
+
+    def ask(start: int) -> None:
+        for value in range(start, start + 20):
+            mine = [value % 12, (value + 1) % 12]
+            if value % 2:
+                answer = batcher.run(images(*mine), soon())
+            else:
+                answer = batcher.result(batcher.submit(images(*mine), soon()))
+            if answer.ravel().tolist() != mine:
+                wrong.append(value)
+
+    threads = [threading.Thread(target=ask, args=(start,)) for start in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    batcher.close()
+    batcher.join(SOON)
+    assert not wrong
+    assert sum(engine.batches) == sum(seen.runs) == 16 * 20 * 2
+    assert max(engine.batches) <= 8
+
+
+@pytest.fixture
+def lanes(seen: Observations) -> Iterator[tuple[Batcher, GatedEngine]]:
+    """A batcher with two lanes and batches up to 32, and its engine."""
+    engine = GatedEngine(lanes=2)
+    batcher = Batcher(engine, queue_length=200, observer=seen)
+    yield batcher, engine
+    engine.gate.release(100)
+    batcher.close()
+    batcher.join(SOON)
+
+
+def test_two_lanes_run_at_once(lanes: tuple[Batcher, GatedEngine]) -> None:
+    """Many images are shared by the lanes, each of which runs a batch of its own at the same time."""
+    batcher, engine = lanes
+    first = occupy(batcher, engine)  # on all cores, since it is alone
+    jobs = [batcher.submit(images(value), soon()) for value in range(20, 60)]
+    assert engine.used == [None]
+    engine.gate.release()
+    assert batcher.result(first).tolist() == [[1]]
+    for _ in range(2):
+        assert engine.started.acquire(timeout=SOON)  # both, while the gate is closed
+    assert sorted(engine.used[1:], key=str) == [0, 1]
+    assert sorted(engine.batches[1:]) == [20, 20]
+    engine.gate.release(2)
+    assert [batcher.result(job).item() for job in jobs] == list(range(20, 60))
+    assert len(set(engine.threads[1:])) == 2
+
+
+@pytest.mark.parametrize(("count", "used"), [(1, [None]), (15, [None]), (16, [0, 1])])
+def test_few_images_have_all_cores(lanes: tuple[Batcher, GatedEngine], count: int, used: list[int | None]) -> None:
+    """Fewer than 8 images for each lane run as one batch on all cores; from there on each lane takes its share."""
+    batcher, engine = lanes
+    first = occupy(batcher, engine)
+    jobs = [batcher.submit(images(value), soon()) for value in range(20, 20 + count)]
+    engine.gate.release()
+    batcher.result(first)
+    for _ in used:
+        assert engine.started.acquire(timeout=SOON)
+    engine.gate.release(10)
+    assert [batcher.result(job).item() for job in jobs] == list(range(20, 20 + count))
+    assert sorted(engine.used[1:], key=str) == used
+    assert sum(engine.batches[1:]) == count
+
+
+def busy_lane(batcher: Batcher, engine: GatedEngine, count: int) -> None:
+    """Make one lane busy with ``count`` images, and leave the other one idle."""
+    first = occupy(batcher, engine)
+    short = batcher.submit(images(*[2] * (16 - count)), soon())
+    long = batcher.submit(images(*[3] * count), soon())
+    engine.gate.release()
+    batcher.result(first)
+    for _ in range(2):
+        assert engine.started.acquire(timeout=SOON)
+    assert sorted(engine.batches[1:]) == sorted((16 - count, count))
+    engine.gate.release()  # of the two, one ends
+    eventually(lambda: short.outcome is not None or long.outcome is not None)
+    eventually(lambda: sum(running > 0 for running in batcher._running) == 1)
+
+
+def test_a_second_lane_waits_for_company(lanes: tuple[Batcher, GatedEngine]) -> None:
+    """Beside a short batch a few images wait, since they would cost a core more alone; the eighth starts them."""
+    batcher, engine = lanes
+    busy_lane(batcher, engine, 8)
+    jobs = [batcher.submit(images(value), soon()) for value in range(20, 27)]
+    assert not engine.started.acquire(timeout=0.1)
+    jobs.append(batcher.submit(images(27), soon()))
+    assert engine.started.acquire(timeout=SOON)
+    assert engine.batches[-1] == 8
+    engine.gate.release(2)
+    assert [batcher.result(job).item() for job in jobs] == list(range(20, 28))
+
+
+def test_a_second_lane_does_not_wait_beside_a_long_batch(lanes: tuple[Batcher, GatedEngine]) -> None:
+    """While a long batch runs in one lane a single image starts at once in the other."""
+    batcher, engine = lanes
+    first = occupy(batcher, engine)
+    batcher.submit(images(*[2] * 20), soon())
+    batcher.submit(images(*[3] * 20), soon())
+    engine.gate.release()
+    batcher.result(first)
+    for _ in range(2):
+        assert engine.started.acquire(timeout=SOON)
+    engine.gate.release()
+    eventually(lambda: sum(running > 0 for running in batcher._running) == 1)
+    job = batcher.submit(images(7), soon())
+    assert engine.started.acquire(timeout=SOON)
+    assert engine.batches[-1] == 1
+    engine.gate.release(2)
+    assert batcher.result(job).tolist() == [[7]]
+
+
+def test_close_wakes_all_lanes_and_who_waits_for_room(lanes: tuple[Batcher, GatedEngine]) -> None:
+    """Closing ends idle lanes at once, tells who waits for room, and lets busy lanes end their work first."""
+    batcher, engine = lanes
+    first = occupy(batcher, engine)
+    fillers = [batcher.submit(images(*[2] * 20), soon()) for _ in range(10)]
+    outcomes: list[str] = []
+
+    def wait_for_room() -> None:
+        try:
+            batcher.submit(images(3), soon(), wait_for_room=True)
+        except ModelUnavailable:
+            outcomes.append("closed")
+
+    waiting = threading.Thread(target=wait_for_room)
+    waiting.start()
+    eventually(lambda: bool(batcher._room))
+    batcher.close()
+    waiting.join(SOON)
+    assert outcomes == ["closed"]
+    engine.gate.release(100)
+    assert batcher.result(first).tolist() == [[1]]
+    for filler in fillers:
+        assert batcher.result(filler).shape == (20, 1)
+    batcher.join(SOON)
+    assert not any(thread.is_alive() for thread in batcher._threads)
+
+
+def test_a_batch_that_cannot_be_put_together_fails_alone(batcher: Batcher, engine: GatedEngine) -> None:
+    """Images that do not go together fail with their batch at once, and the lane goes on."""
+    first = occupy(batcher, engine)
+    jobs = [batcher.submit(np.zeros((1, side, side, 3), np.uint8), soon()) for side in (2, 3)]
+    engine.gate.release(10)
+    batcher.result(first)
+    for job in jobs:
+        with pytest.raises(EngineFailed):
+            batcher.result(job)
+    assert batcher.result(batcher.submit(images(5), soon())).tolist() == [[5]]
+
+
+def test_greenlets_share_lanes(seen: Observations) -> None:
+    """Hundreds of greenlets of one event loop get their own answers, and none is forgotten."""
+    engine = GatedEngine(lanes=2)
+    engine.gate.release(10_000)
+
+    def work(loop: Loop) -> list[bool]:
+        batcher = Batcher(engine, queue_length=1000, observer=seen, waiting=loop)
+
+        def ask(value: int) -> bool:
+            with loop.request():
+                return all(batcher.run(images(value % 12), soon()).item() == value % 12 for _ in range(5))
+
+        asked = [gevent.spawn(ask, value) for value in range(300)]
+        answers = [greenlet.get(timeout=SOON) for greenlet in asked]
+        batcher.close()
+        batcher.join(SOON)
+        return answers
+
+    assert on_a_loop(work) == [True] * 300
+    assert seen.length == 0
+    assert sum(seen.runs) == 1500
+
+
+def test_deadline_of_a_greenlet(seen: Observations) -> None:
+    """A greenlet whose job is stuck behind another gets its error at its deadline, while the loop goes on."""
+    engine = GatedEngine()
+
+    def work(loop: Loop) -> float:
+        batcher = Batcher(engine, queue_length=10, observer=seen, waiting=loop)
+        first = occupy(batcher, engine)
+        started = time.monotonic()
+        with pytest.raises(DeadlineExceeded):
+            batcher.run(images(2), time.monotonic() + 0.05)
+        seconds = time.monotonic() - started
+        engine.gate.release(10)
+        assert batcher.result(first).tolist() == [[1]]
+        batcher.close()
+        batcher.join(SOON)
+        return seconds
+
+    assert 0.04 < on_a_loop(work) < SOON / 2
+    assert engine.batches == [1]

@@ -1,0 +1,298 @@
+"""The registry, with real model versions in a real folder."""
+
+import shutil
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import openvino
+import pytest
+
+from artifact import Familiarity, Int8, draft, read_metadata
+from artifact.layout import INT8_MODEL, METADATA, SAVED_MODEL
+from service.inference.batcher import Batcher
+from service.inference.engine import Engine, Images, Probabilities
+from service.inference.errors import ModelUnavailable
+from service.inference.items import Item
+from service.inference.registry import AmbiguousModel, Registry, default_model
+from service.web.services import Services
+from tests.models import LABELS, SIDE, copy, publish_int8
+from tests.service.conftest import MakeServices
+
+OTHER = ("cherry", "grass", "sky")
+
+
+@pytest.fixture
+def services(services_of: MakeServices, models: Path) -> Services:
+    """The parts of a service that has loaded version 1."""
+    return services_of(model_dir=models)
+
+
+@pytest.fixture
+def registry(services: Services) -> Registry:
+    """A registry that has loaded version 1."""
+    return services.registry
+
+
+def red_is(services: Services) -> str:
+    """Return the label that a red picture gets."""
+    picture = np.full((SIDE, SIDE, 3), (255, 0, 0), np.uint8)
+    with services.registry.use() as model:
+        row = services.predictor.one(model, Item(picture), services.deadline())
+        return model.metadata.labels[int(np.argmax(row))]
+
+
+def serving(registry: Registry) -> int | None:
+    """Return the version that answers."""
+    return registry.current.version if registry.current else None
+
+
+def test_newest_version_is_taken(services_of: MakeServices, models: Path, published: Path) -> None:
+    """Of several versions the highest by number answers: 10 comes after 9."""
+    copy(published, models, 9)
+    copy(published, models, 10, OTHER)
+    services = services_of(model_dir=models)
+    assert serving(services.registry) == 10
+    assert services.registry.available == [1, 9, 10]
+    assert red_is(services) == "cherry"
+
+
+def test_new_version_takes_over(services: Services, models: Path, published: Path) -> None:
+    """A version that appears is loaded and answers from then on; removing it brings the one before back."""
+    assert red_is(services) == "red"
+    newer = copy(published, models, 2, OTHER)
+    services.registry.refresh()
+    assert red_is(services) == "cherry"
+    shutil.rmtree(newer)
+    services.registry.refresh()
+    assert red_is(services) == "red"
+    assert serving(services.registry) == 1
+
+
+def test_request_in_progress_keeps_its_version(services: Services, models: Path, published: Path) -> None:
+    """Who began with a version can finish with it; it is released when the last one is done."""
+    with services.registry.use() as first:
+        with services.registry.use() as second:
+            copy(published, models, 2, OTHER)
+            services.registry.refresh()
+            assert second is first
+        assert red_is(services) == "cherry"
+        picture = np.full((SIDE, SIDE, 3), (255, 0, 0), np.uint8)
+        row = services.predictor.one(first, Item(picture), services.deadline())
+        assert first.metadata.labels[int(np.argmax(row))] == "red"
+    first.batcher.join(10)
+    with pytest.raises(ModelUnavailable):
+        first.batcher.submit(picture[np.newaxis], services.deadline())
+
+
+def cut_weights(version: Path) -> None:
+    """Take the last byte from the weights."""
+    weights = next((version / "variables").glob("*.data*"))
+    weights.write_bytes(weights.read_bytes()[:-1])
+
+
+def wrong_labels(version: Path) -> None:
+    """Take a label from the metadata."""
+    text = (version / METADATA).read_text()
+    (version / METADATA).write_text(text.replace('"red", ', ""))
+
+
+BREAK = [
+    pytest.param(lambda version: (version / SAVED_MODEL).unlink(), "saved_model.pb is missing", id="no-model"),
+    pytest.param(lambda version: (version / METADATA).unlink(), "metadata.json is missing", id="no-metadata"),
+    pytest.param(lambda version: (version / METADATA).write_text("{"), "not JSON", id="metadata-cut"),
+    pytest.param(cut_weights, "differs from its sha256", id="weights-cut"),
+    pytest.param(wrong_labels, "2 labels, but the model has 3", id="wrong-labels"),
+]
+
+
+@pytest.mark.parametrize(("damage", "reason"), BREAK)
+def test_bad_version_is_kept_out(
+    services: Services, models: Path, published: Path, damage: Callable[[Path], object], reason: str
+) -> None:
+    """A bad version never answers; the reason is kept and the one before goes on. When it is mended it is taken."""
+    registry = services.registry
+    bad = copy(published, models, 2, LABELS)
+    damage(bad)
+    registry.refresh()
+    assert serving(registry) == 1
+    assert red_is(services) == "red"
+    assert [refusal.version for refusal in registry.refused] == [2]
+    assert reason in registry.refused[0].reason
+    assert services.metrics.registry.get_sample_value("darkroom_refused_versions") == 1
+
+    shutil.rmtree(bad)
+    registry.refresh()
+    assert registry.refused == []
+    assert services.metrics.registry.get_sample_value("darkroom_refused_versions") == 0
+
+    copy(published, models, 2, OTHER)
+    registry.refresh()
+    assert red_is(services) == "cherry"
+
+
+def test_precision_that_a_version_lacks(services_of: MakeServices, models: Path, published: Path) -> None:
+    """With PRECISION=int8 a version without an int8 network is kept out, and the next that has one answers."""
+    services = services_of(model_dir=models, precision="int8")
+    assert serving(services.registry) is None
+    assert services.registry.refused[0].reason == "it has no int8 network, and PRECISION is int8"
+    publish_int8(published, models)
+    services.registry.refresh()
+    assert serving(services.registry) == 2
+    assert services.registry.current is not None
+    assert services.registry.current.engine.precision == "int8"
+
+
+def test_refused_version_is_not_tried_again(
+    registry: Registry, models: Path, published: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A bad version is tried once, and again only when its files have changed."""
+    bad = copy(published, models, 2)
+    (bad / METADATA).write_text("{")
+    for _ in range(3):
+        registry.refresh()
+    assert [record.message for record in caplog.records if "kept out" in record.message] == [
+        f"version 2 of colours is kept out: {registry.refused[0].reason}"
+    ]
+    (bad / METADATA).write_text("[]")
+    registry.refresh()
+    assert "not a JSON object" in registry.refused[0].reason
+
+
+class Nonsense:
+    """An engine whose answers are no probabilities."""
+
+    name = "nonsense"
+    precision = "float32"
+    lanes = 1
+
+    def predict(self, images: Images, lane: int | None = None) -> Probabilities:
+        """Return what is not even a number."""
+        return np.full((len(images), len(LABELS)), np.nan, np.float32)
+
+
+def test_model_that_does_not_answer_probabilities_is_kept_out(services: Services, models: Path) -> None:
+    """A version whose files are whole, but whose answers are no probabilities, fails its warm-up."""
+
+    def no_batcher(engine: Engine, _: int) -> Batcher:
+        pytest.fail(f"{engine.name} passed the warm-up")
+
+    registry = Registry(models, "colours", None, lambda _: Nonsense(), no_batcher, services.metrics)
+    registry.refresh()
+    assert registry.current is None
+    assert "not probabilities" in registry.refused[0].reason
+    assert "version 1" in registry.reason
+
+
+def test_version_that_changes_on_disk(services: Services, models: Path, published: Path) -> None:
+    """A version replaced by another one of the same number is loaded anew; damaged in place, it stays as it was."""
+    shutil.rmtree(models / "colours" / "1")
+    copy(published, models, 1, OTHER)
+    services.registry.refresh()
+    assert red_is(services) == "cherry"
+    copy(published, models, 3, LABELS)
+    services.registry.refresh()
+    cut_weights(models / "colours" / "3")
+    services.registry.refresh()
+    assert serving(services.registry) == 3
+    assert red_is(services) == "red"
+    assert [refusal.version for refusal in services.registry.refused] == [3]
+
+
+def test_pinned_version(services_of: MakeServices, models: Path, published: Path) -> None:
+    """A pinned version answers though there is a newer one, and is waited for where it is missing."""
+    copy(published, models, 2, OTHER)
+    assert red_is(services_of(model_dir=models, model_version=1)) == "red"
+    waiting = services_of(model_dir=models, model_version=5)
+    assert waiting.registry.current is None
+    assert "version 5" in waiting.registry.reason
+    copy(published, models, 5, OTHER)
+    waiting.registry.refresh()
+    assert red_is(waiting) == "cherry"
+
+
+def test_without_a_model(services_of: MakeServices, tmp_path: Path, published: Path) -> None:
+    """Without a model there is a reason, and the first one that appears is taken."""
+    services = services_of(model_dir=tmp_path / "nowhere")
+    with pytest.raises(ModelUnavailable, match="no model in the folder"):
+        red_is(services)
+    copy(published, tmp_path / "nowhere", 1)
+    services.registry.refresh()
+    assert red_is(services) == "red"
+
+
+def test_a_network_without_the_score_is_kept_out(services_of: MakeServices, models: Path, published: Path) -> None:
+    """Where the metadata has a threshold and the int8 network no score to hold against it, the version is refused."""
+    threshold = Familiarity(4.0, share=0.95, measured_on="none", images=0)
+    int8 = Int8("none", images=0, accuracy=0.0, float32_accuracy=0.0, calibration_images=0)
+    network = openvino.Core().read_model(published)
+    silent = openvino.Model([network.output("probabilities").node.input_value(0)], network.get_parameters())
+    with draft(models, "colours") as version:
+        shutil.copytree(published, version.path, dirs_exist_ok=True)
+        openvino.save_model(silent, version.path / INT8_MODEL)
+        version.publish(replace(read_metadata(published), int8=int8, familiarity=threshold))
+    services = services_of(model_dir=models, precision="int8", model_name="colours")
+    assert "familiarity" in {refusal.version: refusal.reason for refusal in services.registry.refused}[2]
+
+
+def test_everything_removed_keeps_the_last(services: Services, models: Path) -> None:
+    """A folder that is emptied, as when a volume is unmounted, does not stop a service that has its model in memory."""
+    shutil.rmtree(models / "colours")
+    services.registry.refresh()
+    assert red_is(services) == "red"
+
+
+def test_default_model(models: Path, published: Path, tmp_path: Path) -> None:
+    """The only model is found among folders that are none; of several only the bundled one is chosen."""
+    (models / ".cache").mkdir()
+    (models / "empty").mkdir()
+    assert default_model(models) == "colours"
+    assert default_model(tmp_path / "nowhere") is None
+    copy(published, models, 1, name="shapes")
+    with pytest.raises(AmbiguousModel, match="colours, shapes"):
+        default_model(models)
+    copy(published, models, 1, name="cifar10")
+    assert default_model(models) == "cifar10"
+
+
+def test_swaps_under_load_lose_nothing(services: Services, models: Path, published: Path) -> None:
+    """While versions come and go, every request is answered by one of them."""
+    failures: list[Exception] = []
+    answers: set[str] = set()
+    stop = threading.Event()
+
+    def ask() -> None:
+        while not stop.is_set():
+            try:
+                answers.add(red_is(services))
+            except Exception as error:  # noqa: BLE001 - whatever it is, the test must see it
+                failures.append(error)
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for version in range(2, 7):
+        copy(published, models, version, OTHER if version % 2 else LABELS)
+        services.registry.refresh()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert answers == {"red", "cherry"}
+
+
+def test_start_follows_the_folder(services_of: MakeServices, models: Path, published: Path) -> None:
+    """Once started, the registry finds versions by itself, and it stops when it is closed."""
+    services = services_of(model_dir=models)
+    services.registry.start(poll_seconds=0.05, patience=10)
+    copy(published, models, 2, OTHER)
+    for _ in range(200):
+        if serving(services.registry) == 2:
+            break
+        threading.Event().wait(0.05)
+    assert red_is(services) == "cherry"
+    services.registry.close()
+    with pytest.raises(ModelUnavailable, match="stopping"):
+        red_is(services)

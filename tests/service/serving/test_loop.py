@@ -1,0 +1,262 @@
+"""The event loop: greenlets wait without keeping it busy, threads do what takes long, and overload is noticed."""
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import gevent
+import pytest
+
+from service.serving.loop import Loop
+from tests.service.loops import PATIENCE, on_a_loop
+
+
+def elsewhere(work: Callable[[], object]) -> threading.Thread:
+    """Run ``work`` in a thread that has nothing to do with the loop."""
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread
+
+
+def test_greenlet_is_woken_by_a_thread() -> None:
+    """A greenlet that waits lets others go on, and is woken from another thread at once and not at its deadline."""
+
+    def work(loop: Loop) -> tuple[bool, bool, float]:
+        event = loop.event()
+        others = gevent.spawn(gevent.sleep, 0)
+        started = time.monotonic()
+        thread = threading.Timer(0.05, loop.wake, [[event]])
+        thread.start()
+        woken = event.wait(PATIENCE)
+        thread.join()
+        return woken, others.ready(), time.monotonic() - started
+
+    woken, others_ran, seconds = on_a_loop(work)
+    assert woken
+    assert others_ran
+    assert seconds < PATIENCE / 2
+
+
+def test_what_was_woken_already_does_not_wait() -> None:
+    """Who is woken before waiting does not wait."""
+
+    def work(loop: Loop) -> bool:
+        event = loop.event()
+        elsewhere(lambda: loop.wake([event])).join()
+        gevent.sleep(0.01)
+        return event.wait(0)
+
+    assert on_a_loop(work)
+
+
+def test_waiting_ends_at_its_time() -> None:
+    """Nobody who is never woken waits for ever; being woken afterwards does not disturb what comes next."""
+
+    def work(loop: Loop) -> tuple[list[bool], float]:
+        event = loop.event()
+        answers = [event.wait(0), event.wait(0.02)]
+        thread = elsewhere(lambda: loop.wake([event]))
+        started = time.monotonic()
+        gevent.sleep(0.1)
+        seconds = time.monotonic() - started
+        thread.join()
+        return [*answers, event.wait(0)], seconds
+
+    answers, seconds = on_a_loop(work)
+    assert answers == [False, False, True]
+    assert seconds >= 0.1
+
+
+def test_all_are_woken_in_one_turn() -> None:
+    """A thousand greenlets that are woken together have all gone on before the loop looks at anything else."""
+
+    def work(loop: Loop) -> tuple[int, int]:
+        events = [loop.event() for _ in range(1000)]
+        turns: list[int] = []
+        turn = 0
+
+        def wait(index: int) -> None:
+            assert events[index].wait(PATIENCE)
+            turns.append(turn)
+
+        waiting = [gevent.spawn(wait, index) for index in range(len(events))]
+        gevent.sleep(0)
+        elsewhere(lambda: loop.wake(events)).join()
+        while not all(greenlet.ready() for greenlet in waiting):
+            turn += 1
+            gevent.sleep(0)
+        return len(turns), len(set(turns))
+
+    assert on_a_loop(work) == (1000, 1)
+
+
+def test_threads_wait_for_the_same_waker() -> None:
+    """A thread beside the loop gets an event of its own kind; one call wakes it and a greenlet together."""
+
+    def work(loop: Loop) -> list[bool]:
+        ours = loop.event()
+        answers: list[bool] = []
+        ready = threading.Event()
+        theirs = []
+
+        def wait() -> None:
+            theirs.append(loop.event())
+            ready.set()
+            answers.append(theirs[0].wait(PATIENCE))
+
+        thread = elsewhere(wait)
+        assert ready.wait(PATIENCE)
+        elsewhere(lambda: loop.wake([ours, theirs[0]])).join()
+        answers.append(ours.wait(PATIENCE))
+        thread.join()
+        return answers
+
+    assert on_a_loop(work) == [True, True]
+
+
+def test_what_takes_long_keeps_nobody_waiting() -> None:
+    """Work aside runs in another thread while the loop goes on, and its result comes back."""
+
+    def take_long() -> int:
+        time.sleep(0.3)
+        return threading.get_ident()
+
+    def work(loop: Loop) -> tuple[int, int, int]:
+        turns = 0
+
+        def turn() -> None:
+            nonlocal turns
+            while True:
+                gevent.sleep(0.01)
+                turns += 1
+
+        greenlet = gevent.spawn(turn)
+        ident = loop.aside(take_long)
+        greenlet.kill()
+        return turns, ident, threading.get_ident()
+
+    turns, aside, here = on_a_loop(work)
+    assert turns >= 5
+    assert aside != here
+
+
+def test_errors_come_back_from_aside() -> None:
+    """What work aside raises is raised where it was asked for."""
+
+    def work(loop: Loop) -> None:
+        loop.aside(lambda: [][0])
+
+    with pytest.raises(IndexError):
+        on_a_loop(work)
+
+
+def test_threads_are_as_many_as_allowed() -> None:
+    """More work than there are threads waits for one, and all of it is done."""
+
+    def work(loop: Loop) -> tuple[int, int]:
+        lock = threading.Lock()
+        running = most = 0
+
+        def count() -> None:
+            nonlocal running, most
+            with lock:
+                running += 1
+                most = max(most, running)
+            time.sleep(0.02)
+            with lock:
+                running -= 1
+
+        asked = [gevent.spawn(loop.aside, count) for _ in range(9)]
+        gevent.joinall(asked, raise_error=True)
+        return most, running
+
+    assert on_a_loop(work, threads=3) == (3, 0)
+
+
+def test_work_of_a_thread_stays_in_it() -> None:
+    """A thread that asks for work aside does it itself: it keeps nobody waiting, and cannot wait for its own pool."""
+
+    def work(loop: Loop) -> bool:
+        return loop.aside(lambda: loop.aside(threading.get_ident) == threading.get_ident())
+
+    assert on_a_loop(work, threads=1)
+
+
+@pytest.mark.parametrize(("requests", "late"), [(31, False), (32, True)])
+def test_a_loop_that_was_kept_busy_is_late(requests: int, late: bool) -> None:
+    """After 0.15 seconds without a look at the sockets requests are late; after one look they are not.
+
+    With few of them, it is not they who kept the loop busy, and none is refused.
+    """
+
+    def work(loop: Loop) -> list[bool]:
+        with ExitStack() as begun:
+            for _ in range(requests):
+                begun.enter_context(loop.request())
+            gevent.sleep(0.01)
+            before = loop.overloaded()
+            time.sleep(0.15)  # keeps the loop busy: nothing is patched
+            after = loop.overloaded()
+            gevent.sleep(0.01)
+            return [before, after, loop.overloaded()]
+
+    assert on_a_loop(work) == [False, late, False]
+
+
+def test_alone_is_who_has_the_loop_for_himself() -> None:
+    """One request is alone, unless another begins in the turn that it leaves to the loop; a thread always is."""
+
+    def work(loop: Loop) -> list[bool]:
+        answers = []
+        with loop.request():
+            answers.append(loop.alone())
+            other = gevent.spawn(hold_a_request, loop)
+            answers.append(loop.alone())
+            other.join()
+            answers.append(loop.alone())
+            answers.append(loop.aside(loop.alone))
+        return answers
+
+    def hold_a_request(loop: Loop) -> None:
+        with loop.request():
+            gevent.sleep(0.02)
+
+    assert on_a_loop(work) == [True, False, True, True]
+
+
+def test_requests_are_counted_out_when_they_fail() -> None:
+    """A request that raises is no longer there: the next one is alone."""
+
+    def work(loop: Loop) -> tuple[int, bool]:
+        with pytest.raises(ZeroDivisionError), loop.request():
+            raise ZeroDivisionError
+        with loop.request():
+            return loop._requests, loop.alone()
+
+    assert on_a_loop(work) == (1, True)
+
+
+def test_the_time_in_which_the_loop_has_something_to_do_is_told() -> None:
+    """Of a loop that computes half of the time, about half is told as busy; of one that only waits, next to nothing."""
+
+    def busy(computes: float) -> float:
+        told: list[tuple[float, float]] = []  # when, and for how many seconds it was busy
+
+        def run() -> None:
+            loop = Loop(2, max_requests=10, tell_busy=lambda seconds: told.append((time.monotonic(), seconds)))
+            until = started + 2.2
+            while time.monotonic() < until:
+                pause = time.monotonic() + computes
+                while time.monotonic() < pause:
+                    pass
+                gevent.sleep(0.02)
+            loop.close()
+            gevent.get_hub().destroy(destroy_loop=True)
+
+        started = time.monotonic()
+        elsewhere(run).join()
+        return sum(seconds for _, seconds in told) / (told[-1][0] - started)
+
+    assert busy(0.0) < 0.15
+    assert 0.2 < busy(0.02) < 0.8

@@ -1,0 +1,248 @@
+"""The worker's connections: gunicorn's own code on a real socket, with an application that is written for the case."""
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import gevent
+import pytest
+from gevent import socket
+from gunicorn.config import Config
+from gunicorn.glogging import Logger
+
+from service.serving import worker
+from service.serving.loop import Loop
+from service.serving.worker import DarkroomWorker
+from tests.service.loops import PATIENCE, on_a_loop
+
+Result = TypeVar("Result")
+
+ANSWERED, REFUSED = b"answered", b"refused."
+REFUSAL = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 8\r\n\r\n" + REFUSED
+
+
+class Overloaded:
+    """A service that refuses each request that has arrived as a whole."""
+
+    def draining(self) -> bool:
+        """Say that it goes on."""
+        return False
+
+    def overloaded(self) -> bool:
+        """Say that there is too much."""
+        return True
+
+    def refuse(self, data: bytes) -> bytes | None:
+        """Return a 503 to a POST that is there up to its end."""
+        head, found, body = data.partition(b"\r\n\r\n")
+        length = re.search(rb"Content-Length: (\d+)", head)
+        whole = found and head.startswith(b"POST ") and length and int(length[1]) == len(body)
+        return REFUSAL if whole else None
+
+    def reject(self, status: int, message: str, request_id: str) -> bytes:
+        """Return an answer that holds all of these."""
+        return f"HTTP/1.1 {status} {message} {request_id}".encode()
+
+
+def read_body(environ: Any, start_response: Any) -> Iterable[bytes]:
+    """Read the body, then answer."""
+    environ["wsgi.input"].read()
+    return leave_body(environ, start_response)
+
+
+def leave_body(environ: Any, start_response: Any) -> Iterable[bytes]:
+    """Answer without reading the body."""
+    start_response("200 OK", [("Content-Length", str(len(ANSWERED)))])
+    return [ANSWERED]
+
+
+def served(application: Any, client: Callable[[socket.socket], Result], service: Any = None) -> Result:
+    """Return what ``client`` does on a connection whose other end is served ``application``."""
+
+    def work(_: Loop) -> Result:
+        config = Config()
+        config.set("keepalive", 75)
+        server = DarkroomWorker(0, os.getppid(), [], service, 30, config, Logger(config))
+        server.wsgi = application
+        server._silent = set()
+        listener = socket.create_server(("127.0.0.1", 0))
+        with listener, socket.create_connection(listener.getsockname(), timeout=PATIENCE) as connection:
+            accepted, address = listener.accept()
+            serving = gevent.spawn(server.handle, listener, accepted, address)
+            result = client(connection)
+            connection.close()
+            serving.join(timeout=PATIENCE)
+            assert serving.ready(), "the connection's greenlet never ended"
+            server.tmp.close()
+            return result
+
+    return on_a_loop(work)
+
+
+def post(body: bytes, length: int | None = None) -> bytes:
+    """Return a POST of ``body``, which says that it has ``length`` bytes."""
+    return b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: %d\r\n\r\n%b" % (
+        len(body) if length is None else length,
+        body,
+    )
+
+
+def all_of(connection: socket.socket) -> bytes:
+    """Return what comes until the other side closes."""
+    connection.shutdown(socket.SHUT_WR)
+    answer = b""
+    while block := connection.recv(65536):
+        answer += block
+    return answer
+
+
+def test_overload_refuses_what_is_whole() -> None:
+    """A request that has arrived as a whole is refused, its connection goes on; one in parts is answered."""
+
+    def client(connection: socket.socket) -> bytes:
+        for _ in range(3):
+            connection.sendall(post(b"abc"))
+            gevent.sleep(0.02)
+        connection.sendall(post(b"abc")[:-1])
+        gevent.sleep(0.02)
+        connection.sendall(b"c")
+        return all_of(connection)
+
+    answers = served(read_body, client, Overloaded())
+    assert answers.startswith(3 * REFUSAL)
+    assert answers.count(b"HTTP/1.1") == 4
+    assert answers.endswith(ANSWERED)
+
+
+def test_a_part_of_a_request_is_not_taken_for_one() -> None:
+    """What looks like a request, and is the rest of one whose beginning came behind another, belongs to that one."""
+
+    def client(connection: socket.socket) -> bytes:
+        inner = post(b"inner")
+        connection.sendall(post(b"first") + post(b"", length=len(inner)))
+        gevent.sleep(0.05)
+        connection.sendall(inner)
+        gevent.sleep(0.05)
+        return all_of(connection)
+
+    answers = served(read_body, client, Overloaded())
+    assert answers.count(ANSWERED) == 2
+    assert REFUSED not in answers
+
+
+@pytest.mark.slow
+def test_a_client_that_does_not_read_gets_whole_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks and asks and reads nothing loses the connection at some time; up to there each answer is whole."""
+    monkeypatch.setattr(worker, "_STALLED_SECONDS", 0.5)
+
+    def client(connection: socket.socket) -> bytes:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        connection.settimeout(0.1)
+        for _ in range(200_000):
+            try:
+                connection.sendall(post(b"abc"))
+            except OSError:
+                break
+            gevent.sleep(0)
+        else:
+            pytest.fail("all were taken, so this test would prove nothing")
+        answer = b""
+        connection.settimeout(PATIENCE)
+        try:
+            while block := connection.recv(65536):
+                answer += block
+        except ConnectionError:
+            pass
+        return answer
+
+    answers = served(read_body, client, Overloaded())
+    assert len(answers) > 1000
+    *whole, last = answers.split(b"HTTP/1.1 ")[1:]
+    assert {b"HTTP/1.1 " + answer for answer in whole if answer.startswith(b"503")} <= {REFUSAL}
+    assert all(answer.endswith((ANSWERED, REFUSED)) for answer in whole)
+    assert (REFUSAL.startswith(b"HTTP/1.1 " + last)) or last.startswith(b"200")
+
+
+def test_a_client_that_still_sends_gets_its_answer() -> None:
+    """A client that sends ten megabytes, which nobody reads, and looks for its answer afterwards finds it."""
+
+    def client(connection: socket.socket) -> bytes:
+        connection.sendall(post(bytes(10_000_000)))
+        gevent.sleep(0.05)
+        return all_of(connection)
+
+    answer = served(leave_body, client)
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert answer.endswith(ANSWERED)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param(b"POST / HT", id="in-the-head"),
+        pytest.param(post(b"abc", length=1000), id="in-the-body"),
+        pytest.param(b"POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab", id="in-a-chunk"),
+    ],
+)
+def test_a_client_that_falls_silent_is_let_go(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], sent: bytes
+) -> None:
+    """Who stops in the middle of a request loses the connection soon, and the log says nothing of a fault."""
+    monkeypatch.setattr(worker, "_STALLED_SECONDS", 0.2)
+
+    def client(connection: socket.socket) -> float:
+        connection.sendall(sent)
+        started = time.monotonic()
+        while connection.recv(65536):
+            pass
+        return time.monotonic() - started
+
+    assert 0.1 < served(read_body, client) < 5
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_slow_reader_gets_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who takes longer for a long answer than one may be silent, and goes on reading, gets all of it."""
+    monkeypatch.setattr(worker, "_STALLED_SECONDS", 0.4)
+    size = 20_000_000
+
+    def application(environ: Any, start_response: Any) -> Iterable[bytes]:
+        start_response("200 OK", [("Content-Length", str(size))])
+        return [bytes(size)]
+
+    def client(connection: socket.socket) -> tuple[int, float]:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+        started = time.monotonic()
+        received = 0
+        while block := connection.recv(1_000_000):
+            received += len(block)
+            gevent.sleep(0.03)
+        return received, time.monotonic() - started
+
+    received, seconds = served(application, client)
+    assert received > size
+    assert seconds > 0.5, "it was not slow, so this test would prove nothing"
+
+
+class Calm(Overloaded):
+    """The same service, when there is not too much."""
+
+    def overloaded(self) -> bool:
+        """Say that requests are answered."""
+        return False
+
+
+def test_a_header_that_cannot_be_sent_is_no_fault_of_the_client() -> None:
+    """Where the application breaks a header of its answer, the client's request is not called unreadable: a 500."""
+
+    def break_a_header(_: Any, start_response: Any) -> Iterable[bytes]:
+        start_response("200 OK", [("X", "a\r\nb")])
+        return [ANSWERED]
+
+    def client(connection: socket.socket) -> bytes:
+        connection.sendall(post(b"abc"))
+        return all_of(connection)
+
+    assert served(break_a_header, client, Calm()).startswith(b"HTTP/1.1 500 ")

@@ -1,0 +1,187 @@
+"""A configuration file says what the command line says, and what is wrong with it is named."""
+
+import argparse
+import dataclasses
+import shutil
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import artifact
+from artifact.layout import EXTRA
+from tests.training.conftest import Train
+from training.cli import _train_parser, main
+from training.commands import config
+from training.errors import TrainingError
+from training.fit.recipe import PRESETS, Recipe, recipe
+
+WEIGHTS = "variables/variables.data-00000-of-00001"
+
+
+def parse(tmp_path: Path, text: str, *arguments: str) -> argparse.Namespace:
+    """Parse a file and arguments as ``main`` does."""
+    file = tmp_path / "run.toml"
+    file.write_text(text, encoding="utf-8")
+    return _train_parser().parse_args(arguments, argparse.Namespace(**config.read(file, _train_parser())))
+
+
+def chosen(options: argparse.Namespace) -> Recipe:
+    """Return the recipe that parsed options ask for."""
+    own = config.own_recipe(options)
+    return own or config.with_fields(recipe(options.preset, epochs=options.epochs, seed=options.seed), options)
+
+
+def test_the_file_gives_options_and_the_command_line_wins(tmp_path: Path) -> None:
+    """An option in the file takes the place of the default, one on the command line that of the file."""
+    text = 'data = "pictures"\nvalidation-images = 7\nint8 = true\nepochs = 3\nprecision = "float32"\n'
+    options = parse(tmp_path, text, "--epochs", "5", "--data", "others")
+    assert (options.data, options.epochs) == (Path("others"), 5)
+    assert (options.validation_images, options.int8, options.precision) == (7, True, "float32")
+
+
+def test_every_field_of_the_recipe_can_be_set(tmp_path: Path) -> None:
+    """Each field takes a value other than every preset's, and comes back in the recipe."""
+    wanted = Recipe(**{field.name: _other(getattr(Recipe(), field.name)) for field in dataclasses.fields(Recipe)})
+    parser = _train_parser()
+    text = config.write(parser, parser.parse_args([]), wanted)
+    assert chosen(parse(tmp_path, text)) == wanted
+
+
+def _other(value: Any) -> Any:
+    """Return another value of the same type; None, for which there is no word in TOML, stays."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + 3 if isinstance(value, int) else value / 2
+    others: dict[type, Any] = {tuple: (3, 5), str: "no longer a preset"}
+    return others.get(type(value))
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_what_a_run_writes_repeats_its_recipe(tmp_path: Path, preset: str) -> None:
+    """The file of a run holds its whole recipe, whatever options it came from, and nothing of where it was put."""
+    parser = _train_parser()
+    options = parser.parse_args(["--preset", preset, "--epochs", "4", "--models", "elsewhere", "--publish-anyway"])
+    text = config.write(parser, options, chosen(options), "rate 1 -> 0.5", name="pets", precision="float32")
+    assert "\n# It was changed while it ran, which is not repeated: rate 1 -> 0.5.\n" in text
+    assert not {"models", "run", "publish-anyway", "fresh"} & tomllib.loads(text).keys()
+    again = parse(tmp_path, text)
+    assert chosen(again) == dataclasses.replace(PRESETS[preset], epochs=4)
+    assert (again.name, again.precision, again.preset) == ("pets", "float32", preset)
+
+
+def test_a_recipe_of_its_own_stays_when_presets_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a preset's name in [recipe], what that preset is now does not matter, nor whether it is there at all."""
+    parser = _train_parser()
+    before = PRESETS["best"]
+    text = config.write(parser, parser.parse_args(["--preset", "best"]), before)
+    monkeypatch.setitem(PRESETS, "best", dataclasses.replace(before, epochs=99, cutout=1))
+    assert chosen(parse(tmp_path, text)) == before
+    monkeypatch.delitem(PRESETS, "best")
+    assert chosen(parse(tmp_path, text)) == before
+
+
+def test_a_preset_on_the_command_line_takes_the_place_of_the_recipe(tmp_path: Path) -> None:
+    """The recipe that a file carries is that of its preset; another preset is another recipe."""
+    text = '[recipe]\npreset = "best"\ncutout = 3\n'
+    assert chosen(parse(tmp_path, text)).cutout == 3
+    assert chosen(parse(tmp_path, text, "--preset", "smoke")) == PRESETS["smoke"]
+
+
+def test_fields_without_a_preset_change_the_one_that_is_chosen(tmp_path: Path) -> None:
+    """A [recipe] of a few fields works on any preset."""
+    for preset in ("standard", "smoke"):
+        expected = dataclasses.replace(PRESETS[preset], cutout=3, epochs=2)
+        assert chosen(parse(tmp_path, "[recipe]\ncutout = 3\nepochs = 2\n", "--preset", preset)) == expected
+
+
+def test_an_option_of_several_values_takes_one_or_a_list(tmp_path: Path) -> None:
+    """Teachers stand in a list, one may stand alone, and those of the command line take the place of all of them."""
+    parser = _train_parser()
+    two = [Path("models/a/1"), Path("models/\N{SNOWMAN}/2")]
+    text = config.write(parser, parser.parse_args(["--teacher", *map(str, two)]), Recipe())
+    assert parse(tmp_path, text).teacher == two
+    assert parse(tmp_path, text, "--teacher", "models/b/1").teacher == [Path("models/b/1")]
+    assert parse(tmp_path, 'teacher = "models/a/1"').teacher == [Path("models/a/1")]
+
+
+def test_values_are_written_so_that_toml_reads_them_back(tmp_path: Path) -> None:
+    """Quotes, backslashes, control characters and any alphabet survive; a name that is no text does no harm."""
+    parser = _train_parser()
+    data = 'a "b" \\ c\td\x7f\N{SNOWMAN}\N{GRINNING FACE}'
+    text = config.write(parser, parser.parse_args(["--data", data]), Recipe())
+    assert parse(tmp_path, text).data == Path(data)
+    text = config.write(parser, parser.parse_args(["--data", "\udcff"]), Recipe())
+    assert parse(tmp_path, text).data == Path("?")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epoch = 3", r"there is no option epoch; allowed are .*\bepochs\b.* and \[recipe\]"),
+        ("fresh = true", "there is no option fresh"),
+        ("config = 'x'", "there is no option config"),
+        ("epochs = 0", "epochs: 0 is below 1"),
+        ("epochs = '3'", 'epochs must be a whole number, not "3"'),
+        ("epochs = 2.5", "epochs: '2.5' is not a whole number"),
+        ("epochs = true", "epochs must be .*, not true"),
+        ("epochs = [3]", "epochs must be .*, not a list"),
+        ("int8 = 1", "int8 must be true or false, not 1"),
+        ("preset = 'fastest'", 'preset must be one of .*smoke.*, not "fastest"'),
+        ("data = 3", "data must be text, not 3"),
+        ("data = ['x']", "data must be text, not a list"),
+        ("teacher = 3", "teacher must be text, not 3"),
+        ("teacher = ['x', 3]", "teacher must be text, not 3"),
+        ("teacher = [['x']]", "teacher must be text, not a list"),
+        ("teacher = []", "teacher must have at least one value"),
+        ("name = '../x'", "name: '../x' must consist of letters"),
+        ("recipe = 3", r"recipe must be a table, \[recipe\]"),
+        ("[recipe]\nwidth = 3", r"\[recipe\] has no field width; allowed are .*\bwidths\b"),
+        ("[recipe]\nepochs = 0", r"\[recipe\] epochs: 0 is below 1"),
+        ("[recipe]\nweight_decay = '1'", r'\[recipe\] weight_decay must be a number, not "1"'),
+        ("[recipe]\nweight_decay = nan", r"\[recipe\] weight_decay must be a number from 0, not nan"),
+        ("[recipe]\nmomentum = 1.0", r"\[recipe\] momentum must be below 1, not 1.0"),
+        ("[recipe]\nchange = 50", r"\[recipe\] change must be at most 1, not 50"),
+        ("[recipe]\nteacher_share = 90", r"\[recipe\] teacher_share must be at most 1, not 90"),
+        ("[recipe]\nteacher_temperature = 0", r"\[recipe\] teacher_temperature must be above 0, not 0"),
+        ("[recipe]\nflip = 1", r"\[recipe\] flip must be true or false, not 1"),
+        ("[recipe]\ntranslation = -1", r"\[recipe\] translation must be a number from 0, not -1"),
+        ("[recipe]\nwidths = 64", r"\[recipe\] widths must be a list, not 64"),
+        ("[recipe]\nwidths = []", r"\[recipe\] widths must be a list"),
+        ("[recipe]\nwidths = [64, 0]", r"\[recipe\] widths must hold numbers from 1"),
+        ("[recipe]\nwidths = [64, 'x']", r'\[recipe\] widths must be a whole number, not "x"'),
+        ("preset = 'smoke'\n[recipe]\npreset = 'best'", "preset stands twice"),
+        ("epochs = ", "is not a TOML file"),
+        ("name = '\xff'", None),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, text: str, message: str | None) -> None:
+    """A key that is none, and a value that its key does not take, are named with what is allowed."""
+    file = tmp_path / "run.toml"
+    file.write_bytes(text.encode("latin1"))
+    with pytest.raises(TrainingError, match=message or "is not a TOML file") as error:
+        config.read(file, _train_parser())
+    assert str(error.value).startswith(str(file))
+
+
+def test_a_wrong_file_is_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command line ends with exit code 2, before anything is loaded, and its last line names the file."""
+    with pytest.raises(SystemExit) as exit_:
+        main(["--config", str(tmp_path / "none.toml")])
+    assert exit_.value.code == 2
+    assert f"{tmp_path / 'none.toml'} cannot be read: No such file" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_a_version_repeats_its_training(smoke: tuple[Path, str], run_training: Train, tmp_path: Path) -> None:
+    """The file that a version carries trains one with the same weights, to the last bit."""
+    version = shutil.copytree(smoke[0], tmp_path / "models" / "smoke" / "1")
+    file = version / EXTRA / config.FILE
+    done = run_training("--config", file, "--models", tmp_path / "models", "--run", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    first, second = (artifact.validate(version.with_name(number)) for number in "12")
+    assert second.files[WEIGHTS] == first.files[WEIGHTS]
+    assert second.files[f"{EXTRA}/{config.FILE}"] == first.files[f"{EXTRA}/{config.FILE}"]
+    assert f"No worse than the version before: {first.metrics.accuracy:.2%} of 500 images" in done.stdout

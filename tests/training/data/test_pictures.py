@@ -1,0 +1,230 @@
+"""A folder of pictures is a data set: sizes, splits, faults and what is too little."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from artifact import Input
+from training.data import pictures
+from training.data.dataset import Dataset
+from training.data.decoding import read
+from training.errors import TrainingError
+from training.data.pictures import Reading, load, model_name
+
+READING = Reading(size=(8, 8))
+
+
+def write(folder: Path, size: tuple[int, int] = (8, 8), **counts: int) -> Path:
+    """Write so many pictures of each class, each of a colour of its own; ``size`` is width and height."""
+    colour = 0
+    for label, count in counts.items():
+        (folder / label).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            colour += 1
+            Image.new("RGB", size, (colour % 256, colour // 256, len(label))).save(folder / label / f"{number}.png")
+    return folder
+
+
+def damage(folder: Path, *names: str) -> None:
+    """Cut files short."""
+    for name in names:
+        (folder / name).write_bytes((folder / name).read_bytes()[:40])
+
+
+def counts(dataset: Dataset) -> dict[str, list[int]]:
+    """Return how many pictures of each class the splits have."""
+    splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
+    return {name: np.bincount(split.classes, minlength=len(dataset.labels)).tolist() for name, split in splits.items()}
+
+
+def same(one: Dataset, other: Dataset) -> bool:
+    """Say whether all splits of two data sets have the same pictures and classes in the same order."""
+    return all(
+        np.array_equal(getattr(ours, part), getattr(theirs, part))
+        for ours, theirs in ((one.train, other.train), (one.validation, other.validation), (one.test, other.test))
+        for part in ("images", "classes")
+    )
+
+
+def test_a_folder_of_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A tenth of each class is the test and a tenth of the rest validation; every picture is there once."""
+    folder = write(tmp_path / "pets", cat=100, dog=40)
+    dataset = load(folder, None, None, READING)
+    assert (dataset.name, dataset.labels) == ("pets", ("cat", "dog"))
+    assert counts(dataset) == {"train": [81, 32], "validation": [9, 4], "test": [10, 4]}
+    assert dataset.picture == Input(height=8, width=8)
+    splits = (dataset.train, dataset.validation, dataset.test)
+    found = {
+        tuple(image[0, 0]): number
+        for split in splits
+        for image, number in zip(split.images, split.classes, strict=True)
+    }
+    expected = {
+        tuple(read(path, dataset.picture)[0, 0]): dataset.labels.index(path.parent.name)
+        for path in folder.glob("*/*.png")
+    }
+    assert found == expected
+    assert "has no test/, so 14 pictures, 10% of each class, are kept for the test" in capsys.readouterr().out
+
+
+def test_given_splits(tmp_path: Path) -> None:
+    """train/, val/ and test/ are taken as they are."""
+    write(tmp_path / "train", cat=20, dog=10)
+    write(tmp_path / "validation", cat=3, dog=2)
+    write(tmp_path / "test", dog=4)
+    dataset = load(tmp_path, None, None, READING)
+    assert counts(dataset) == {"train": [20, 10], "validation": [3, 2], "test": [0, 4]}
+    everything = load(tmp_path, 0, None, READING)
+    assert counts(everything) == {"train": [23, 12], "validation": [0, 0], "test": [0, 4]}
+    assert everything.digest() == dataset.digest()
+    with pytest.raises(TrainingError, match=r"6 pictures of .* at most 5, since val/ has no more"):
+        load(tmp_path, 6, None, READING)
+
+
+def test_train_and_val_without_test(tmp_path: Path) -> None:
+    """Without test/, it is a tenth of train/; val/ stays what it is called."""
+    write(tmp_path / "train", cat=20, dog=10)
+    write(tmp_path / "val", cat=3, dog=2)
+    assert counts(load(tmp_path, None, None, READING)) == {"train": [18, 9], "validation": [3, 2], "test": [2, 1]}
+
+
+def test_train_and_test_without_val(tmp_path: Path) -> None:
+    """Without val/, validation is a tenth of train/."""
+    write(tmp_path / "train", cat=40, dog=20)
+    write(tmp_path / "test", cat=3, dog=2)
+    assert counts(load(tmp_path, None, None, READING)) == {"train": [36, 18], "validation": [4, 2], "test": [3, 2]}
+
+
+def test_the_last_of_the_same_pictures_are_held_out(tmp_path: Path) -> None:
+    """Another number of validation images moves the boundary and no picture, so that int8 finds what was held out."""
+    folder = write(tmp_path, cat=50, dog=30)
+    first, second = load(folder, 12, None, READING), load(folder, 30, None, READING)
+    assert first.digest() == second.digest()
+    assert counts(second)["validation"] == [19, 11]
+    np.testing.assert_array_equal(first.validation.images, second.validation.images[-12:])
+    again = load(folder, len(first.validation), first.picture, Reading(size=(4, 4)))
+    assert same(first, again)
+
+
+def test_every_class_keeps_a_picture_to_train_on(tmp_path: Path) -> None:
+    """The most that can be held out leaves one picture of each class; one more is an error that says so."""
+    folder = write(tmp_path, cat=20, dog=2, fox=1)
+    assert counts(load(folder, None, None, READING)) == {
+        "train": [16, 1, 1],
+        "validation": [2, 0, 0],
+        "test": [2, 1, 0],
+    }
+    assert counts(load(folder, 17, None, READING))["train"] == [1, 1, 1]
+    with pytest.raises(TrainingError, match=r"18 pictures of .* at most 17, since each class keeps one"):
+        load(folder, 18, None, READING)
+
+
+def test_two_hundred_classes(tmp_path: Path) -> None:
+    """Classes beyond a hundred, with three pictures each, are all learned and all tested."""
+    folder = write(tmp_path, size=(2, 2), **{f"class{number:03}": 3 for number in range(200)})
+    dataset = load(folder, None, None, READING)
+    assert len(dataset.labels) == 200
+    assert set(counts(dataset)["test"]) == {1}
+    assert min(counts(dataset)["train"]) == 1
+    assert len(dataset.validation) == 40
+
+
+def test_single_pictures_leave_nothing_to_test(tmp_path: Path) -> None:
+    """One picture in each class is too few, and the error says so."""
+    with pytest.raises(TrainingError, match="one picture in each class, so none is left for the test"):
+        load(write(tmp_path, cat=1, dog=1), None, None, READING)
+
+
+def test_unreadable_pictures_are_listed_and_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each is named with its fault, and the rest is the data set that it would be without them."""
+    folder = write(tmp_path / "data", cat=60, dog=40)
+    whole = load(folder, 0, None, READING)
+    damage(folder, "cat/5.png", "dog/7.png", "dog/30.png")
+    dataset = load(folder, 0, None, READING)
+    printed = capsys.readouterr().out
+    assert "Left out 3 of 100 pictures, since they cannot be read:" in printed
+    for name in ("cat/5.png", "dog/7.png", "dog/30.png"):
+        assert f"  {folder / name}: " in printed
+    assert sum(sum(numbers) for numbers in counts(dataset).values()) == 97
+    for part in ("train", "test"):
+        pixels = {image.tobytes() for image in getattr(whole, part).images}
+        assert {image.tobytes() for image in getattr(dataset, part).images} <= pixels
+    with pytest.raises(TrainingError, match="more than 2% of the 100 pictures"):
+        load(folder, 0, None, Reading(size=(8, 8), max_unreadable=0.02))
+
+
+def test_classes_stay_with_their_pictures_where_some_are_left_out(tmp_path: Path) -> None:
+    """Closing the gaps of unreadable pictures mixes no labels up."""
+    folder = write(tmp_path, a=30, bb=30, ccc=30)
+    damage(folder, *(f"{label}/{number}.png" for label in ("a", "bb", "ccc") for number in (3, 11)))
+    dataset = load(folder, None, None, READING)
+    for split in (dataset.train, dataset.validation, dataset.test):
+        assert (split.images[:, 0, 0, 2] == split.classes + 1).all()  # blue is the length of the label
+
+
+def test_a_class_without_a_readable_picture_is_an_error(tmp_path: Path) -> None:
+    """Training goes on only where every label has a picture."""
+    folder = write(tmp_path, cat=20, dog=1)
+    damage(folder, "dog/0.png")
+    with pytest.raises(TrainingError, match="no picture to train on of dog can be read"):
+        load(folder, None, None, READING)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "side"),
+    [(20, 15, 32), (64, 50, 64), (90, 300, 96), (500, 375, 224), (150, 140, 128), (1200, 900, 224)],
+)
+def test_the_size_follows_from_the_pictures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], width: int, height: int, side: int
+) -> None:
+    """It is the nearest of a few sizes to the middle of the shorter sides, one odd picture aside, and is told."""
+    write(tmp_path, size=(width, height), cat=4, dog=3)
+    Image.new("RGB", (1, 3000)).save(tmp_path / "cat" / "odd.png")
+    dataset = load(tmp_path, None, None, Reading(resize="stretch"))
+    assert dataset.picture == Input(side, side, "stretch")
+    assert dataset.input_shape == (side, side, 3)
+    printed = capsys.readouterr().out
+    assert f"brought to {side}x{side} pixels (stretch)" in printed
+    assert f"has {min(width, height)}; --image-size" in printed
+
+
+def test_the_input_of_a_version_decides(tmp_path: Path) -> None:
+    """For a published version, size, rule and filter are those of its metadata, whatever else is said."""
+    folder = write(tmp_path, size=(30, 20), cat=5, dog=5)
+    picture = Input(height=16, width=24, resize="stretch", interpolation="lanczos")
+    dataset = load(folder, None, picture, READING)
+    assert dataset.picture == picture
+    assert dataset.input_shape == (16, 24, 3)
+
+
+def test_pictures_that_do_not_fit_into_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a file in the folder given, they are the same data set."""
+    folder = write(tmp_path / "data", cat=20, dog=20)
+    damage(folder, "cat/3.png")
+    expected = load(folder, None, None, READING)
+    monkeypatch.setattr("training.data.storage.free_memory", lambda: 1000)
+    found = load(folder, None, None, Reading(size=(8, 8), cache=tmp_path / "cache"))
+    assert (tmp_path / "cache").is_dir()
+    assert same(found, expected)
+    assert found.digest() == expected.digest()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("pets", "pets"), ("My pets (2024)", "My-pets--2024-"), (".hidden", "hidden"), ("Katzen-Größe", "Katzen-Größe"),
+     ("...", "pictures")],
+)  # fmt: skip
+def test_the_models_name_is_the_folders(name: str, expected: str) -> None:
+    """What may not be in a model's name becomes a hyphen, and where nothing is left, it is called pictures."""
+    assert model_name(Path("/data") / name) == expected
+
+
+def test_the_name_of_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``.`` and ``..`` stand for folders that have names."""
+    (tmp_path / "pets" / "cat").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "pets" / "cat")
+    assert model_name(Path()) == "cat"
+    assert model_name(Path("..")) == "pets"
+    assert pictures.model_name(Path("/")) == "pictures"

@@ -1,0 +1,89 @@
+"""What is exported answers as the network does, and a difference is found."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from artifact import Input
+from training.data.dataset import Dataset
+from training.errors import TrainingError
+from training.evaluation.calibration import Correction
+from training.evaluation.inference import openvino_predict, openvino_score
+from training.network.model import build, fit_to_pixels
+from training.publish import export
+
+pytestmark = pytest.mark.slow
+
+PICTURE = Input(height=32, width=32)
+CORRECTION = Correction(0.5, 0.2)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[keras.Model, Path]:
+    """Return an untrained network and the SavedModel made of it."""
+    model = build((32, 32, 3), 3, (8, 16), seed=0)
+    fit_to_pixels(model, np.random.default_rng(0).integers(256, size=(50, 32, 32, 3), dtype=np.uint8))
+    path = tmp_path_factory.mktemp("export") / "1"
+    export.save(model, PICTURE, path, CORRECTION)
+    return model, path
+
+
+def test_a_saved_model_answers_as_the_network(saved: tuple[keras.Model, Path], small: Dataset) -> None:
+    """TensorFlow and OpenVINO give the network's probabilities as corrected, and its familiarity as it was."""
+    model, path = saved
+    assert export.check(model, path, small.test.images, CORRECTION) < 1e-4
+    logits = model(small.test.images.astype(np.float32), training=False).numpy()
+    rows = openvino_predict(path)(small.test.images)
+    np.testing.assert_allclose(rows, CORRECTION.probabilities(logits), atol=1e-5)
+    np.testing.assert_allclose(openvino_score(path)(small.test.images), np.log(np.exp(logits).sum(axis=1)), atol=1e-5)
+
+
+@pytest.mark.parametrize("other", [Correction(), Correction(0.5, 0.0), Correction(0.7, 0.2)])
+def test_another_correction_is_found_out(saved: tuple[keras.Model, Path], small: Dataset, other: Correction) -> None:
+    """A graph that lacks the correction, or has another one, is not published."""
+    model, path = saved
+    with pytest.raises(TrainingError, match="differs from the network by"):
+        export.check(model, path, small.test.images, other)
+
+
+def test_familiarity_is_a_number_for_any_logits(saved: tuple[keras.Model, Path], tmp_path: Path) -> None:
+    """Logits that have no exponential in float32 do not make it infinite."""
+    images = keras.Input((4, 4, 3))
+    large = keras.layers.Rescaling(100.0)(keras.layers.GlobalAveragePooling2D()(images))
+    path = tmp_path / "1"
+    export.save(keras.Model(images, large), Input(height=4, width=4), path)
+    extremes = np.stack([np.full((4, 4, 3), value, np.uint8) for value in (0, 255)])
+    scores = openvino_score(path)(extremes)
+    assert np.isfinite(scores).all()
+    assert scores[1] > scores[0]
+
+
+def test_another_network_is_found_out(saved: tuple[keras.Model, Path], small: Dataset) -> None:
+    """A SavedModel whose answers differ is not published, and the error says by how much."""
+    other = build((32, 32, 3), 3, (8, 16), seed=1)
+    fit_to_pixels(other, small.train.images)
+    with pytest.raises(TrainingError, match="differs from the network by"):
+        export.check(other, saved[1], small.test.images, CORRECTION)
+
+
+def test_weights_are_saved_once_and_come_back(saved: tuple[keras.Model, Path]) -> None:
+    """Every weight lies in the SavedModel a single time, in the order of the network's."""
+    model, path = saved
+    for expected, found in zip(model.get_weights(), export.read_weights(path), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    floats = sum(weight.size for weight in model.get_weights())
+    assert (path / "variables" / "variables.data-00000-of-00001").stat().st_size < 1.5 * 4 * floats
+
+
+def test_files_of_any_size_are_cut_to_the_centre(saved: tuple[keras.Model, Path], small: Dataset) -> None:
+    """A wide picture's sides are cut off by the serve_bytes signature: what is there does not change the answer."""
+    _, path = saved
+    picture = small.test.images[0]
+    left, right = np.zeros_like(picture), np.full_like(picture, 255)
+    wide = np.concatenate([left, picture, right], axis=1)
+    files = [tf.io.encode_png(image).numpy() for image in (picture, wide)]
+    answers = tf.saved_model.load(str(path)).signatures["serve_bytes"](image_bytes=tf.constant(files))["probabilities"]
+    np.testing.assert_allclose(answers[0], answers[1], atol=1e-6)

@@ -1,0 +1,192 @@
+"""Quantising publishes what it costs, and nothing where it costs too much."""
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+import pytest
+
+import artifact
+from artifact.layout import INT8_MODEL, METADATA, MODEL_CARD
+from tests.training.conftest import Train
+from training.cli import main
+from training.data import synthetic
+from training.data.dataset import Dataset, Split, hold_out
+from training.errors import AccuracyLost
+from training.evaluation.inference import openvino_predict, openvino_score
+from training.publish import quantization
+from training.publish.model_card import int8_accuracy
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def version(smoke: tuple[Path, str], tmp_path: Path) -> Path:
+    """Return a copy of the smoke version, in a model folder of the test's own."""
+    return shutil.copytree(smoke[0], tmp_path / "models" / "smoke" / "1")
+
+
+@pytest.fixture
+def shapes() -> Dataset:
+    """Return pictures like those that the smoke version was trained on, 100 of them for validation."""
+    labels, training, test = synthetic.load(300, 10, seed=1)
+    return hold_out("shapes", labels, training, test, validation_images=100)
+
+
+def edit(version: Path, **changes: Any) -> None:
+    """Change parts of a version's metadata in place."""
+    record = json.loads((version / METADATA).read_text())
+    for name, change in changes.items():
+        record[name].update(change)
+    (version / METADATA).write_text(json.dumps(record))
+
+
+def test_the_next_version_carries_int8_as_well(version: Path, run_training: Train, tmp_path: Path) -> None:
+    """Quantising leaves the version alone and publishes one with its files, its metadata and the int8 network."""
+    before = artifact.validate(version)
+    done = run_training("quantize", version)
+    assert done.returncode == 0, done.stderr
+    assert artifact.validate(version) == before
+    quantized = version.with_name("2")
+    after = artifact.validate(quantized)
+    int8 = after.int8
+    assert int8 is not None
+    assert (int8.measured_on, int8.images, int8.calibration_images) == ("made-up validation", 200, 1000)
+    assert int8.float32_accuracy - int8.accuracy <= 0.002
+    assert after.libraries["nncf"]
+    same = dataclasses.replace(
+        after, version=1, int8=None, created=before.created, files=before.files, libraries=before.libraries
+    )
+    assert same == before
+    assert {name for name, sha in before.files.items() if after.files[name] != sha} == {MODEL_CARD}
+    assert f"| accuracy in int8 | {int8.accuracy:.2%} of 200 images" in (quantized / MODEL_CARD).read_text()
+    assert done.stdout == f"accuracy in int8 {int8_accuracy(int8)}\nPublished {quantized}.\n"
+    again = run_training("quantize", quantized)
+    assert (again.returncode, again.stdout) == (1, "")
+    assert again.stderr == f"training: error: {quantized} carries an int8 network already\n"
+
+
+def test_the_int8_network_keeps_the_contract(version: Path, shapes: Dataset) -> None:
+    """It takes uint8 ``images`` of any number, gives float32 outputs near the network's, and is quantised."""
+    assert quantization.add_int8(version, shapes, held_out_images=50).images == 50
+    network = openvino.Core().read_model(version / INT8_MODEL)
+    (taken,) = network.inputs
+    assert (taken.any_name, taken.element_type, str(taken.partial_shape)) == ("images", openvino.Type.u8, "[?,32,32,3]")
+    assert {output.any_name: output.element_type for output in network.outputs} == {
+        "probabilities": openvino.Type.f32,
+        "familiarity": openvino.Type.f32,
+    }
+    quantized = {op.get_type_name() for op in network.get_ordered_ops()}
+    assert {"FakeQuantize", "Convolution"} <= quantized
+    operations = [op.get_type_name() for op in network.get_ordered_ops()]
+    behind_the_head = operations[len(operations) - operations[::-1].index("MatMul") :]
+    assert "Exp" in behind_the_head
+    assert "FakeQuantize" not in behind_the_head, "the logits were rounded"
+    answers = openvino_predict(version / INT8_MODEL)(shapes.validation.images)
+    assert answers.shape == (100, 3)
+    np.testing.assert_allclose(answers, openvino_predict(version)(shapes.validation.images), atol=0.1)
+    # On average, since the network is trained here, with other weights on another kind of processor: its eight to
+    # sixteen channels round a few pictures' scores further than others'.
+    scores = openvino_score(version / INT8_MODEL)(shapes.validation.images)
+    differences = np.abs(scores - openvino_score(version)(shapes.validation.images))
+    assert differences.mean() < 0.05
+    assert differences.max() < 0.3
+
+
+def test_a_network_that_loses_too_much_is_not_kept(version: Path, shapes: Dataset) -> None:
+    """Ranges taken from black pictures ruin it; the error says how far, and nothing of it stays in the draft."""
+    black = Split(np.zeros_like(shapes.train.images), shapes.train.classes)
+    with pytest.raises(
+        AccuracyLost, match=r"more than 0\.2 points of accuracy: .* of 100 images \(shapes validation\)"
+    ):
+        quantization.add_int8(version, dataclasses.replace(shapes, train=black), held_out_images=100)
+    artifact.validate(version)
+    assert not (version / INT8_MODEL).parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("lost", "images", "expected"),
+    [
+        (-2, 1000, False),
+        (1, 45, False),
+        (2, 45, True),
+        (3, 1000, False),
+        (6, 1000, True),
+        (9, 2500, False),
+        (10, 2500, True),
+    ],
+)
+def test_a_loss_counts_where_it_is_beyond_noise(lost: int, images: int, expected: bool) -> None:
+    """0.2 points of few pictures are less than one; the binomial test says how many chance makes."""
+    assert quantization.loses_too_much(lost, images) is expected
+
+
+def test_what_loses_too_much_is_not_published(
+    version: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """``quantize`` then ends with exit code 1 and leaves no version."""
+    monkeypatch.setattr(quantization, "loses_too_much", lambda _lost, _images: True)
+    assert main(["quantize", str(version)]) == 1
+    assert "int8 loses more than" in capfd.readouterr().err.splitlines()[-1]
+    assert artifact.versions(version.parent.parent, "smoke") == [1]
+
+
+def test_a_training_publishes_int8_where_it_is_good(run_training: Train, tmp_path: Path) -> None:
+    """With --int8 the version that a training ends in carries the int8 network."""
+    done = run_training("--preset", "smoke", "--int8", "--models", tmp_path / "m", "--run", tmp_path / "r")
+    assert done.returncode == 0, done.stderr
+    metadata = artifact.validate(tmp_path / "m" / "smoke" / "1")
+    assert metadata.int8 is not None
+    assert "nncf" in metadata.libraries
+    assert f"accuracy in int8 {metadata.int8.accuracy:.2%} of 200 images" in done.stdout
+
+
+def test_a_training_is_published_without_int8_where_it_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A training is not lost over int8: it publishes the rest, and says so."""
+    monkeypatch.setattr(quantization, "loses_too_much", lambda _lost, _images: True)
+    arguments = ["--models", str(tmp_path / "m"), "--run", str(tmp_path / "r"), "--precision", "float32", "--int8"]
+    assert main(["--preset", "smoke", "--epochs", "1", *arguments]) == 0
+    assert "Publishing without int8, since int8 loses more than" in capfd.readouterr().out
+    assert artifact.validate(tmp_path / "m" / "smoke" / "1").int8 is None
+
+
+def test_without_held_out_images_there_is_no_int8(version: Path, run_training: Train, tmp_path: Path) -> None:
+    """Where every training image was trained on, both commands say so before they do anything."""
+    edit(version, training={"validation_images": 0})
+    folders = ("--models", tmp_path / "m", "--run", tmp_path / "r")
+    train = ("--preset", "smoke", "--int8", "--validation-images", "0", *folders)
+    for arguments in (("quantize", version), train):
+        done = run_training(*arguments)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "there are no held-out images to measure that on" in done.stderr.splitlines()[-1]
+
+
+def test_other_data_is_refused(version: Path, run_training: Train) -> None:
+    """Of other data nobody knows which images were held out, so they are no measure."""
+    edit(version, dataset={"sha256": "0" * 64})
+    done = run_training("quantize", version)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"training: error: {version} was trained on other data; give the same with --data\n"
+
+
+def test_nothing_is_reported(root: Path, tmp_path: Path) -> None:
+    """NNCF does without the package that reports its use to its maker, also where that is installed."""
+    (tmp_path / "openvino_telemetry.py").write_text("class Telemetry: pass\n")
+    code = f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+import openvino_telemetry
+from training.publish.quantization import libraries
+assert libraries()["nncf"]
+import nncf.telemetry.wrapper
+assert not hasattr(nncf.telemetry.wrapper, "Telemetry"), "NNCF found it"
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=root, check=True)

@@ -1,0 +1,92 @@
+"""Labelled pictures for a version that is published already: read as it takes them, with its classes."""
+
+import argparse
+import contextlib
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from artifact import Metadata
+from training.data import sources
+from training.data.dataset import Dataset, Split
+from training.data.pictures import Reading
+from training.errors import TrainingError
+from training.fit.train import held_out
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Pictures with classes in the order of a version's labels, and in words what they are.
+
+    ``part`` is ``test``, ``validation`` or ``all`` of the data set with this ``digest``.
+    """
+
+    split: Split
+    measured_on: str
+    part: str
+    digest: str
+
+
+def for_version(metadata: Metadata, options: argparse.Namespace) -> Labelled:
+    """Read the pictures that the command line names, as the version with this ``metadata`` takes them.
+
+    Raises:
+        TrainingError: the data cannot be read, has none in the split asked for, or has labels that the version lacks.
+    """
+    dataset = load(metadata, options)
+    split = part(dataset, options.split)
+    if not len(split):
+        raise TrainingError(f"{dataset.name} has no {options.split} pictures")
+    split = with_labels(split, dataset.labels, metadata.labels)
+    return Labelled(split, f"{dataset.name} {options.split}", options.split, dataset.digest())
+
+
+def load(metadata: Metadata, options: argparse.Namespace) -> Dataset:
+    """Read the data that the command line names, in the size that the version with this ``metadata`` takes.
+
+    Raises:
+        TrainingError: there is no such data, it cannot be read or downloaded, or has another size.
+    """
+    # What reading prints, such as that CIFAR-10 is downloaded, must not stand before the one JSON object.
+    with contextlib.redirect_stdout(sys.stderr if options.json else sys.stdout):
+        made_up = metadata.dataset.get("name") == "made-up"
+        reading = Reading(max_unreadable=options.max_unreadable, fewest_classes=1)
+        return sources.load(options.data, None, made_up, metadata.input, reading)
+
+
+def part(dataset: Dataset, name: str) -> Split:
+    """Return the pictures of ``test``, ``validation``, or ``all`` of a data set."""
+    if name != "all":
+        return dataset.test if name == "test" else dataset.validation
+    splits = (dataset.train, dataset.validation, dataset.test)
+    images = np.concatenate([split.images for split in splits])
+    return Split(images, np.concatenate([split.classes for split in splits]))
+
+
+def with_labels(split: Split, labels: tuple[str, ...], wanted: tuple[str, ...]) -> Split:
+    """Return ``split``, whose classes count in the order of ``labels``, with the classes in the order of ``wanted``.
+
+    Raises:
+        TrainingError: pictures have labels that are not ``wanted``; the message names them.
+    """
+    unknown = [label for label in labels if label not in wanted]
+    if unknown:
+        raise TrainingError(
+            f"the data has pictures of {', '.join(unknown)}, which the version does not know; "
+            f"it knows {', '.join(wanted)}"
+        )
+    place = np.array([wanted.index(label) for label in labels], np.int64)
+    return Split(split.images, place[split.classes])
+
+
+def tell_limits(version: Path, metadata: Metadata, pictures: Labelled) -> None:
+    """Say on standard error, where programs do not read it, what the figures of a version on ``pictures`` leave out."""
+    present = set(np.unique(pictures.split.classes).tolist())
+    absent = [label for index, label in enumerate(metadata.labels) if index not in present]
+    if absent:
+        print(f"There is no picture of {', '.join(absent)}: measured on the other labels.", file=sys.stderr)
+    held_back = {"test": len(pictures.split), "validation": held_out(metadata.training), "all": 0}[pictures.part]
+    if pictures.digest == metadata.dataset.get("sha256") and held_back < len(pictures.split):
+        print(f"{version} was trained on some of these pictures: expect less on others.", file=sys.stderr)

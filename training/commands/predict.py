@@ -1,0 +1,157 @@
+"""``predict``: classify files with a published version, decoded as the service decodes them."""
+
+import argparse
+import json
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+import artifact
+from artifact import Input, Metadata
+from training.data.dataset import Pixels
+from training.data.decoding import UnreadablePicture, read, suffixes
+from training.evaluation.inference import Answer, Outputs, openvino_answer
+
+_BATCH = 64
+_BATCH_PIXELS = 2**22  # 83 pictures of 224x224
+_SOME_FAILED = 1
+_GAP = "  "
+_NO_TEXT = "\N{REPLACEMENT CHARACTER}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of one file, or of a folder that has none.
+
+    Either ``predictions`` are there, labels with their probabilities and the most probable first, or ``error``, a word
+    for programs, and ``message``, a sentence for people. ``familiar`` says whether the picture looks like those that
+    the version was trained on, where the version tells it.
+    """
+
+    file: Path
+    predictions: tuple[tuple[str, float], ...] = ()
+    error: str = ""
+    message: str = ""
+    familiar: bool | None = None
+
+
+def predict_files(options: argparse.Namespace) -> int:
+    """Classify the files that the command line names and print a line for each; return the exit code.
+
+    Raises:
+        InvalidVersion: the folder is no version that can be trusted.
+        OSError: a folder cannot be read.
+    """
+    metadata = artifact.validate(options.version)
+    files = [file for path in options.paths for file in find(path)]
+    line = _json_line(metadata) if options.json else _table(files, metadata.labels)
+    failures = []
+    bar = tqdm(total=len(files), unit="picture", disable=not sys.stderr.isatty(), dynamic_ncols=True)
+    with bar, warnings.catch_warnings(action="ignore"):  # damaged metadata of pictures and the like
+        for result in classify(files, metadata, openvino_answer(options.version), options.top):
+            tqdm.write(line(result), file=sys.stdout)
+            failures += [result] if result.error else []
+            bar.update()
+    return _report(failures, len(files))
+
+
+def find(path: Path) -> list[Path]:
+    """Return the pictures at any depth in the folder ``path``, sorted, or ``path`` itself where it is no folder.
+
+    Hidden files and those without the suffix of a picture are passed over, and links to folders are not followed. A
+    folder without pictures stands for itself, since that it has none should be told.
+    """
+    if not path.is_dir():
+        return [path]
+    wanted = suffixes() - {""}
+    found = (file for file in path.rglob("*") if file.suffix.lower() in wanted and file.is_file())
+    visible = (file for file in found if not any(part.startswith(".") for part in file.relative_to(path).parts))
+    return sorted(visible) or [path]
+
+
+def classify(files: Sequence[Path], metadata: Metadata, answer: Answer, top: int) -> Iterator[Result]:
+    """Yield a result for each of ``files`` in their order, with its ``top`` most probable labels."""
+    size = min(max(_BATCH_PIXELS // (metadata.input.height * metadata.input.width), 1), _BATCH)
+    for begin in range(0, len(files), size):
+        batch = [(file, _read(file, metadata.input)) for file in files[begin : begin + size]]
+        pictures = [picture for _, picture in batch if not isinstance(picture, str)]
+        answers = iter(_rows(answer(np.stack(pictures)), metadata)) if pictures else iter(())
+        for file, picture in batch:
+            if isinstance(picture, str):
+                yield Result(file, error="unreadable", message=picture)
+            else:
+                row, familiar = next(answers)
+                yield Result(file, _best(row, metadata.labels, top), familiar=familiar)
+
+
+def _read(file: Path, size: Input) -> Pixels | str:
+    """Return the picture in ``file`` as uint8 [H, W, 3], or a sentence on why there is none."""
+    if file.is_dir():
+        return "there is no picture in this folder"
+    try:
+        return read(file, size)
+    except UnreadablePicture as error:
+        return str(error)
+
+
+def _rows(outputs: Outputs, metadata: Metadata) -> list[tuple[NDArray[np.float32], bool | None]]:
+    """Return the probabilities float32 [classes] of each picture, and whether it is familiar."""
+    rows = outputs["probabilities"]
+    if metadata.familiarity is None:
+        return [(row, None) for row in rows]
+    familiar = outputs["familiarity"] >= metadata.familiarity.threshold
+    return list(zip(rows, familiar.tolist(), strict=True))
+
+
+def _best(row: NDArray[np.float32], labels: tuple[str, ...], top: int) -> tuple[tuple[str, float], ...]:
+    order = np.argsort(-row, kind="stable")[:top]
+    return tuple((labels[index], float(row[index])) for index in order)
+
+
+def _json_line(metadata: Metadata) -> Callable[[Result], str]:
+    """Return what writes a result as the client and the service do: a JSON object."""
+    model = {"name": metadata.name, "version": metadata.version}
+
+    def line(result: Result) -> str:
+        if result.error:
+            return json.dumps({"file": str(result.file), "error": result.error, "message": result.message})
+        predictions = [{"label": label, "probability": probability} for label, probability in result.predictions]
+        familiar = {} if result.familiar is None else {"familiar": result.familiar}
+        return json.dumps({"file": str(result.file), "predictions": predictions, **familiar, "model": model})
+
+    return line
+
+
+def _table(files: Sequence[Path], labels: tuple[str, ...]) -> Callable[[Result], str]:
+    """Print the head of a table and return what writes a result as a line of it."""
+    name_width = max(len("file"), *(len(str(file)) for file in files))
+    label_width = max(len("label"), *map(len, labels))
+    print(f"{'file':{name_width}}{_GAP}{'label':{label_width}}{_GAP}probability")
+
+    def line(result: Result) -> str:
+        cells = [f"{_clean(label):{label_width}}{_GAP}{probability:7.2%}" for label, probability in result.predictions]
+        cells += ["unfamiliar"] if result.familiar is False else []
+        rest = f"failed: {result.error}" if result.error else _GAP.join(cells)
+        return f"{_clean(str(result.file)):{name_width}}{_GAP}{rest}"
+
+    return line
+
+
+def _clean(text: str) -> str:
+    """Return ``text`` without what a terminal would act on: control characters, and bytes that are no text."""
+    return "".join(character if character.isprintable() else _NO_TEXT for character in text)
+
+
+def _report(failures: Sequence[Result], count: int) -> int:
+    """List on standard error what failed; return the exit code."""
+    if not failures:
+        return 0
+    lines = [f"{len(failures):,} of {count:,} failed:", *(f"  {_clean(str(r.file))}: {r.message}" for r in failures)]
+    print("\n".join(lines), file=sys.stderr)
+    return _SOME_FAILED

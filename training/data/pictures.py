@@ -1,0 +1,174 @@
+"""Read any folder of labelled pictures as a data set.
+
+What is decoded here is what the service decodes: both do it by ``imaging`` and the rule in the version's metadata.
+"""
+
+import dataclasses
+import math
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from artifact import Input
+from artifact.metadata import Resize
+from training.data.dataset import Dataset, Pixels, Split, hold_out
+from training.data.decoding import shorter_side
+from training.errors import TrainingError
+from training.data.folders import File, Found, find
+from training.data.reading import Faults, read_all
+from training.data.splitting import interleave, split_off
+from training.data.storage import allocate
+
+_SIDES = (32, 64, 96, 128, 160, 224)  # pixels
+_MEASURED_FILES = 500
+_SHARE = 0.1  # of the pictures for the test, and as many of what is left for validation
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What becomes of the pictures of a folder.
+
+    ``size`` is the height and width in pixels that they are brought to, None for one that follows from the pictures.
+    ``max_unreadable`` is the share of files, 0 to 1, that may be damaged. ``cache`` is the folder for pixels that do
+    not fit into memory, None for the system's folder for temporary files. ``fewest_classes`` is 1 where the pictures
+    are only to be measured on.
+    """
+
+    size: tuple[int, int] | None = None
+    resize: Resize = "crop"
+    max_unreadable: float = 0.1
+    cache: Path | None = None
+    fewest_classes: int = 2
+
+
+def load(folder: Path, validation_images: int | None, picture: Input | None, reading: Reading) -> Dataset:
+    """Read the pictures in ``folder``, which ``training.data.folders`` finds, as a data set named after it.
+
+    Without ``test/``, a tenth of every class is the test. The last pictures to train on are held out for validation:
+    those of ``val/``, or where there is none, a tenth. ``validation_images`` is another number of them. Pictures are
+    brought to ``picture``, or, without one, to what ``reading`` says.
+
+    Raises:
+        TrainingError: the folder does not hold at least two classes of pictures, too many cannot be read, or too few
+            are left to train on or to test with.
+        OSError: a folder cannot be read, or that for pixels not be written.
+    """
+    found = find(folder, reading.fewest_classes)
+    for note in found.notes:
+        print(note)
+    parts = _parts(folder, found)
+    picture = picture or _input(parts.train, reading)
+    files = [*parts.train, *parts.validation, *parts.test]
+    images = allocate((len(files), picture.height, picture.width, 3), reading.cache)
+    faults = read_all(files, picture, images, reading.max_unreadable)
+    _print_faults(files, faults)
+    readable = parts.without({files[index] for index in faults})
+    dataset = _split(_name(folder), found.labels, readable, _without(images, faults), validation_images)
+    return dataclasses.replace(dataset, resize=picture.resize, interpolation=picture.interpolation)
+
+
+def model_name(folder: Path) -> str:
+    """Return the name of ``folder`` as the name of a model: what may not be in one becomes a hyphen."""
+    letters = [letter if letter.isalnum() or letter in "._-" else "-" for letter in _name(folder)]
+    return "".join(letters).lstrip(".-") or "pictures"
+
+
+def _name(folder: Path) -> str:
+    named = folder.resolve() if folder.name in ("", "..") else folder
+    return named.name.encode(errors="replace").decode() or "pictures"
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The files of a data set in their final order; ``validation`` are those of ``val/``."""
+
+    train: list[File]
+    validation: list[File]
+    test: list[File]
+
+    def without(self, files: set[File]) -> "_Parts":
+        """Return the same in the same order, without ``files``."""
+        return _Parts(
+            *([file for file in part if file not in files] for part in (self.train, self.validation, self.test))
+        )
+
+
+def _parts(folder: Path, found: Found) -> _Parts:
+    train, test = (found.train, found.test) if found.test else split_off(found.train, _SHARE)
+    if not test:
+        raise TrainingError(f"{folder} has one picture in each class, so none is left for the test; put in more")
+    if not found.test:
+        print(f"{folder} has no test/, so {len(test):,} pictures, {_SHARE:.0%} of each class, are kept for the test.")
+    return _Parts(interleave(train), interleave(found.validation or []), interleave(test))
+
+
+def _input(files: list[File], reading: Reading) -> Input:
+    """Return the input that ``reading`` says, or one that is about as large as most of ``files``."""
+    if reading.size:
+        return Input(*reading.size, resize=reading.resize)
+    sides = [side for side in map(shorter_side, (file.path for file in files[:_MEASURED_FILES])) if side]
+    if not sides:  # reading them will tell what is wrong
+        return Input(_SIDES[0], _SIDES[0], resize=reading.resize)
+    median = statistics.median_low(sides)
+    side = min(_SIDES, key=lambda side: abs(math.log(side / median)))
+    print(
+        f"Pictures are brought to {side}x{side} pixels ({reading.resize}), since the shorter side of the middle one in "
+        f"size has {median}; --image-size chooses another."
+    )
+    return Input(side, side, resize=reading.resize)
+
+
+def _print_faults(files: list[File], faults: Faults) -> None:
+    if faults:
+        print(f"Left out {len(faults):,} of {len(files):,} pictures, since they cannot be read:")
+    for index, fault in sorted(faults.items()):
+        print(f"  {files[index].path}: {fault}")
+
+
+def _without(images: Pixels, faults: Faults) -> Pixels:
+    """Close the gaps that unreadable pictures left in ``images``, a picture at a time, since all may not fit twice."""
+    target = min(faults, default=len(images))
+    for index in range(target, len(images)):
+        if index not in faults:
+            images[target] = images[index]
+            target += 1
+    return images[:target]
+
+
+def _split(name: str, labels: tuple[str, ...], parts: _Parts, images: Pixels, validation_images: int | None) -> Dataset:
+    """Split ``images`` uint8 [N, H, W, 3] of the files in ``parts``, in their order."""
+    class_of = {label: number for number, label in enumerate(labels)}
+    files = [*parts.train, *parts.validation, *parts.test]
+    classes = np.array([class_of[file.label] for file in files], np.int64)
+    known = len(parts.train) + len(parts.validation)
+    dataset = hold_out(
+        name,
+        labels,
+        Split(images[:known], classes[:known]),
+        Split(images[known:], classes[known:]),
+        _held_out(name, labels, parts, validation_images),
+    )
+    if not len(dataset.test):
+        raise TrainingError(f"no picture for the test of {name} can be read")
+    present = set(np.unique(dataset.train.classes))
+    missing = [label for number, label in enumerate(labels) if number not in present]
+    if missing:
+        raise TrainingError(f"no picture to train on of {missing[0]} can be read; put in more, or remove its folder")
+    return dataset
+
+
+def _held_out(name: str, labels: tuple[str, ...], parts: _Parts, wanted: int | None) -> int:
+    """Return how many of the last pictures are held out for validation."""
+    if parts.validation:
+        most, why = len(parts.validation), "val/ has no more"
+        default = most
+    else:
+        most, why = max(0, len(parts.train) - len(labels)), "each class keeps one to train on"
+        default = min(round(_SHARE * len(parts.train)), most)
+    if wanted is not None and wanted > most:
+        raise TrainingError(
+            f"{wanted:,} pictures of {name} cannot be held out for validation: at most {most:,}, since {why}"
+        )
+    return default if wanted is None else wanted

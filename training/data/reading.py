@@ -1,0 +1,63 @@
+"""Read many pictures at once, and list those that cannot be read."""
+
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from tqdm import tqdm
+
+from artifact import Input
+from training.data.dataset import Pixels
+from training.data.decoding import UnreadablePicture, read
+from training.errors import TrainingError
+from training.data.folders import File
+from machine import usable_cores
+
+_CHUNK = 16
+_SHOWN = 5
+
+Faults = dict[int, str]
+"""What is wrong with files, by their place in the list."""
+
+
+def read_all(files: Sequence[File], picture: Input, images: Pixels, max_unreadable: float) -> Faults:
+    """Decode ``files`` into ``images`` uint8 [N, H, W, 3], each into its place, and return the faults.
+
+    All cores work: Pillow lets other threads run while it decodes.
+
+    Raises:
+        TrainingError: more than the share ``max_unreadable`` of the files cannot be read.
+    """
+
+    def read_chunk(begin: int) -> Faults:
+        faults = {}
+        for index in range(begin, min(begin + _CHUNK, len(files))):
+            try:
+                images[index] = read(files[index].path, picture)
+            except UnreadablePicture as error:
+                faults[index] = str(error)
+        return faults
+
+    faults: Faults = {}
+    bar = tqdm(total=len(files), desc="reading", unit="picture", disable=not sys.stderr.isatty(), dynamic_ncols=True)
+    pool = ThreadPoolExecutor(usable_cores())
+    try:
+        with bar:
+            for found in pool.map(read_chunk, range(0, len(files), _CHUNK)):
+                faults |= found
+                bar.update(min(_CHUNK, len(files) - bar.n))
+                _require_readable(files, faults, max_unreadable)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return faults
+
+
+def _require_readable(files: Sequence[File], faults: Faults, max_unreadable: float) -> None:
+    """Find out, as soon as it is certain, that this is not a folder of pictures with a damaged one here and there."""
+    if len(faults) <= max_unreadable * len(files):
+        return
+    first = "; ".join(f"{files[index].path}: {faults[index]}" for index in list(faults)[:_SHOWN])
+    raise TrainingError(
+        f"more than {max_unreadable:.0%} of the {len(files):,} pictures cannot be read: {first}, ...; "
+        "put them right or remove them, or allow more with --max-unreadable"
+    )

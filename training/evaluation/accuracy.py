@@ -1,0 +1,114 @@
+"""Measure a classifier on labelled pictures."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from artifact import Metrics
+from training.data.dataset import Classes, Pixels, Split
+
+Predict = Callable[[Pixels], NDArray[np.float32]]
+"""Pictures uint8 [N, H, W, 3] -> probabilities float32 [N, classes]."""
+
+_BATCH = 500
+_BATCH_PIXELS = 2**22  # 83 pictures of 224x224
+_BINS = 15
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a classifier answered on a split: probabilities float32 [N, classes] beside the pictures and classes."""
+
+    labels: tuple[str, ...]
+    measured_on: str
+    split: Split
+    probabilities: NDArray[np.float32]
+
+    @property
+    def predicted(self) -> Classes:
+        """The most probable class of each picture, int64 [N]."""
+        predicted: Classes = self.probabilities.argmax(axis=1)
+        return predicted
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Which pictures were classified rightly, bool [N]."""
+        right: NDArray[np.bool_] = self.predicted == self.split.classes
+        return right
+
+    @property
+    def confusion(self) -> NDArray[np.int64]:
+        """The number of pictures by true class and predicted class, int64 [classes, classes]."""
+        matrix = np.zeros((len(self.labels), len(self.labels)), np.int64)
+        np.add.at(matrix, (self.split.classes, self.predicted), 1)
+        return matrix
+
+    def metrics(self) -> Metrics:
+        """Return the figures that go into a version's metadata."""
+        confusion = self.confusion
+        hits = confusion.diagonal()
+        return Metrics(
+            measured_on=self.measured_on,
+            images=len(self.split),
+            accuracy=float(hits.sum() / len(self.split)),
+            expected_calibration_error=expected_calibration_error(self.probabilities, self.split.classes),
+            per_class={
+                label: {
+                    "precision": _share(hits[index], confusion[:, index].sum()),
+                    "recall": _share(hits[index], confusion[index].sum()),
+                }
+                for index, label in enumerate(self.labels)
+            },
+        )
+
+    def confident_mistakes(self, count: int) -> NDArray[np.int64]:
+        """Return the indices of the wrongly classified pictures, the most confident first, at most ``count``."""
+        wrong = np.flatnonzero(self.predicted != self.split.classes)
+        confidence = self.probabilities[wrong].max(axis=1)
+        return wrong[np.argsort(-confidence, kind="stable")[:count]]
+
+
+def evaluate(predict: Predict, labels: tuple[str, ...], split: Split, measured_on: str) -> Evaluation:
+    """Classify every picture of ``split``, a batch at a time; ``measured_on`` says in words what it is."""
+    height, width = split.images.shape[1:3]
+    size = min(max(_BATCH_PIXELS // (height * width), 1), _BATCH)
+    batches = [predict(split.images[begin : begin + size]) for begin in range(0, len(split), size)]
+    return Evaluation(labels, measured_on, split, np.concatenate(batches))
+
+
+class Bins(NamedTuple):
+    """Answers in equally wide bins of confidence: how many, their mean confidence and how often they are right.
+
+    All are [bins]; the latter two are 0 where there is none.
+    """
+
+    counts: NDArray[np.int64]
+    confidence: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+
+
+def by_confidence(probabilities: NDArray[np.float32], classes: Classes, bins: int = _BINS) -> Bins:
+    """Sort the answers ``probabilities`` [N, classes] to pictures of ``classes`` [N] into bins of their confidence."""
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    correct = probabilities.argmax(axis=1) == classes
+    bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
+    counts, sure, right = (np.bincount(bin_of, weights, minlength=bins) for weights in (None, confidence, correct))
+    some = np.maximum(counts, 1)
+    return Bins(counts, sure / some, right / some)
+
+
+def expected_calibration_error(probabilities: NDArray[np.float32], classes: Classes, bins: int = _BINS) -> float:
+    """Return the mean gap between confidence and accuracy, weighted over equally wide bins of confidence.
+
+    From Guo et al., "On Calibration of Modern Neural Networks" (arXiv 1706.04599), equation 3. ``probabilities`` is
+    [N, classes], ``classes`` [N]; 0 is perfect, 1 the worst.
+    """
+    found = by_confidence(probabilities, classes, bins)
+    return float((found.counts * np.abs(found.accuracy - found.confidence)).sum() / len(classes))
+
+
+def _share(part: np.int64, whole: np.int64) -> float:
+    return float(part / whole) if whole else 0.0

@@ -1,0 +1,69 @@
+"""The score ``familiarity``: how much a picture looks like those that a network was trained on.
+
+It is the negative free energy of Liu et al., "Energy-based Out-of-distribution Detection" (arXiv 2010.03759): the
+logarithm of the sum of the exponentials of the logits, which is smaller for pictures unlike the training's. The
+measurement that chose it is in docs/design.md.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import logsumexp
+from tqdm import tqdm
+
+from artifact import Familiarity
+from training.data.dataset import Pixels
+from training.evaluation.out_of_distribution import KINDS, draw
+
+Scores = NDArray[np.float32]  # [N], higher where a picture is more familiar
+Score = Callable[[Pixels], Scores]
+"""Pictures uint8 [N, H, W, 3] -> their familiarity float32 [N]."""
+
+_SHARE = 0.95
+_KNOWN_IMAGES = 2000
+_IMAGES_OF_A_KIND = 500
+_BATCH = 250
+
+
+def score_of(logits: NDArray[np.float32]) -> Scores:
+    """Return the familiarity float32 [N] of pictures with ``logits`` float32 [N, classes], before any temperature."""
+    scores: Scores = logsumexp(logits, axis=1)
+    return scores
+
+
+def find_threshold(scores: Scores, measured_on: str) -> Familiarity:
+    """Return the threshold that 95% of ``scores`` reach, those of pictures that no training has seen."""
+    threshold = np.quantile(scores, 1 - _SHARE, method="lower")  # one of the scores, so that no fewer reach it
+    return Familiarity(float(threshold), _SHARE, measured_on, len(scores))
+
+
+def measure(score: Score, known: Pixels, threshold: float | None) -> dict[str, dict[str, float]]:
+    """Find out how well ``score`` tells ``known`` pictures uint8 [N, H, W, 3] from those of each other kind.
+
+    Returns for each kind the ``auroc``, and with a ``threshold`` the share that is called ``unfamiliar``. At most 2,000
+    of the known pictures are scored, and 500 of each kind.
+    """
+    familiar = _in_batches(score, known[:: -(-len(known) // _KNOWN_IMAGES)])
+    figures = {}
+    for kind in tqdm(KINDS, desc="pictures of something else", unit="kind", leave=False, disable=None):
+        scores = _in_batches(score, draw(kind, known, _IMAGES_OF_A_KIND))
+        figures[kind] = {"auroc": auroc(familiar, scores)}
+        if threshold is not None:
+            figures[kind]["unfamiliar"] = float((scores < threshold).mean())
+    return figures
+
+
+def auroc(familiar: Scores, others: Scores) -> float:
+    """Return the area under the receiver operating characteristic of the score, from 0 to 1; 0.5 is chance.
+
+    It is the probability that a familiar picture scores higher than another one; a tie counts half.
+    """
+    ordered = np.sort(others)
+    below, up_to = (np.searchsorted(ordered, familiar, side=side) for side in ("left", "right"))
+    return float((below + up_to).mean() / (2 * len(ordered)))
+
+
+def _in_batches(score: Score, images: Pixels) -> Scores:
+    parts = [score(images[begin : begin + _BATCH]) for begin in range(0, len(images), _BATCH)]
+    return np.concatenate(parts)

@@ -1,0 +1,40 @@
+"""The network of a published version, run by OpenVINO, which serves it as well. No training backend is needed."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from machine import openvino_core
+from training.data.dataset import Pixels
+from training.evaluation.accuracy import Predict
+from training.evaluation.familiarity import Score
+
+Outputs = dict[str, NDArray[np.float32]]
+Answer = Callable[[Pixels], Outputs]
+"""Pictures uint8 [N, H, W, 3] -> the outputs of a signature by name."""
+
+
+def openvino_predict(path: Path) -> Predict:
+    """Return the classifier in the SavedModel in folder ``path``, run by OpenVINO in float32."""
+    answer = openvino_answer(path)
+    return lambda images: answer(images)["probabilities"]
+
+
+def openvino_score(path: Path) -> Score:
+    """Return the score ``familiarity`` of the SavedModel in folder ``path``, computed by OpenVINO in float32."""
+    answer = openvino_answer(path)
+    return lambda images: answer(images)["familiarity"]
+
+
+def openvino_answer(path: Path) -> Answer:
+    """Return what gives all outputs of the SavedModel in folder ``path``, run by OpenVINO in float32."""
+    core = openvino_core()
+    compiled = core.compile_model(core.read_model(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+    def answer(images: Pixels) -> Outputs:
+        outputs = compiled({"images": images})
+        return {output.get_any_name(): np.asarray(outputs[output]) for output in compiled.outputs}
+
+    return answer

@@ -1,0 +1,55 @@
+"""Distillation: a network learns the answers of published versions, and not its labels alone.
+
+From Hinton et al., "Distilling the Knowledge in a Neural Network" (arXiv 1503.02531). The teacher is asked about the
+very pictures that its pupil sees, augmented as they are (Beyer et al., "Knowledge distillation: A good teacher is
+patient and consistent", arXiv 2106.05237): where a square is blanked, the answer to the whole picture would be too
+sure. Several teachers answer with the mean of their probabilities, as an ensemble does.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from training.data.augmentation import Targets
+from training.data.dataset import Pixels
+from training.evaluation.accuracy import Predict
+from training.evaluation.calibration import Correction
+
+_LEAST = 1e-7  # of a probability, before its logarithm is taken
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """Published versions to learn from: how they answer together, and what each of them was."""
+
+    predict: Predict
+    origins: tuple[dict[str, object], ...]
+
+    def targets(self, share: float, temperature: float) -> Callable[[Pixels, Targets], Targets]:
+        """Return what makes targets of pictures uint8 [N, H, W, 3] and their one-hot classes [N, classes].
+
+        They are the teacher's answers, softened by ``temperature``, for ``share``, and the classes for the rest.
+        """
+
+        def mixed(images: Pixels, one_hot: Targets) -> Targets:
+            softened = soften(self.predict(images), temperature)
+            targets: Targets = np.float32(share) * softened + np.float32(1 - share) * one_hot
+            return targets
+
+        return mixed
+
+
+def together(teachers: Sequence[Teacher]) -> Teacher:
+    """Return one teacher for several: it answers with the mean of their probabilities."""
+
+    def predict(images: Pixels) -> Targets:
+        mean: Targets = np.mean([teacher.predict(images) for teacher in teachers], axis=0, dtype=np.float32)
+        return mean
+
+    return Teacher(predict, tuple(origin for teacher in teachers for origin in teacher.origins))
+
+
+def soften(probabilities: Targets, temperature: float) -> Targets:
+    """Return ``probabilities`` [N, classes] with their logits divided by ``temperature``."""
+    return Correction(temperature).probabilities(np.log(np.maximum(probabilities, _LEAST)))

@@ -1,0 +1,1 @@
+"""The networks: our own, and the pretrained ones with their registry."""

@@ -1,0 +1,136 @@
+"""The model card: what a person should know before using a model version."""
+
+from typing import Any
+
+from artifact import Calibration, Familiarity, Int8, Metadata, Metrics
+from training.evaluation.out_of_distribution import KINDS
+
+_PROBABILITIES = {
+    True: "Its probabilities are calibrated: of answers with 80%, about 80% should be right on such pictures.",
+    False: "Its probabilities are the network's own, which may be surer or less sure than it is right.",
+}
+
+CAPTIONS = {
+    "confusion_matrix.png": "Confusion matrix",
+    "learning_curves.png": "Learning curves",
+    "mistakes.png": "The most confident mistakes",
+    "reliability.png": "Reliability: how often answers are right, by how sure they are",
+}
+
+
+def setting(value: Any) -> str:
+    """Return a training's setting in words; of versions that it built on, what tells each from others."""
+    if isinstance(value, list) and any(isinstance(each, dict) for each in value):
+        return "; ".join(map(setting, value))
+    if not isinstance(value, dict):
+        return str(value)
+    version, training = f"{value['name']} version {value['version']}", value["training"]
+    minutes = value["training_seconds"] / 60
+    return f"{version}: {value['accuracy']:.2%} after {training['epochs']} epochs, {minutes:.1f} minutes"
+
+
+def int8_accuracy(int8: Int8) -> str:
+    """Return the accuracy of the int8 network in words, beside that of the network itself."""
+    measured = f"{int8.accuracy:.2%} of {int8.images:,} images ({int8.measured_on})"
+    return f"{measured}, where float32 has {int8.float32_accuracy:.2%}"
+
+
+def calibration_in_words(calibration: Calibration) -> str:
+    """Return what the correction did, in words, on the pictures that it was fitted on."""
+    undone = f"label smoothing of {calibration.label_smoothing:.3g} undone, " if calibration.label_smoothing else ""
+    return (
+        f"{undone}temperature {calibration.temperature:.4g}, fitted on {calibration.images:,} images "
+        f"({calibration.measured_on}), where the negative log-likelihood went from "
+        f"{calibration.negative_log_likelihood_before:.4f} to {calibration.negative_log_likelihood:.4f} "
+        f"and the expected calibration error from {calibration.expected_calibration_error_before:.4f} to "
+        f"{calibration.expected_calibration_error:.4f}"
+    )
+
+
+def familiarity_in_words(familiarity: Familiarity) -> str:
+    """Return which pictures count as familiar, in words."""
+    return (
+        f"from a score of {familiarity.threshold:.4g} on, which {familiarity.share:.0%} "
+        f"of {familiarity.images:,} images ({familiarity.measured_on}) reach"
+    )
+
+
+def model_card(metadata: Metadata, plots: list[str]) -> str:
+    """Return the card in Markdown; ``plots`` are the names of the picture files beside it."""
+    metrics, size = metadata.metrics, metadata.input
+    rows = "\n".join(
+        f"| {label} | {figures['precision']:.2%} | {figures['recall']:.2%} |"
+        for label, figures in metrics.per_class.items()
+    )
+    recipe = "\n".join(f"| {name} | {setting(value)} |" for name, value in metadata.training.items())
+    int8 = f"| accuracy in int8 | {int8_accuracy(metadata.int8)} |\n" if metadata.int8 else ""
+    calibration, familiarity = metadata.calibration, metadata.familiarity
+    calibrated = f"| calibration | {calibration_in_words(calibration)} |\n" if calibration else ""
+    familiar = f"| familiar | {familiarity_in_words(familiarity)} |\n" if familiarity else ""
+    pictures = "\n\n".join(f"![{CAPTIONS[name]}]({name})" for name in plots)
+    return f"""# {metadata.name}
+
+Classifies a picture as one of {len(metadata.labels)} labels: {", ".join(metadata.labels)}.
+
+| | |
+|---|---|
+| accuracy | **{metrics.accuracy:.2%}** of {metrics.images:,} images ({metrics.measured_on}), one forward pass each |
+{int8}| expected calibration error | {metrics.expected_calibration_error:.4f} (15 bins) |
+{calibrated}{familiar}| cost | {metadata.megaflops:,.0f} MFLOP a picture, {metadata.parameters:,} parameters |
+| input | {size.height}x{size.width} pixels, RGB; other sizes: {size.resize}, {size.interpolation} |
+| created | {metadata.created}, trained for {metadata.training_seconds / 60:.1f} minutes on {metadata.hardware} |
+| data | {metadata.dataset["name"]}: {metadata.dataset["train"]:,} training, \
+{metadata.dataset["validation"]:,} validation, {metadata.dataset["test"]:,} test images |
+| code | revision {metadata.revision} |
+
+## Use and limits
+
+It always answers with one of its labels, also for a picture of something else{_told(metadata)}. It was measured on
+pictures like those it was trained on; expect less on others. {_PROBABILITIES[calibration is not None]}
+
+## By class
+
+| label | precision | recall |
+|---|---|---|
+{rows}
+
+{_out_of_distribution(metrics)}{pictures}
+
+## Training
+
+| setting | value |
+|---|---|
+{recipe}
+"""
+
+
+def _told(metadata: Metadata) -> str:
+    return "; how familiar a picture looks is told beside it" if metadata.familiarity else ""
+
+
+def _out_of_distribution(metrics: Metrics) -> str:
+    """Return the section on pictures that are nothing like the training's; empty where there are no figures."""
+    if not metrics.out_of_distribution:
+        return ""
+    rows = "\n".join(
+        f"| {kind} | {_description(kind)} | {figures['auroc']:.3f} | {_share(figures.get('unfamiliar'))} |"
+        for kind, figures in metrics.out_of_distribution.items()
+    )
+    return f"""## Pictures of something else
+
+How well the score `familiarity` tells the test images from others: the AUROC is the probability that it is higher for a
+test image, 0.5 being chance.
+
+| pictures | what they are | AUROC | called unfamiliar |
+|---|---|---|---|
+{rows}
+
+"""
+
+
+def _description(kind: str) -> str:
+    return KINDS[kind][0] if kind in KINDS else ""  # another release may have had others
+
+
+def _share(share: float | None) -> str:
+    return "" if share is None else f"{share:.1%}"

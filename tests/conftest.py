@@ -3,15 +3,51 @@
 import os
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
+from machine import usable_cores
 from tests.models import publish_in_a_process
+from tests.shared import made_once
 
 ROOT = Path(__file__).resolve().parent.parent
+_MOST_WORKERS = 4  # each may hold TensorFlow and a training
+_CONTAINERS = "containers"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option with which CI runs tests that depend on time a second time."""
+    parser.addoption("--rerun-timing", action="store_true", help="run a failed test marked timing once more")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Return how many workers ``--numprocesses auto`` starts."""
+    return min(usable_cores(), _MOST_WORKERS)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep what shares fixtures on one worker, begin with what takes longest, rerun what depends on time."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_CONTAINERS if _minds_containers(item) else item.location[0]))
+        if config.getoption("--rerun-timing") and item.get_closest_marker("timing"):
+            item.add_marker(pytest.mark.flaky(reruns=1))
+    slow = Counter(_group(item) for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[_group(item)])
+
+
+def _minds_containers(item: pytest.Item) -> bool:
+    """Say whether a test makes containers, or drops its requests whenever one comes or goes, as Chromium does."""
+    return bool(item.get_closest_marker("containers")) or "browser" in getattr(item, "fixturenames", ())
+
+
+def _group(item: pytest.Item) -> str:
+    marker = item.get_closest_marker("xdist_group")
+    assert marker is not None
+    return str(marker.args[0])
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +71,7 @@ def cifar10_archive() -> Path:
 @pytest.fixture(scope="session")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A published version of a model that tells red, green and blue apart; not to be changed."""
-    return publish_in_a_process(tmp_path_factory.mktemp("published"))
+    return made_once(tmp_path_factory, "published", publish_in_a_process) / "colours" / "1"
 
 
 @pytest.fixture(scope="session")

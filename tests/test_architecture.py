@@ -1,27 +1,65 @@
-"""The one line that the design draws: training and service meet in artifact, and artifact needs neither."""
+"""The lines that the design draws: between the packages, between the rooms inside them, and no circle anywhere."""
 
 import ast
+import graphlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
+PACKAGES = ("artifact", "machine", "imaging", "training", "service", "client")
+
+# The rooms of a package and the files beside them, from below: each may import those before it, and never one behind.
+ROOMS = {
+    "training": (
+        "errors", "data", "network", "evaluation", "fit", "publish", "study", "run", "commands", "cli", "__main__"
+    ),
+    "service": ("settings", "inference", "observe", "web", "protocols", "app", "serving", "__main__"),
+}  # fmt: skip
+
+Graph = Mapping[str, set[str]]
+"""The modules of the project, each with the modules of the project that it imports."""
+
 
 def imported(folder: Path) -> set[str]:
     """Return the top-level names that the modules below ``folder`` import anywhere, also inside functions."""
-    modules = [ast.parse(file.read_text(encoding="utf-8"), file.name) for file in folder.rglob("*.py")]
+    modules = [_parsed(file) for file in folder.rglob("*.py")]
     assert modules, f"{folder} holds no modules"
     return {name.partition(".")[0] for module in modules for name in _names(module)}
 
 
+def graph(root: Path) -> dict[str, set[str]]:
+    """Return which module of the packages in ``root`` imports which others of them, anywhere."""
+    files = {_module(root, file): file for package in PACKAGES for file in (root / package).rglob("*.py")}
+    return {
+        module: {found for name in _names(_parsed(file)) if (found := _known(name, files)) and found != module}
+        for module, file in files.items()
+    }
+
+
+def _known(name: str, files: Mapping[str, Path]) -> str | None:
+    """Return the module that importing ``name``, a module or something in one, leads to; None outside the project."""
+    return next((known for known in (name, name.rpartition(".")[0]) if known in files), None)
+
+
+def _module(root: Path, file: Path) -> str:
+    parts = file.relative_to(root).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _parsed(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"), file.name)
+
+
 def _names(module: ast.Module) -> Iterator[str]:
+    """Yield the full name of whatever ``module`` imports: ``a.b`` of ``import a.b`` and of ``from a import b``."""
     for node in ast.walk(module):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "a relative import hides which package is meant"
-            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
         elif _imports_by_name(node):
             yield node.args[0].value  # type: ignore[attr-defined]
 
@@ -63,6 +101,57 @@ def test_only_training_imports_a_training_framework(root: Path) -> None:
     assert "tensorflow" not in _top_level_imports(root / "service" / "inference" / "engine.py")
 
 
+@pytest.mark.parametrize("package", sorted(ROOMS))
+def test_every_file_is_in_a_room(root: Path, package: str) -> None:
+    """A new folder or file of a package has its place in the order, or it would be held to nothing."""
+    found = {module.split(".")[1] for module in graph(root) if module.startswith(f"{package}.")}
+    assert found == set(ROOMS[package])
+
+
+@pytest.mark.parametrize("package", sorted(ROOMS))
+def test_rooms_import_from_below_only(root: Path, package: str) -> None:
+    """Who reads a room has to know those below it, and none above."""
+    assert upward(graph(root), package, ROOMS[package]) == []
+
+
+def upward(modules: Graph, package: str, rooms: tuple[str, ...]) -> list[str]:
+    """Return the imports inside ``package`` that lead from a room to one that stands above it in ``rooms``."""
+    height = {f"{package}.{room}": number for number, room in enumerate(rooms)}
+
+    def place(module: str) -> int:
+        return height.get(".".join(module.split(".")[:2]), -1)  # the package itself is below all
+
+    return [
+        f"{module} -> {other}" for module in modules for other in modules[module] if -1 < place(module) < place(other)
+    ]
+
+
+def test_no_circle_of_files(root: Path) -> None:
+    """Every file can be read, and tested, before those that import it."""
+    assert circle(graph(root)) == []
+
+
+def circle(modules: Graph) -> list[str]:
+    """Return modules that import each other in a ring; none where there is no ring."""
+    try:
+        graphlib.TopologicalSorter(modules).prepare()
+    except graphlib.CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_inference_knows_no_http(root: Path) -> None:
+    """Pictures become probabilities without a web framework, a server or a metrics library, at any remove."""
+    modules = graph(root)
+    reached = {module for module in modules if module.startswith("service.inference")}
+    while more := {other for module in reached for other in modules[module]} - reached:
+        reached |= more
+    files = {_module(root, file): file for package in PACKAGES for file in (root / package).rglob("*.py")}
+    packages = {name for module in reached for name in _file_imports(files[module])}
+    assert {"numpy", "PIL"} <= packages
+    assert not packages & {"flask", "werkzeug", "gunicorn", "gevent", "prometheus_client"}
+
+
 def test_an_import_is_found_wherever_it_stands(tmp_path: Path) -> None:
     """The rules above see plain imports, imports inside functions and imports by name."""
     (tmp_path / "module.py").write_text(
@@ -71,11 +160,26 @@ def test_an_import_is_found_wherever_it_stands(tmp_path: Path) -> None:
     assert imported(tmp_path) == {"a", "c", "g", "h"}
 
 
+def test_circles_and_wrong_ways_are_found(tmp_path: Path) -> None:
+    """The two rules on rooms see a ring of three, and an import inside a function that leads upward."""
+    for package in PACKAGES:
+        (tmp_path / package / "low").mkdir(parents=True)
+        (tmp_path / package / "__init__.py").touch()
+    for name, text in {
+        "low/__init__": "", "low/one": "def f():\n    from training.high import g\n",
+        "high": "import training.low.two\ng = 1\n", "low/two": "from training.low import one\n",
+    }.items():  # fmt: skip
+        (tmp_path / "training" / f"{name}.py").write_text(text, encoding="utf-8")
+    modules = graph(tmp_path)
+    assert set(circle(modules)) == {"training.low.one", "training.high", "training.low.two"}
+    assert upward(modules, "training", ("low", "high")) == ["training.low.one -> training.high"]
+
+
 def _file_imports(file: Path) -> set[str]:
-    return {name.partition(".")[0] for name in _names(ast.parse(file.read_text(encoding="utf-8")))}
+    return {name.partition(".")[0] for name in _names(_parsed(file))}
 
 
 def _top_level_imports(file: Path) -> set[str]:
-    module = ast.parse(file.read_text(encoding="utf-8"))
+    module = _parsed(file)
     statements: list[ast.stmt] = [node for node in module.body if isinstance(node, ast.Import | ast.ImportFrom)]
     return {name.partition(".")[0] for name in _names(ast.Module(statements, []))}

@@ -12,7 +12,7 @@ from tests import models
 BUNDLED = Path(__file__).parents[2] / "models" / "cifar10" / "5"
 
 
-@pytest.mark.slow
+@pytest.mark.keras
 def test_shapes_of_a_model_that_tensorflow_wrote(tmp_path: Path) -> None:
     """Both signatures of a real SavedModel have the shapes that the contract asks for."""
     content = (models.publish(tmp_path) / "saved_model.pb").read_bytes()
@@ -27,7 +27,7 @@ def test_shapes_of_a_model_that_tensorflow_wrote(tmp_path: Path) -> None:
     assert signature_shapes(content, "absent") is None
 
 
-@pytest.mark.slow
+@pytest.mark.keras
 def test_signatures_are_those_that_tensorflow_reads() -> None:
     """TensorFlow's own reader finds the same in the same file."""
     from tensorflow.core.framework import types_pb2

@@ -97,6 +97,7 @@ def test_what_people_call_their_files_stays_with_them(start_scripted: StartScrip
     assert b"00001.png" not in server.calls[0].body
 
 
+@pytest.mark.timing
 def test_a_busy_service_is_asked_again_after_the_time_it_names(start_scripted: StartScripted, tmp_path: Path) -> None:
     """A 503 with Retry-After: 1 costs a pause of a second or a little more, and no picture."""
     server = start_scripted(first_then(error(503, Retry_After="1")))
@@ -106,6 +107,7 @@ def test_a_busy_service_is_asked_again_after_the_time_it_names(start_scripted: S
     assert 1 <= second.came - first.came < 5
 
 
+@pytest.mark.timing
 def test_a_time_to_come_back_may_be_a_date(start_scripted: StartScripted, tmp_path: Path) -> None:
     """Retry-After as a date is waited for; one in the past, or nonsense, means soon."""
     began, soon = time.monotonic(), datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=4)
@@ -152,6 +154,7 @@ def test_retries_come_to_an_end(start_scripted: StartScripted, tmp_path: Path) -
     assert sum(b"00002" in call.body for call in server.calls) == 3
 
 
+@pytest.mark.timing
 def test_a_service_that_asks_to_wait_for_an_hour_is_not_waited_for(
     start_scripted: StartScripted, tmp_path: Path
 ) -> None:

@@ -309,6 +309,7 @@ def test_quiet_means_no_bar(darkroom: Darkroom, service_url: str, pictures: Path
     ]
 
 
+@pytest.mark.process
 @pytest.mark.slow
 def test_a_restart_of_the_service_costs_no_picture(
     darkroom: Darkroom, start_service: StartService, models: Path, tmp_path: Path
@@ -330,6 +331,7 @@ def test_a_restart_of_the_service_costs_no_picture(
     assert [record["file"][5:10] for record in records(output)] == [f"{number:05}" for number in range(3000)]
 
 
+@pytest.mark.process
 @pytest.mark.slow
 def test_a_service_with_a_short_queue_answers_everything(
     darkroom: Darkroom, start_service: StartService, tmp_path: Path
@@ -345,6 +347,7 @@ def test_a_service_with_a_short_queue_answers_everything(
     assert refused, "the queue was never full"
 
 
+@pytest.mark.process
 @pytest.mark.slow
 def test_ten_thousand_pictures_take_no_more_memory_than_a_thousand(
     darkroom: Darkroom, service_url: str, tmp_path: Path

@@ -15,7 +15,7 @@ from tests.models import copy
 from tests.service.pictures import plain
 from tests.service.running import RunningService, start, wait_for
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 Start = Callable[..., RunningService]
 

@@ -10,7 +10,7 @@ import pytest
 from tests.drawings import drawing
 from tests.service.running import start
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 
 def test_a_trained_version_is_taken_up_and_answers(root: Path, tmp_path: Path) -> None:

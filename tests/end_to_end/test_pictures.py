@@ -14,7 +14,7 @@ from tests.drawings import drawing
 from tests.service.running import start
 from training.data import synthetic
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 NAMES = {"disc": "Scheibe", "square": "Viereck", "stripes": "полосы"}
 

@@ -46,6 +46,7 @@ def _running(models: Path) -> Iterator[RunningService]:
         running.kill()
 
 
+@pytest.mark.process
 @pytest.mark.slow
 @pytest.mark.parametrize("client", ["triton", "kserve_client", "ovms"])
 def test_clients_of_the_protocols_are_at_home(root: Path, service: RunningService, interop: Path, client: str) -> None:
@@ -75,6 +76,7 @@ def test_curl_commands_of_the_readme_answer(root: Path, bundled: RunningService,
         assert "error" not in answer, (command, answer)
 
 
+@pytest.mark.process
 @pytest.mark.slow
 def test_python_of_the_readme_answers(root: Path, bundled: RunningService, interop: Path) -> None:
     """The README's example of Triton's client prints the probabilities of the bundled model's ten labels."""

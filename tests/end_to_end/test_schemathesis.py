@@ -14,7 +14,7 @@ from tests.end_to_end.schemathesis_hooks import SIDE
 from tests.models import copy, publish_in_a_process
 from tests.service.running import ROOT, RunningService, start
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from PIL import Image
 
 from tests.end_to_end.conftest import BUILD_SECONDS, PYTHON_IMAGE, Project, assert_labels, files_in, owned_by_somebody
 
-pytestmark = [pytest.mark.slow, pytest.mark.containers]
+pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.containers]
 
 MEBIBYTE = 1024 * 1024
 

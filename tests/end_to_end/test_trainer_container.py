@@ -15,7 +15,7 @@ from tests.drawings import drawing
 from tests.end_to_end.conftest import CUDA_IMAGE, Project, assert_labels, files_in, owned_by_somebody
 from training.data import synthetic
 
-pytestmark = [pytest.mark.slow, pytest.mark.containers]
+pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.containers]
 
 TRAIN_SECONDS = 420.0
 RUN = ("--profile", "train-cpu", "run")

@@ -101,6 +101,7 @@ def checkov(tools: Path, folder: Path) -> Any:
     return json.loads(done.stdout)["results"]
 
 
+@pytest.mark.process
 @pytest.mark.slow
 def test_kserve_knows_every_field(root: Path) -> None:
     """KServe's own classes read the InferenceService and write all of it again; unknown fields would be lost."""

@@ -22,7 +22,7 @@ from tests.stack.monitored import (
 )
 from tests.stack.service_image import built
 
-pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.containers]
+pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.containers, pytest.mark.timing]
 
 PATIENCE = 90.0  # seconds; machines that run tests are busy
 

@@ -49,6 +49,7 @@ def pod_of(overlay: str) -> Pod:
     return pod
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("overlay", ["minimal", "kserve"])
 def test_the_service_runs_as_the_manifests_say_and_drains(image: str, tmp_path: Path, overlay: str) -> None:
     """Under the pod's user, limits and read-only root all probes pass and pictures are classified.

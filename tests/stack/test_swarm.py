@@ -16,7 +16,7 @@ from tests.service.pictures import plain
 from tests.stack.load import Load
 from tests.stack.swarm import HOST, Stack, images, second_node, stack, swarm
 
-pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.containers]
+pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.containers, pytest.mark.timing]
 
 RED = plain("red")
 OTHER = ("cherry", "grass", "sky")

@@ -306,6 +306,7 @@ def test_the_proxy_has_no_privileges(front: Front) -> None:
     )
 
 
+@pytest.mark.timing
 def test_a_renewed_certificate_is_taken_without_a_restart(front: Front) -> None:
     """After a reload new connections get the new certificate; the proxy was never away."""
     before = front.served_serial()
@@ -316,6 +317,7 @@ def test_a_renewed_certificate_is_taken_without_a_restart(front: Front) -> None:
     assert front.get("/model").status_code == 200
 
 
+@pytest.mark.timing
 def test_a_service_that_is_gone_is_a_503_and_is_found_again(front: Front) -> None:
     """While there is no service the answer says so, in JSON and with Retry-After; when it is back it is asked again."""
     container = front.project.container()
@@ -328,6 +330,7 @@ def test_a_service_that_is_gone_is_a_503_and_is_found_again(front: Front) -> Non
     assert front.post("/predict", plain("red")).status_code == 200
 
 
+@pytest.mark.timing
 def test_nobody_asks_faster_than_allowed(front: Front) -> None:
     """One address that asks faster than REQUESTS_PER_SECOND gets 429 in JSON with Retry-After for what is too much."""
 

@@ -26,7 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_xdist_auto_num_workers() -> int:
     """Return how many workers ``--numprocesses auto`` starts."""
-    return min(usable_cores(), _MOST_WORKERS)
+    return min(usable_cores() + 1, _MOST_WORKERS)  # one more than cores: processes and containers are often waited for
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

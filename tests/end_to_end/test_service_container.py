@@ -236,7 +236,7 @@ def test_the_build_context_is_small(project: Project, root: Path) -> None:
         members = archive.getmembers()
     assert sum(member.size for member in members) < 20_000_000
     top = {member.name.partition("/")[0] for member in members}
-    assert top == {"artifact", "docker", "imaging", "models", "requirements", "service", "training"}
+    assert top == {"artifact", "docker", "imaging", "machine", "models", "requirements", "service", "training"}
     assert not [member.name for member in members if "__pycache__" in member.name or ".draft-" in member.name]
 
 

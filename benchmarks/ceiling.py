@@ -55,21 +55,24 @@ def main() -> int:
 
 
 def _engine_rate(engine: Engine, images: Images, seconds: float) -> float:
-    """Return the images a second of the engine in calls of ``images``: all cores for each call, or a lane for each."""
+    """Return the images a second of the engine in calls of ``images``: all cores for each, or a stream."""
     whole = [functools.partial(engine.predict, images)]
-    lanes = [functools.partial(engine.predict, images, lane) for lane in range(engine.lanes)]
-    return max(_rate(calls, len(images), seconds) for calls in (whole, lanes))
+    streams = [functools.partial(engine.predict, images, stream) for stream in range(engine.streams)]
+    return max(_rate(calls, len(images), seconds) for calls in (whole, streams))
 
 
 def _whole_rate(engine: Engine, files: list[bytes], size: Input, seconds: float) -> float:
     """Return the images a second that are decoded, ``files`` at a time, and run by the engine."""
     decoder = Decoder(max_pixels=50_000_000, large_at_once=1)
 
-    def work(lane: int | None) -> None:
-        engine.predict(np.stack([decoder.decode(file, size, time.monotonic() + 60) for file in files]), lane)
+    def work(stream: int | None) -> None:
+        engine.predict(np.stack([decoder.decode(file, size, time.monotonic() + 60) for file in files]), stream)
 
-    whole, lanes = [functools.partial(work, None)], [functools.partial(work, lane) for lane in range(engine.lanes)]
-    return max(_rate(calls, len(files), seconds) for calls in (whole, lanes))
+    whole, streams = (
+        [functools.partial(work, None)],
+        [functools.partial(work, stream) for stream in range(engine.streams)],
+    )
+    return max(_rate(calls, len(files), seconds) for calls in (whole, streams))
 
 
 def _rate(calls: Sequence[Callable[[], object]], images: int, seconds: float) -> float:

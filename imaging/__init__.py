@@ -4,6 +4,17 @@ What a model learns from and what it is asked are decoded by this code alone, so
 ``artifact`` (the rule is in a version's metadata), Pillow and NumPy.
 """
 
-from imaging.decode import FORMATS, Pixels, UnknownRange, to_input
+from imaging.decode import FORMATS, Pixels, open_picture, to_input
+from imaging.errors import DamagedPicture, FarTooManyPixels, UndecodablePicture, UnknownFormat, UnknownRange
 
-__all__ = ["FORMATS", "Pixels", "UnknownRange", "to_input"]
+__all__ = [
+    "FORMATS",
+    "DamagedPicture",
+    "FarTooManyPixels",
+    "Pixels",
+    "UndecodablePicture",
+    "UnknownFormat",
+    "UnknownRange",
+    "open_picture",
+    "to_input",
+]

@@ -1,4 +1,6 @@
-"""Pillow's picture to the model's input: upright, opaque, RGB, scaled by the rule of the metadata."""
+"""A picture's file to the model's input, by Pillow: upright, opaque, RGB, scaled by the rule of the metadata."""
+
+import io
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +19,7 @@ from PIL import (  # noqa: F401
 )
 
 from artifact import Input
+from imaging.errors import UnknownRange, classified
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -42,12 +45,27 @@ _TRANSPOSITIONS = {
 _SIDEWAYS = (5, 6, 7, 8)
 
 
-class UnknownRange(ValueError):
-    """The picture's numbers have no fixed range, so that nobody knows which is white."""
+def open_picture(content: bytes, formats: tuple[str, ...] = FORMATS) -> Image.Image:
+    """Return the picture in the bytes of a file, in one of ``formats``; its header is read, and no pixels yet.
+
+    Raises:
+        UndecodablePicture: there is none, or its header is damaged.
+    """
+    with classified():
+        return Image.open(io.BytesIO(content), formats=formats)
 
 
 def to_input(image: Image.Image, size: Input) -> Pixels:
-    """Decode ``image`` and bring it to ``size``; uint8 [H, W, 3]."""
+    """Decode ``image`` and bring it to ``size``; uint8 [H, W, 3].
+
+    Raises:
+        UndecodablePicture: it is damaged, cut short, or of a kind that cannot be shown.
+    """
+    with classified():
+        return _to_input(image, size)
+
+
+def _to_input(image: Image.Image, size: Input) -> Pixels:
     target = (size.width, size.height)
     # Half the work for a picture from a camera: libjpeg decodes at 1/2, 1/4 or 1/8 scale. Twice the target keeps the
     # filter's result as good as the eye can tell; the longer side because the picture may lie on its side.

@@ -12,7 +12,7 @@ from service.inference.decoding import Decoder
 from service.inference.engine import Engine, load
 from service.inference.predictor import Predictor
 from service.inference.registry import Registry
-from service.inference.runtime import Threads, Waiting
+from service.inference.runtime import Runtime, ThreadRuntime
 from service.observe.metrics import Metrics
 from service.protocols.open_inference import routes as open_inference
 from service.protocols.own import health, model, predict
@@ -32,13 +32,13 @@ def make_services(
     metrics: Metrics,
     draining: Callable[[], bool],
     clock: Callable[[], float] = time.monotonic,
-    waiting: Waiting | None = None,
+    runtime: Runtime | None = None,
 ) -> Services:
     """Wire the parts of one process. Nothing is loaded before ``registry.start`` or ``registry.refresh``.
 
-    ``waiting`` is how requests wait; without it each has a thread of its own.
+    ``runtime`` is what requests run in; without it each has a thread of its own.
     """
-    waiting = waiting or Threads()
+    runtime = runtime or ThreadRuntime()
     cores = usable_cores()
     engine_threads = max(1, cores // settings.workers)
 
@@ -46,13 +46,13 @@ def make_services(
         return load(settings.engine, path, settings.precision, engine_threads)
 
     def make_batcher(engine: Engine, version: int) -> Batcher:
-        return Batcher(engine, settings.queue_length, metrics.of(version), clock, waiting=waiting)
+        return Batcher(engine, settings.queue_length, metrics.of(version), clock, runtime=runtime)
 
     registry = Registry(
         settings.model_dir, settings.model_name, settings.model_version, load_engine, make_batcher, metrics
     )
-    decoder = Decoder(settings.max_image_pixels, _large_at_once(settings, cores), clock, waiting)
-    predictor = Predictor(decoder, metrics.of, clock, waiting)
+    decoder = Decoder(settings.max_image_pixels, _large_at_once(settings, cores), clock, runtime)
+    predictor = Predictor(decoder, metrics.of, clock, runtime)
     return Services(settings, registry, predictor, metrics, draining, clock, clock())
 
 

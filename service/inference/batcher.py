@@ -1,6 +1,6 @@
 """The batcher: requests that wait while a batch runs form the next batch. Nothing waits on a timer.
 
-A lone request that finds the engine idle runs it in its own thread: two changes of threads cost more than the rest.
+A lone request that finds the engine idle runs it in its own thread. What an idle stream begins with is ``next_batch``.
 """
 
 import logging
@@ -9,18 +9,18 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from service.inference.engine import MAX_BATCH, Engine, Images, Rows
+from service.inference.engine import MAX_BATCH, Engine, Images, Outputs
 from service.inference.errors import DeadlineExceeded, EngineFailed, ModelUnavailable, QueueFull, ServiceError
-from service.inference.runtime import Event, Threads, Waiting
+from service.inference.offload import offloads_engine
+from service.inference.runtime import Event, Runtime, ThreadRuntime
 
 log = logging.getLogger(__name__)
 
 _COMPANY = 8  # images that make a batch worth a core of its own; see benchmarks/NOTES.md
-_BRIEF_SECONDS = 0.01  # for which a lone request may keep its own thread, the event loop's at most, from all others
 _LONG = 16  # images whose batch keeps others waiting for too long
 
 LATE = "The request took longer than the deadline; send fewer or smaller pictures, or try again later."
@@ -39,6 +39,56 @@ class BatchObserver(Protocol):
         """Note that the engine ran a batch of ``images``."""
 
 
+class Snapshot(NamedTuple):
+    """What a batcher has at one moment; ``blocked`` is how many callers wait for room in its queue."""
+
+    waiting: int  # images
+    running: tuple[int, ...]  # images in each stream
+    all_cores: bool = False  # they run one batch together
+    blocked: int = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to do."""
+        return not (self.waiting or self.all_cores or any(self.running))
+
+
+class NextBatch(NamedTuple):
+    """What an idle stream begins with: about how many images, and whether it runs them on all cores."""
+
+    images: int
+    all_cores: bool
+
+
+def next_batch(now: Snapshot, max_batch: int) -> NextBatch | None:
+    """Return what an idle stream begins with; None where it waits.
+
+    A single image costs a core more than one of a batch, so few images are shared by all cores where these are idle,
+    and wait for company beside a short batch. Beside a long one they do not.
+
+    | images that wait                   | streams                           | an idle stream                       |
+    |------------------------------------|-----------------------------------|--------------------------------------|
+    | none                               |                                   | waits                                |
+    | any                                | all cores run one batch           | waits                                |
+    | any                                | all are busy                      | (there is none)                      |
+    | fewer than 8 for each stream       | all are idle                      | runs all of them on all cores        |
+    | 8 for each stream, or more         | all are idle                      | takes its share of them              |
+    | fewer than 8                       | the busy ones run fewer than 16   | waits for company                    |
+    | fewer than 8                       | the busy ones run 16 or more      | takes its share of them              |
+    | 8 or more                          | some are busy                     | takes its share of them              |
+
+    A share is the same for each idle stream, and at most ``max_batch``.
+    """
+    idle, running = now.running.count(0), sum(now.running)
+    if not now.waiting or now.all_cores or not idle:
+        return None
+    if not running and now.waiting < _COMPANY * idle:
+        return NextBatch(min(now.waiting, max_batch), all_cores=True)
+    if now.waiting < _COMPANY and 0 < running < _LONG:
+        return None
+    return NextBatch(min(-(-now.waiting // idle), max_batch), all_cores=False)
+
+
 @dataclass
 class Job:
     """Images on their way through the engine, for the one who submitted them to wait for."""
@@ -47,12 +97,12 @@ class Job:
     deadline: float
     submitted: float
     done: Event | None = None  # where somebody waits
-    outcome: Rows | ServiceError | None = None
+    outcome: Outputs | ServiceError | None = None
     abandoned: bool = False
 
 
 class Batcher:
-    """Feeds one engine from a bounded queue, in the order of arrival; each lane runs one batch at a time."""
+    """Feeds one engine from a bounded queue, in the order of arrival; each stream runs one batch at a time."""
 
     def __init__(
         self,
@@ -61,50 +111,55 @@ class Batcher:
         observer: BatchObserver,
         clock: Callable[[], float] = time.monotonic,
         max_batch: int = MAX_BATCH,
-        waiting: Waiting | None = None,
+        runtime: Runtime | None = None,
     ) -> None:
-        """Start a thread for each lane. ``queue_length`` is the most images that wait, ``max_batch`` of one batch.
+        """Start a thread for each stream. ``queue_length`` is the most images that wait, ``max_batch`` of one batch.
 
-        ``waiting`` is how its callers wait; without it they are threads.
+        ``runtime`` is what its callers run in; without it they are threads.
         """
         self._engine = engine
         self._queue_length = queue_length
         self._observer = observer
         self._clock = clock
         self._max_batch = max_batch
-        self._callers = waiting or Threads()
+        self._runtime = runtime or ThreadRuntime()
         self._jobs: deque[Job] = deque()
         self._waiting = 0  # images
         self._closed = False
-        self._running: list[int] = [0] * engine.lanes  # images, for each lane
+        self._running: list[int] = [0] * engine.streams  # images, for each stream
+        self._all_cores = False  # they run one batch
         self._lone_seconds = 0.0  # that the engine took for an image the last time
-        self._whole = False  # all cores run one batch
         self._work = threading.Condition(threading.Lock())
         self._room: list[Event] = []  # of those who wait for the queue to become shorter
         self._threads = [
-            threading.Thread(target=self._run, args=(lane,), name=f"lane {lane}", daemon=True)
-            for lane in range(engine.lanes)
+            threading.Thread(target=self._run, args=(stream,), name=f"stream {stream}", daemon=True)
+            for stream in range(engine.streams)
         ]
         for thread in self._threads:
             thread.start()
+
+    def snapshot(self) -> Snapshot:
+        """Return what waits and what runs now."""
+        with self._work:
+            return self._now()
 
     @property
     def chunk(self) -> int:
         """The most images that one ``submit`` takes."""
         return min(self._max_batch, self._queue_length)
 
-    def run(self, images: Images, deadline: float) -> Rows:
-        """Return the engine's rows, float32 [N, columns], of ``images``, uint8 [N, H, W, 3] with N up to ``chunk``.
+    def run(self, images: Images, deadline: float) -> Outputs:
+        """Return the engine's outputs, float32 [N, columns], for ``images``, uint8 [N, H, W, 3] with N up to ``chunk``.
 
         It is ``submit`` and ``result`` in one, and raises what these do; an idle engine runs in this thread where that
         keeps nobody waiting.
         """
         job = self._new_job(images, deadline)
-        alone = self._lone_seconds < _BRIEF_SECONDS and self._idle() and self._callers.alone()
+        alone = not offloads_engine(self._lone_seconds) and self._idle() and self._runtime.alone()
         with self._work:
             takes_it = alone and self._idle()
             if takes_it:
-                self._whole = True
+                self._all_cores = True
         if takes_it:
             self._run_batch([job], None)
         else:
@@ -127,8 +182,8 @@ class Batcher:
         self._enqueue(job, wait_for_room=wait_for_room)
         return job
 
-    def result(self, job: Job) -> Rows:
-        """Wait for the engine's rows of ``job``, float32 [N, columns].
+    def result(self, job: Job) -> Outputs:
+        """Wait for the engine's outputs for ``job``, float32 [N, columns].
 
         Raises:
             DeadlineExceeded: there is no result until the job's deadline; it is taken from the queue if it can be.
@@ -149,11 +204,12 @@ class Batcher:
             self._work.notify_all()
             self._tell_of_room()
 
-    def join(self, timeout: float) -> None:
-        """Wait up to ``timeout`` seconds until the threads of a closed batcher have ended."""
+    def join(self, timeout: float) -> bool:
+        """Wait up to ``timeout`` seconds until the threads of a closed batcher have ended; say whether they have."""
         limit = time.monotonic() + timeout
         for thread in self._threads:
             thread.join(max(0.0, limit - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
 
     def _new_job(self, images: Images, deadline: float) -> Job:
         if not 0 < len(images) <= self.chunk:
@@ -161,7 +217,7 @@ class Batcher:
         return Job(images, deadline, self._clock())
 
     def _enqueue(self, job: Job, *, wait_for_room: bool) -> None:
-        job.done = self._callers.event()
+        job.done = self._runtime.event()
         while not self._queued(job):
             if not wait_for_room:
                 raise QueueFull(f"{self._waiting} images wait already; try again in a moment.")
@@ -176,12 +232,11 @@ class Batcher:
                 return False
             self._jobs.append(job)
             self._count(len(job.images))
-            if self._worth_starting():
-                self._work.notify()
+            self._notify()
             return True
 
     def _wait_for_room(self, job: Job) -> None:
-        room = self._callers.event()
+        room = self._runtime.event()
         with self._work:
             if self._waiting + len(job.images) <= self._queue_length:  # meanwhile
                 return
@@ -190,80 +245,78 @@ class Batcher:
             raise DeadlineExceeded(LATE)
 
     def _tell_of_room(self) -> None:
-        self._callers.wake(self._room)
+        self._runtime.wake(self._room)
         self._room = []
 
     def _count(self, change: int) -> None:
         self._waiting += change
         self._observer.queued(change)
 
+    def _now(self) -> Snapshot:
+        return Snapshot(self._waiting, tuple(self._running), self._all_cores, len(self._room))
+
+    def _next_batch(self) -> NextBatch | None:
+        return next_batch(self._now(), self._max_batch)
+
     def _idle(self) -> bool:
-        return not (self._jobs or self._closed or self._whole or any(self._running))
+        return self._now().idle and not self._closed
 
-    def _worth_starting(self) -> bool:
-        """Say whether an idle lane should begin with what waits.
-
-        A single image costs a core more than one of a batch, so another lane than the first waits for some company.
-        Where long batches run, it does not.
-        """
-        running = sum(self._running)
-        return bool(self._jobs) and not self._whole and (self._waiting >= _COMPANY or not 0 < running < _LONG)
-
-    def _run(self, lane: int) -> None:
-        while batch := self._take(lane):
-            self._run_batch(batch, lane if self._running[lane] else None)
-
-    def _run_batch(self, batch: list[Job], lane: int | None) -> None:
-        """Run what is still wanted of ``batch`` in ``lane``, or on all cores, and let go of what was taken for it."""
-        try:
-            jobs = [job for job in batch if self._still_wanted(job)]
-            if jobs:
-                self._execute(jobs, lane)
-            self._callers.wake([job.done for job in batch if job.done is not None])
-        finally:
-            with self._work:
-                self._leave(lane)
-
-    def _leave(self, lane: int | None) -> None:
-        if lane is None:
-            self._whole = False
-        else:
-            self._running[lane] = 0
-        if self._closed:
-            self._work.notify_all()
-        elif self._worth_starting():  # else a thread would wake for nothing
+    def _notify(self) -> None:
+        """Wake a stream's thread where there is something for it to begin with."""
+        if self._next_batch() is not None:
             self._work.notify()
 
-    def _take(self, lane: int) -> list[Job]:
-        """Wait for jobs, and take this lane's share of them, up to a batch; none when closed and empty.
+    def _run(self, stream: int) -> None:
+        while taken := self._take(stream):
+            batch, all_cores = taken
+            self._run_batch(batch, None if all_cores else stream)
 
-        Few images are shared by all cores.
-        """
+    def _take(self, stream: int) -> tuple[list[Job], bool] | None:
+        """Wait for jobs to begin with; return them and whether all cores run them, None when closed and empty."""
         with self._work:
-            while not self._worth_starting():
-                if self._closed and not self._jobs and not self._whole:
-                    return []
+            while (begun := self._next_batch()) is None:
+                if self._closed and not self._jobs and not self._all_cores:
+                    return None
                 self._work.wait()
-            idle = self._running.count(0)
-            self._whole = idle == len(self._running) and self._waiting < _COMPANY * idle
-            batch, images = self._share(self._waiting if self._whole else -(-self._waiting // idle))
-            if not self._whole:
-                self._running[lane] = images
-                if idle > 1 and self._worth_starting():
-                    self._work.notify()
-            return batch
+            batch, images = self._dequeue(begun.images)
+            if begun.all_cores:
+                self._all_cores = True
+            else:
+                self._running[stream] = images
+                self._notify()
+            return batch, begun.all_cores
 
-    def _share(self, images: int) -> tuple[list[Job], int]:
-        """Take jobs with about ``images`` images from the queue, up to a batch; return them and how many those are."""
-        share = min(images, self._max_batch)
+    def _dequeue(self, images: int) -> tuple[list[Job], int]:
+        """Take jobs with about ``images`` images from the queue, at least one; return them and how many those are."""
         batch = [self._jobs.popleft()]
         taken = len(batch[0].images)
-        while self._jobs and taken + len(self._jobs[0].images) <= share:
+        while self._jobs and taken + len(self._jobs[0].images) <= images:
             batch.append(self._jobs.popleft())
             taken += len(batch[-1].images)
         self._count(-taken)
         self._tell_of_room()
         return batch, taken
+
+    def _run_batch(self, batch: list[Job], stream: int | None) -> None:
+        """Run what is still wanted of ``batch`` in ``stream``, or on all cores, and let go of what was taken for it."""
+        try:
+            jobs = [job for job in batch if self._still_wanted(job)]
+            if jobs:
+                self._execute(jobs, stream)
+            self._runtime.wake([job.done for job in batch if job.done is not None])
+        finally:
+            with self._work:
+                self._leave(stream)
+
+    def _leave(self, stream: int | None) -> None:
+        if stream is None:
+            self._all_cores = False
+        else:
+            self._running[stream] = 0
+        if self._closed:
+            self._work.notify_all()
+        else:
+            self._notify()
 
     def _still_wanted(self, job: Job) -> bool:
         now = self._clock()
@@ -275,11 +328,11 @@ class Batcher:
             return False
         return True
 
-    def _execute(self, jobs: list[Job], lane: int | None) -> None:
+    def _execute(self, jobs: list[Job], stream: int | None) -> None:
         started = self._clock()
         try:
             images = jobs[0].images if len(jobs) == 1 else np.concatenate([job.images for job in jobs])
-            rows = self._engine.predict(images, lane)
+            outputs = self._engine.predict(images, stream)
         except Exception as error:  # an engine may raise anything; only this batch may suffer from it
             log.error("the engine failed on a batch of %d", sum(len(job.images) for job in jobs), exc_info=error)
             for job in jobs:
@@ -291,5 +344,5 @@ class Batcher:
             self._lone_seconds = seconds
         start = 0
         for job in jobs:
-            job.outcome = rows[start : start + len(job.images)]
+            job.outcome = outputs[start : start + len(job.images)]
             start += len(job.images)

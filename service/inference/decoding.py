@@ -3,7 +3,6 @@
 A JPEG that has the model's size already goes straight to the library that Pillow calls for it, libjpeg-turbo.
 """
 
-import io
 import threading
 import time
 import warnings
@@ -11,19 +10,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import simplejpeg
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from artifact import Input
-from imaging import FORMATS, Pixels, UnknownRange, to_input
-from service.inference.errors import DeadlineExceeded, ImageTooLarge, InvalidImage, ServiceError, UnsupportedImage
-from service.inference.runtime import Threads, Waiting
+from imaging import DamagedPicture, FarTooManyPixels, Pixels, UnknownFormat, UnknownRange, open_picture, to_input
+from service.inference.errors import DeadlineExceeded, ImageTooLarge, InvalidImage, UnsupportedImage
+from service.inference.offload import offloads_decoding
+from service.inference.runtime import Runtime, ThreadRuntime
 
 _SIGNATURES = (b"\xff\xd8", b"\x89PNG", b"RIFF", b"GIF8", b"BM", b"II*\0", b"MM\0*")
 _READABLE = "JPEG, PNG, WebP, GIF, BMP, TIFF and AVIF are read"
 
 _MAY_BE_TURNED = (b"Exif", b"ns.adobe.com/xap")  # the two kinds of metadata that hold an orientation
 
-_SMALL_PIXELS = 512 * 512  # up to here a picture is decoded in a few milliseconds
 _LARGE_PIXELS = 4_000_000  # from here on a picture's memory matters, so few are decoded at once
 
 
@@ -39,16 +38,16 @@ class Decoder:
         max_pixels: int,
         large_at_once: int,
         clock: Callable[[], float] = time.monotonic,
-        waiting: Waiting | None = None,
+        runtime: Runtime | None = None,
     ) -> None:
         """Take the most pixels of a picture and how many large ones may be decoded at the same time.
 
-        ``waiting`` says where pictures that take long are decoded; without it in the thread of the caller.
+        ``runtime`` takes pictures that take long to decode; without it the thread of the caller does.
         """
         self._max_pixels = max_pixels
         self._large = threading.BoundedSemaphore(large_at_once)
         self._clock = clock
-        self._callers = waiting or Threads()
+        self._runtime = runtime or ThreadRuntime()
         # Pillow's own check raises from twice this number on, wherever it meets a size; below that it only warns.
         Image.MAX_IMAGE_PIXELS = max_pixels
         warnings.filterwarnings("ignore", module=r"PIL\.")  # damaged metadata and the like: nothing for the log
@@ -59,21 +58,36 @@ class Decoder:
         ``deadline`` is a time of the decoder's clock, in seconds.
 
         Raises:
-            UnsupportedImage: the content is not a picture in one of ``FORMATS``.
+            UnsupportedImage: the content is not a picture in one of imaging's ``FORMATS``.
             ImageTooLarge: it has more pixels than allowed; its pixels were not decoded.
             InvalidImage: it is damaged or cut short.
             DeadlineExceeded: other large pictures took all the time.
         """
         if not content:
             raise InvalidImage("The picture is empty; send the bytes of an image file.")
-        if (pixels := _jpeg_of_size(content, size)) is not None:
+        if (pixels := decode_jpeg_of_size(content, size)) is not None:
             return pixels
-        with _readable_errors(content, self._max_pixels):
-            image = Image.open(io.BytesIO(content), formats=FORMATS)
-            self._check_size(image)
-            if image.width * image.height < _SMALL_PIXELS:
-                return to_input(image, size)
-            return self._callers.aside(lambda: self._decode_long(image, size, deadline))
+        try:
+            return self._decode(content, size, deadline)
+        except UnknownFormat as error:
+            if content.startswith(_SIGNATURES):
+                raise InvalidImage("The picture is damaged or cut short: its header cannot be read.") from error
+            raise UnsupportedImage(f"The content is not a picture that can be read; {_READABLE}.") from error
+        except UnknownRange as error:
+            raise InvalidImage(str(error)) from error
+        except FarTooManyPixels as error:
+            raise ImageTooLarge(
+                f"The picture has far more than the {self._max_pixels:,} pixels that are allowed."
+            ) from error
+        except DamagedPicture as error:
+            raise InvalidImage(f"The picture is damaged or cut short ({error}). Send the whole file.") from error
+
+    def _decode(self, content: bytes, size: Input, deadline: float) -> Pixels:
+        image = open_picture(content)
+        self._check_size(image)
+        if not offloads_decoding(image.width * image.height):
+            return to_input(image, size)
+        return self._runtime.offload(lambda: self._decode_long(image, size, deadline))
 
     def _check_size(self, image: Image.Image) -> None:
         width, height = image.size
@@ -102,7 +116,7 @@ class Decoder:
             self._large.release()
 
 
-def _jpeg_of_size(content: bytes, size: Input) -> Pixels | None:
+def decode_jpeg_of_size(content: bytes, size: Input) -> Pixels | None:
     """Return a plain JPEG of just this size as uint8 [H, W, 3], in a seventh of Pillow's time; None for all others.
 
     The pixels are those that Pillow makes of it. What is damaged is left to Pillow, which says what is wrong.
@@ -117,22 +131,3 @@ def _jpeg_of_size(content: bytes, size: Input) -> Pixels | None:
     except ValueError:
         return None
     return pixels
-
-
-@contextmanager
-def _readable_errors(content: bytes, max_pixels: int) -> Iterator[None]:
-    """Make what Pillow raises on hostile or broken content an error of the service."""
-    try:
-        yield
-    except (ServiceError, MemoryError):
-        raise
-    except UnidentifiedImageError as error:
-        if content.startswith(_SIGNATURES):
-            raise InvalidImage("The picture is damaged or cut short: its header cannot be read.") from error
-        raise UnsupportedImage(f"The content is not a picture that can be read; {_READABLE}.") from error
-    except UnknownRange as error:
-        raise InvalidImage(str(error)) from error
-    except Image.DecompressionBombError as error:
-        raise ImageTooLarge(f"The picture has far more than the {max_pixels:,} pixels that are allowed.") from error
-    except Exception as error:  # Pillow's readers raise nearly anything on broken files: SyntaxError, struct.error, ...
-        raise InvalidImage(f"The picture is damaged or cut short ({error}). Send the whole file.") from error

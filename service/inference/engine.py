@@ -13,28 +13,27 @@ from machine import import_openvino, openvino_core
 
 Images = npt.NDArray[np.uint8]  # [N, H, W, 3]
 Probabilities = npt.NDArray[np.float32]  # [N, classes]
-Rows = npt.NDArray[
-    np.float32
-]  # [N, classes]; [N, classes + 1] where the version tells the familiarity, the last column
+Outputs = npt.NDArray[np.float32]  # [N, classes], or [N, classes + 1] where the version tells the familiarity
+Output = npt.NDArray[np.float32]  # of one image
 
 MAX_BATCH = 32  # one image more costs as much as the last one from here on, and longer batches make others wait
 
-_MOST_LANES = 8  # each holds the weights once more
+_MOST_STREAMS = 8  # each holds the weights once more
 
 
 class Engine(Protocol):
-    """A loaded model. It has lanes, which run at the same time, each called by one thread at a time."""
+    """A loaded model. It has streams, which run at the same time, each called by one thread at a time."""
 
     name: str
     precision: str
-    lanes: int
+    streams: int
 
-    def predict(self, images: Images, lane: int | None = None) -> Rows:
+    def predict(self, images: Images, stream: int | None = None) -> Outputs:
         """Return the probabilities of ``images``, uint8 [N, H, W, 3]: float32 [N, classes].
 
         Where the metadata has a threshold for it, the familiarity follows as one column more.
 
-        Without a ``lane``, counted from 0, all cores work on them: the fastest way where nothing else is to be done.
+        Without a ``stream``, counted from 0, all cores work on them: the fastest way where nothing else is to be done.
         """
 
 
@@ -42,7 +41,7 @@ class OpenVinoEngine:
     """Runs the SavedModel's ``serving_default`` signature, or the int8 network beside it, with OpenVINO on the CPU.
 
     A core that works on images of its own never waits for another one, as all have to after each layer where they share
-    them; so there is a lane for each core, up to a number.
+    them; so there is a stream for each core, up to a number, which is a compiled model of its own.
     """
 
     name = "openvino"
@@ -74,18 +73,18 @@ class OpenVinoEngine:
         used = whole.get_property("INFERENCE_PRECISION_HINT")
         floats = "bfloat16" if used == openvino.Type.bf16 else "float32"
         self.precision = "int8" if chosen == "int8" else floats
-        self.lanes = min(threads, _MOST_LANES)
+        self.streams = min(threads, _MOST_STREAMS)
         self._input = whole.input(INPUT)
         self._output = whole.output(OUTPUT)
         self._familiarity = whole.output(FAMILIARITY) if _tells_familiarity(path) else None
         self._whole = whole.create_infer_request()
-        self._lanes = [self._whole]
-        if self.lanes > 1:
-            self._lanes = [compiled(threads // self.lanes).create_infer_request() for _ in range(self.lanes)]
+        self._streams = [self._whole]
+        if self.streams > 1:
+            self._streams = [compiled(threads // self.streams).create_infer_request() for _ in range(self.streams)]
 
-    def predict(self, images: Images, lane: int | None = None) -> Rows:
-        """Return the rows of ``images``, uint8 [N, H, W, 3]; see ``Engine.predict``."""
-        request = self._whole if lane is None else self._lanes[lane]
+    def predict(self, images: Images, stream: int | None = None) -> Outputs:
+        """Return the outputs for ``images``, uint8 [N, H, W, 3]; see ``Engine.predict``."""
+        request = self._whole if stream is None else self._streams[stream]
         request.infer({self._input: images}, share_inputs=True)
         probabilities = request.get_tensor(self._output).data  # of a tensor that is used again
         if self._familiarity is None:
@@ -98,7 +97,7 @@ class TensorFlowEngine:
 
     name = "tensorflow"
     precision = "float32"
-    lanes = 1
+    streams = 1
 
     def __init__(self, path: Path) -> None:
         """Load the SavedModel in folder ``path``. TensorFlow is imported here: it takes seconds and much memory."""
@@ -109,8 +108,8 @@ class TensorFlowEngine:
         self._signature = self._model.signatures[SIGNATURE]
         self._tells_familiarity = _tells_familiarity(path)
 
-    def predict(self, images: Images, lane: int | None = None) -> Rows:
-        """Return the rows of ``images``, uint8 [N, H, W, 3]; see ``Engine.predict``."""
+    def predict(self, images: Images, stream: int | None = None) -> Outputs:
+        """Return the outputs for ``images``, uint8 [N, H, W, 3]; see ``Engine.predict``."""
         answer = self._signature(images=self._tf.constant(images))
         probabilities = np.asarray(answer[OUTPUT], dtype=np.float32)
         return _joined(probabilities, np.asarray(answer[FAMILIARITY])) if self._tells_familiarity else probabilities
@@ -130,13 +129,13 @@ def _tells_familiarity(path: Path) -> bool:
     return read_metadata(path).familiarity is not None
 
 
-def _joined(probabilities: Probabilities, familiarity: npt.NDArray[np.float32]) -> Rows:
+def _joined(probabilities: Probabilities, familiarity: npt.NDArray[np.float32]) -> Outputs:
     """Put ``familiarity`` [N] behind ``probabilities`` [N, classes], as the last column."""
     count, classes = probabilities.shape
-    rows = np.empty((count, classes + 1), np.float32)
-    rows[:, :classes] = probabilities
-    rows[:, classes] = familiarity
-    return rows
+    outputs = np.empty((count, classes + 1), np.float32)
+    outputs[:, :classes] = probabilities
+    outputs[:, classes] = familiarity
+    return outputs
 
 
 def _choose(precision: str, path: Path, capabilities: list[str]) -> str:

@@ -1,18 +1,18 @@
-"""The call that every protocol shares: pictures in, an engine's rows or what they say out, within the deadline."""
+"""The call that every protocol shares: pictures in, an engine's outputs or what they say out, within the deadline."""
 
 import functools
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
-from service.inference.answers import Answers, Row, read
 from service.inference.batcher import LATE, Job
 from service.inference.decoding import Decoder
-from service.inference.engine import Images, Rows
+from service.inference.engine import Images, Output, Outputs
 from service.inference.errors import (
     DeadlineExceeded,
     ImageTooLarge,
@@ -22,14 +22,33 @@ from service.inference.errors import (
     UnsupportedImage,
 )
 from service.inference.items import Item
+from service.inference.offload import offloads_pictures
+from service.inference.predictions import Predictions, interpret
 from service.inference.registry import LoadedModel
-from service.inference.runtime import Threads, Waiting
-from service.observe.metrics import VersionMetrics
+from service.inference.runtime import Runtime, ThreadRuntime
 
 # What is wrong with one picture and says nothing about the others.
 _ITEM_ERRORS = (InvalidImage, InvalidRequest, ImageTooLarge, UnsupportedImage)
-_FEW = 8  # pictures; each may be small in bytes and still take two milliseconds
 _PARTS_IN_QUEUE = 2  # one runs while the next is decoded; more would only make others wait
+
+
+class PredictionObserver(Protocol):
+    """Is told what becomes of the requests for one version; durations are in seconds."""
+
+    def decoding(self) -> AbstractContextManager[object]:
+        """Note how long the block takes, which decodes one picture."""
+
+    def answered(self, seconds: float) -> None:
+        """Note that a request got its probabilities."""
+
+    def failed(self, seconds: float) -> None:
+        """Note that a request got an error instead."""
+
+    def predicted(self, label: str, images: int) -> None:
+        """Count ``images`` whose most probable label is ``label``."""
+
+    def unfamiliar(self, images: int) -> None:
+        """Count ``images`` that are not familiar; 0 says that the version can tell."""
 
 
 class Predictor:
@@ -38,111 +57,112 @@ class Predictor:
     def __init__(
         self,
         decoder: Decoder,
-        metrics_of: Callable[[int], VersionMetrics],
+        observer_of: Callable[[int], PredictionObserver],
         clock: Callable[[], float] = time.monotonic,
-        waiting: Waiting | None = None,
+        runtime: Runtime | None = None,
     ) -> None:
-        """Take what decodes, what counts for each version, and the clock that deadlines are told in.
+        """Take what decodes, what is told of each version, and the clock that deadlines are told in.
 
-        ``waiting`` says where more than a few pictures are decoded; without it in the thread of the caller.
+        ``runtime`` takes requests with many pictures to decode; without it the thread of the caller does.
         """
         self._decoder = decoder
-        self._metrics_of = functools.lru_cache(maxsize=16)(metrics_of)
+        self._observer_of = functools.lru_cache(maxsize=16)(observer_of)
         self._clock = clock
-        self._callers = waiting or Threads()
+        self._runtime = runtime or ThreadRuntime()
 
-    def one(self, model: LoadedModel, item: Item, deadline: float) -> Row:
-        """Return the engine's row, float32 [columns], of one picture.
+    def predict_one(self, model: LoadedModel, item: Item, deadline: float) -> Output:
+        """Return the engine's output, float32 [columns], for one picture.
 
         Raises:
             ServiceError: the picture cannot be used, the queue is full, or the time is up.
         """
-        with self._observed(model) as metrics:
-            images = self._pixels(model, item, deadline, metrics)[np.newaxis]  # [1, H, W, 3]
-            row: Row = model.batcher.run(images, deadline)[0]
-            _count(metrics, model, row[np.newaxis])
-            return row
+        with self._observed(model) as observer:
+            images = self._pixels(model, item, deadline, observer)[np.newaxis]  # [1, H, W, 3]
+            outputs = model.batcher.run(images, deadline)
+            _count(observer, model, outputs)
+            output: Output = outputs[0]
+            return output
 
-    def many(self, model: LoadedModel, items: Sequence[Item], deadline: float) -> list[Row | ServiceError]:
-        """Return for each picture, in order, the engine's row, float32 [columns], or what is wrong with it.
+    def predict_each(self, model: LoadedModel, items: Sequence[Item], deadline: float) -> list[Output | ServiceError]:
+        """Return for each picture, in order, the engine's output, float32 [columns], or what is wrong with it.
 
         Long requests go to the batcher in parts, so that those of others find their way in between.
 
         Raises:
             ServiceError: the queue is full, or the time is up; then there is no answer for any picture.
         """
-        with self._observed(model) as metrics:
-            return self._answers(model, items, deadline, metrics)
+        with self._observed(model) as observer:
+            return self._each(model, items, deadline, observer)
 
-    def every(self, model: LoadedModel, items: Sequence[Item], deadline: float) -> Answers:
-        """Return what there is to say of all pictures, for protocols that know no partial answer.
+    def predict_all(self, model: LoadedModel, items: Sequence[Item], deadline: float) -> Predictions:
+        """Return what is predicted of all pictures, for protocols that know no partial answer.
 
         Raises:
             ServiceError: one of the pictures cannot be used, the queue is full, or the time is up.
         """
-        rows: list[Row] = []
-        with self._observed(model) as metrics:
-            for index, answer in enumerate(self._answers(model, items, deadline, metrics)):
-                if isinstance(answer, ServiceError):
-                    raise type(answer)(f"Picture {index}: {answer}" if len(items) > 1 else str(answer))
-                rows.append(answer)
-        return read(np.stack(rows), model.metadata)
+        outputs: list[Output] = []
+        with self._observed(model) as observer:
+            for index, result in enumerate(self._each(model, items, deadline, observer)):
+                if isinstance(result, ServiceError):
+                    raise type(result)(f"Picture {index}: {result}" if len(items) > 1 else str(result))
+                outputs.append(result)
+        return interpret(np.stack(outputs), model.metadata)
 
-    def _answers(
-        self, model: LoadedModel, items: Sequence[Item], deadline: float, metrics: VersionMetrics
-    ) -> list[Row | ServiceError]:
-        def answers() -> list[Row | ServiceError]:
-            return self._in_parts(model, items, deadline, metrics)
+    def _each(
+        self, model: LoadedModel, items: Sequence[Item], deadline: float, observer: PredictionObserver
+    ) -> list[Output | ServiceError]:
+        def results() -> list[Output | ServiceError]:
+            return self._in_parts(model, items, deadline, observer)
 
         encoded = sum(isinstance(item.content, bytes) for item in items)
-        return self._callers.aside(answers) if encoded > _FEW else answers()
+        return self._runtime.offload(results) if offloads_pictures(encoded) else results()
 
     def _in_parts(
-        self, model: LoadedModel, items: Sequence[Item], deadline: float, metrics: VersionMetrics
-    ) -> list[Row | ServiceError]:
+        self, model: LoadedModel, items: Sequence[Item], deadline: float, observer: PredictionObserver
+    ) -> list[Output | ServiceError]:
         request = _LongRequest(model, deadline, results=[None] * len(items))
         for index, item in enumerate(items):
             if self._clock() >= deadline:
                 raise DeadlineExceeded(LATE)
             try:
-                request.add(index, self._pixels(model, item, deadline, metrics))
+                request.add(index, self._pixels(model, item, deadline, observer))
             except _ITEM_ERRORS as error:
                 request.results[index] = error
-        answers = request.finish()
-        rows = [answer for answer in answers if not isinstance(answer, ServiceError)]
-        if rows:
-            _count(metrics, model, np.stack(rows))
-        return answers
+        results = request.finish()
+        outputs = [result for result in results if not isinstance(result, ServiceError)]
+        if outputs:
+            _count(observer, model, np.stack(outputs))
+        return results
 
     @contextmanager
-    def _observed(self, model: LoadedModel) -> Iterator[VersionMetrics]:
-        """Give the version's metrics and note in them how the block ends."""
-        metrics = self._metrics_of(model.version)
+    def _observed(self, model: LoadedModel) -> Iterator[PredictionObserver]:
+        """Give what is told of the version, and tell it how the block ends."""
+        observer = self._observer_of(model.version)
         started = self._clock()
         try:
-            yield metrics
+            yield observer
         except BaseException:
-            metrics.failed(self._clock() - started)
+            observer.failed(self._clock() - started)
             raise
-        metrics.answered(self._clock() - started)
+        observer.answered(self._clock() - started)
 
-    def _pixels(self, model: LoadedModel, item: Item, deadline: float, metrics: VersionMetrics) -> Images:
+    def _pixels(self, model: LoadedModel, item: Item, deadline: float, observer: PredictionObserver) -> Images:
         """Return the picture as uint8 [H, W, 3]."""
         if isinstance(item.content, ServiceError):
             raise item.content
         if isinstance(item.content, np.ndarray):
             return item.content
-        with metrics.decode_seconds.time():
+        with observer.decoding():
             return self._decoder.decode(item.content, model.metadata.input, deadline)
 
 
-def _count(metrics: VersionMetrics, model: LoadedModel, rows: Rows) -> None:
-    """Count the most probable label of each of ``rows``, float32 [N, columns], and what is not familiar."""
-    answers = read(rows, model.metadata)
-    for index, count in Counter(answers.probabilities.argmax(axis=1).tolist()).items():
-        metrics.predicted(model.metadata.labels[index], count)
-    if answers.familiar is not None:
-        metrics.unfamiliar(answers.familiar.count(False))
+def _count(observer: PredictionObserver, model: LoadedModel, outputs: Outputs) -> None:
+    """Count the most probable label of each of ``outputs``, float32 [N, columns], and what is not familiar."""
+    predictions = interpret(outputs, model.metadata)
+    for index, count in Counter(predictions.probabilities.argmax(axis=1).tolist()).items():
+        observer.predicted(model.metadata.labels[index], count)
+    if predictions.familiar is not None:
+        observer.unfamiliar(predictions.familiar.count(False))
 
 
 @dataclass
@@ -151,7 +171,7 @@ class _LongRequest:
 
     model: LoadedModel
     deadline: float
-    results: list[Row | ServiceError | None]
+    results: list[Output | ServiceError | None]
     _part: list[tuple[int, Images]] = field(default_factory=list)
     _queue: deque[tuple[list[int], Job]] = field(default_factory=deque)
     _sent: bool = False
@@ -162,7 +182,7 @@ class _LongRequest:
         if len(self._part) == self.model.batcher.chunk:
             self._send()
 
-    def finish(self) -> list[Row | ServiceError]:
+    def finish(self) -> list[Output | ServiceError]:
         """Send what is left and wait for everything."""
         if self._part:
             self._send()
@@ -182,5 +202,5 @@ class _LongRequest:
 
     def _collect(self) -> None:
         indices, job = self._queue.popleft()
-        for index, row in zip(indices, self.model.batcher.result(job), strict=True):
-            self.results[index] = row
+        for index, output in zip(indices, self.model.batcher.result(job), strict=True):
+            self.results[index] = output

@@ -13,10 +13,10 @@ from typing import Protocol
 import numpy as np
 
 from artifact import InvalidVersion, Metadata, validate, version_path, versions
-from service.inference.answers import read
 from service.inference.batcher import Batcher
 from service.inference.engine import MAX_BATCH, Engine
 from service.inference.errors import ModelUnavailable, UnknownModel
+from service.inference.predictions import interpret
 
 log = logging.getLogger(__name__)
 
@@ -353,11 +353,11 @@ def _warm(engine: Engine, metadata: Metadata) -> None:
     """Run the batch sizes that come first, and check that the answers are probabilities, and all numbers."""
     size, columns = metadata.input, len(metadata.labels) + (metadata.familiarity is not None)
     for images in (1, MAX_BATCH):
-        rows = engine.predict(np.zeros((images, size.height, size.width, 3), np.uint8))
-        if rows.shape != (images, columns):
-            raise ValueError(f"it answers {rows.shape} to {images} images, not {(images, columns)}")
-        sums = read(rows, metadata).probabilities.sum(axis=1)
-        if not np.isfinite(rows).all() or np.abs(sums - 1).max() > _SUM_TOLERANCE:
+        outputs = engine.predict(np.zeros((images, size.height, size.width, 3), np.uint8))
+        if outputs.shape != (images, columns):
+            raise ValueError(f"it answers {outputs.shape} to {images} images, not {(images, columns)}")
+        sums = interpret(outputs, metadata).probabilities.sum(axis=1)
+        if not np.isfinite(outputs).all() or np.abs(sums - 1).max() > _SUM_TOLERANCE:
             raise ValueError("what it answers are not probabilities: they do not add up to 1")
 
 

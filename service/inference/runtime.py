@@ -1,11 +1,9 @@
-"""How requests wait: in threads, as tests and scripts do it, or as greenlets on the worker's event loop.
+"""How the code of a request waits and where it may run: in threads, or as a greenlet of the worker's event loop.
 
 Most requests are so short that handing them to a thread costs more than answering them. The worker answers these on its
-one event loop (gevent), where a request that waits for the engine lets the next one go on; whatever takes long goes
-aside, into threads.
+one event loop (gevent), where a request that waits for the engine lets the next one go on; whatever takes long is
+offloaded to threads. ``offload.py`` says which work that is.
 """
-
-from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
@@ -21,8 +19,8 @@ class Event(Protocol):
         """Wait up to ``timeout`` seconds; say whether it was woken."""
 
 
-class Waiting(Protocol):
-    """The ways in which the code of a request may wait."""
+class Runtime(Protocol):
+    """What the code of a request runs in."""
 
     def event(self) -> Event:
         """Return an event that the caller may wait for."""
@@ -33,12 +31,12 @@ class Waiting(Protocol):
     def alone(self) -> bool:
         """Say whether nobody is kept waiting by a caller that computes for a millisecond."""
 
-    def aside(self, work: Callable[[], Result]) -> Result:
+    def offload(self, work: Callable[[], Result]) -> Result:
         """Return ``work()``, which may take long, without keeping others waiting."""
 
 
-class Threads:
-    """Every request has a thread of its own."""
+class ThreadRuntime:
+    """Every request has a thread of its own, as in tests and scripts."""
 
     def event(self) -> Event:
         """Return an event for threads."""
@@ -54,6 +52,6 @@ class Threads:
         """Say yes: other threads go on meanwhile."""
         return True
 
-    def aside(self, work: Callable[[], Result]) -> Result:
+    def offload(self, work: Callable[[], Result]) -> Result:
         """Return ``work()``."""
         return work()

@@ -145,7 +145,7 @@ class VersionMetrics:
     def __init__(self, metrics: Metrics, version: int) -> None:
         """Look the version's metrics up once; doing so for each request would cost as much as counting."""
         label = str(version)
-        self.decode_seconds = metrics.decode_seconds.labels(label)
+        self._decode_seconds = metrics.decode_seconds.labels(label)
         self._queue_images = metrics.queue_images
         self._queue_seconds = metrics.queue_seconds.labels(label)
         self._engine_seconds = metrics.engine_seconds.labels(label)
@@ -169,6 +169,10 @@ class VersionMetrics:
         """Note that the engine ran a batch of ``images``."""
         self._engine_seconds.observe(seconds)
         self._batch_size.observe(images)
+
+    def decoding(self) -> contextlib.AbstractContextManager[object]:
+        """Note how long the block takes, which decodes one picture."""
+        return self._decode_seconds.time()
 
     def answered(self, seconds: float) -> None:
         """Note that a request got its probabilities."""

@@ -110,7 +110,7 @@ class Gateway:
 
         self._aside += 1
         try:
-            return self._loop.aside(answer)
+            return self._loop.offload(answer)
         finally:
             self._aside -= 1
 

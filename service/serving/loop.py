@@ -13,7 +13,7 @@ import gevent
 from gevent.hub import Waiter
 from gevent.threadpool import ThreadPool
 
-from service.inference.runtime import Event, Threads
+from service.inference.runtime import Event, ThreadRuntime
 
 _LATE_SECONDS = 0.1
 _SHARE_THAT_IS_FEW = 8  # of the most requests, one part: they are answered within that time
@@ -23,7 +23,7 @@ _LAST = -2  # libev's priorities: called after all else that is due
 Result = TypeVar("Result")
 
 
-class Loop(Threads):
+class Loop(ThreadRuntime):
     """The event loop of the thread that makes it; what the requests of one worker share."""
 
     def __init__(
@@ -82,7 +82,7 @@ class Loop(Threads):
         """Keep the calling greenlet waiting for one turn of the loop."""
         gevent.sleep(0)
 
-    def aside(self, work: Callable[[], Result]) -> Result:
+    def offload(self, work: Callable[[], Result]) -> Result:
         """Return ``work()``, run in a thread where the caller is a greenlet."""
         result: Result = self._pool.apply(work) if self._here() else work()
         return result

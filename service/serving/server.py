@@ -116,7 +116,7 @@ class Server(BaseApplication):
         metrics.worker_starts.inc()
         busy = metrics.loop_busy_seconds.inc
         self._loop = loop = Loop(settings.threads, max_requests=settings.queue_length, tell_busy=busy)
-        services = make_services(settings, metrics, self._drain, waiting=loop)
+        services = make_services(settings, metrics, self._drain, runtime=loop)
         self._close = services.registry.close
         services.registry.start(settings.model_poll_seconds, patience=_LOAD_PATIENCE)
         application = create_app(services)

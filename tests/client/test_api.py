@@ -158,7 +158,7 @@ def test_retries_come_to_an_end(start_scripted: StartScripted, tmp_path: Path) -
 def test_a_service_that_asks_to_wait_for_an_hour_is_not_waited_for(
     start_scripted: StartScripted, tmp_path: Path
 ) -> None:
-    """Waiting has an end in seconds too: what would pass it fails now."""
+    """Runtime has an end in seconds too: what would pass it fails now."""
     server = start_scripted(lambda call: error(503, Retry_After="3600") if call.number else classified(call))
     started = time.monotonic()
     with Client(server.url, jobs=1, batch_size=1) as client:

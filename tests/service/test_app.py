@@ -3,11 +3,14 @@
 import io
 import json
 import logging
+import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
@@ -18,9 +21,10 @@ from service.app import create_app
 from service.inference.errors import EngineFailed
 from service.observe.logs import JsonFormatter
 from service.observe.metrics import Metrics
-from tests.models import LABELS, copy
+from tests.models import LABELS, SIDE, copy
 from tests.service.conftest import MakeServices
 from tests.service.pictures import plain
+from tests.service.running import wait_for
 
 
 @pytest.fixture
@@ -237,7 +241,7 @@ def test_every_line_of_a_request_has_its_id(
         raise EngineFailed("the engine failed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(services.predictor, "one", fail)
+        patch.setattr(services.predictor, "predict_one", fail)
         answered = client.post("/predict", data=plain("red"), headers={"X-Request-ID": "eight"})
     assert answered.status_code == 500
     logging.getLogger("service").info("afterwards")
@@ -250,11 +254,14 @@ def test_every_line_of_a_request_has_its_id(
     assert "request_id" not in after
 
 
-def test_full_queue_and_deadline(services_of: MakeServices, models: Path) -> None:
+def test_full_queue_and_deadline(services_of: MakeServices, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A request that finds the queue full gets a 503 with Retry-After; one that waits too long a 504."""
     services = services_of(model_dir=models, queue_length=1, request_deadline=0.2)
-    batcher = services.registry.check().batcher
-    batcher._whole = True  # an engine that never comes back to its queue
+    model, gate = services.registry.check(), threading.Event()
+    predict = model.engine.predict
+    monkeypatch.setattr(model.engine, "predict", lambda *arguments: gate.wait(30) and predict(*arguments))
+    model.batcher.submit(np.zeros((1, SIDE, SIDE, 3), np.uint8), time.monotonic() + 30)
+    wait_for(lambda: not model.batcher.snapshot().waiting, lambda: str(model.batcher.snapshot()))
     client = create_app(services).test_client()
     late = client.post("/predict", data=plain("red"))
     assert late.status_code == 504
@@ -263,4 +270,4 @@ def test_full_queue_and_deadline(services_of: MakeServices, models: Path) -> Non
     assert full.status_code == 503
     assert full.headers["Retry-After"] == "1"
     assert full.json["error"] == "queue_full"  # type: ignore[index]
-    batcher._whole = False  # else its threads would be waited for in vain
+    gate.set()

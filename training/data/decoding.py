@@ -1,14 +1,22 @@
 """Decode a picture's file just as the service does, or say in words why it cannot be."""
 
 import functools
-import io
 import warnings
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from artifact import Input
-from imaging import FORMATS, Pixels, UnknownRange, to_input
+from imaging import (
+    FORMATS,
+    DamagedPicture,
+    FarTooManyPixels,
+    Pixels,
+    UnknownFormat,
+    UnknownRange,
+    open_picture,
+    to_input,
+)
 from training.errors import Interrupted
 
 MAX_PIXELS = 100_000_000
@@ -60,17 +68,15 @@ def decode(content: bytes, picture: Input) -> Pixels:
         if image.width * image.height > MAX_PIXELS:
             raise UnreadablePicture(f"{image.width} x {image.height} pixels are too many")
         return to_input(image, picture)
-    except (UnreadablePicture, Interrupted):
-        raise
     except MemoryError as error:
         raise UnreadablePicture("it does not fit into memory") from error
-    except UnidentifiedImageError as error:
+    except UnknownFormat as error:
         raise UnreadablePicture("it is not a picture, or its beginning is damaged") from error
     except UnknownRange as error:
         raise UnreadablePicture(str(error)) from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except FarTooManyPixels as error:
         raise UnreadablePicture("it has far too many pixels") from error
-    except Exception as error:  # Pillow's readers raise nearly anything on broken files: SyntaxError, struct.error, ...
+    except DamagedPicture as error:
         raise UnreadablePicture(f"damaged or cut short ({error})") from error
 
 
@@ -100,9 +106,9 @@ def _keep_pillow_quiet() -> None:
 
 def _open(content: bytes) -> Image.Image:
     try:
-        return Image.open(io.BytesIO(content), formats=FORMATS)
-    except UnidentifiedImageError:
-        return Image.open(io.BytesIO(content), formats=_other_formats())
+        return open_picture(content)
+    except UnknownFormat:
+        return open_picture(content, _other_formats())
 
 
 @functools.cache

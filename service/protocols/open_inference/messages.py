@@ -13,10 +13,10 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from artifact import Input
 from artifact.validate import FAMILIARITY, OUTPUT
-from service.inference.answers import Answers
-from service.inference.engine import Images, Probabilities, Rows
+from service.inference.engine import Images, Outputs, Probabilities
 from service.inference.errors import InvalidRequest
 from service.inference.items import Item, check_count
+from service.inference.predictions import Predictions
 from service.protocols.own.messages import Base64
 from service.protocols.tensors import FlatType, flat_images, images_type, most_values, nested_images, shortest
 from service.web.bodies import parse_json, read_body
@@ -233,11 +233,11 @@ def _check_outputs(asked: Sequence[RequestedOutput], outputs: Sequence[str]) -> 
             raise InvalidRequest(f"Invalid value '{FAMILIARITY}' - at `$.outputs[{index}].name`.")
 
 
-def respond(wanted: Wanted, name: str, version: int, labels: Sequence[str], answers: Answers) -> Response:
-    """Return ``answers`` of version ``version`` of model ``name``, which has ``labels``, as they are wanted."""
-    outputs = {OUTPUT: answers.probabilities}
-    if answers.familiarity is not None:
-        outputs[FAMILIARITY] = answers.familiarity[:, np.newaxis]
+def respond(wanted: Wanted, name: str, version: int, labels: Sequence[str], predictions: Predictions) -> Response:
+    """Return ``predictions`` of version ``version`` of model ``name``, which has ``labels``, as they are wanted."""
+    outputs = {OUTPUT: predictions.probabilities}
+    if predictions.familiarity is not None:
+        outputs[FAMILIARITY] = predictions.familiarity[:, np.newaxis]
     tensors = [_output(requested, wanted.binary, labels, outputs) for requested in wanted.outputs]
     answer = InferResponse(
         model_name=name, model_version=str(version), id=wanted.id, outputs=[tensor.described for tensor in tensors]
@@ -254,7 +254,7 @@ class _Output(NamedTuple):
     binary: bytes | None = None  # what follows the JSON, where it does not hold the data
 
 
-def _output(requested: RequestedOutput, binary: bool, labels: Sequence[str], outputs: Mapping[str, Rows]) -> _Output:
+def _output(requested: RequestedOutput, binary: bool, labels: Sequence[str], outputs: Mapping[str, Outputs]) -> _Output:
     """Return one of ``outputs``, float32 [N, columns] each, as ``requested``; in ``binary`` where that is not said."""
     in_binary = binary if requested.parameters.binary_data is UNSET else requested.parameters.binary_data
     if isinstance(requested, RequestedFamiliarity):
@@ -264,19 +264,21 @@ def _output(requested: RequestedOutput, binary: bool, labels: Sequence[str], out
     return _numbers(OUTPUT, outputs[OUTPUT], in_binary)
 
 
-def _numbers(name: str, rows: Rows, in_binary: bool) -> _Output:
-    shape = list(rows.shape)
+def _numbers(name: str, values: Outputs, in_binary: bool) -> _Output:
+    shape = list(values.shape)
     if in_binary:
-        binary = rows.astype("<f4").tobytes()
+        binary = values.astype("<f4").tobytes()
         return _Output(NumberTensor(name=name, shape=shape, parameters=BinarySize(len(binary))), binary)
-    return _Output(NumberTensor(name=name, shape=shape, data=shortest(rows).ravel().tolist()))
+    return _Output(NumberTensor(name=name, shape=shape, data=shortest(values).ravel().tolist()))
 
 
-def _classes(rows: Probabilities, labels: Sequence[str], count: int, in_binary: bool) -> _Output:
-    best = np.argsort(-rows, axis=1, kind="stable")[:, :count]  # [N, k]
+def _classes(probabilities: Probabilities, labels: Sequence[str], count: int, in_binary: bool) -> _Output:
+    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :count]  # [N, k]
     shape = list(best.shape)
     texts = [
-        f"{row[index]:f}:{index}:{labels[index]}" for row, indices in zip(rows, best, strict=True) for index in indices
+        f"{row[index]:f}:{index}:{labels[index]}"
+        for row, indices in zip(probabilities, best, strict=True)
+        for index in indices
     ]
     if in_binary:
         binary = b"".join(_element(text.encode()) for text in texts)

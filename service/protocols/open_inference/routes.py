@@ -352,8 +352,8 @@ def _add_inference(routes: Blueprint, services: Services) -> None:
         """
         with services.registry.use(name, version or None) as model:
             wanted, items = read_request(request, model.metadata.input, most, _outputs(model.metadata))
-            answers = services.predictor.every(model, items, services.deadline())
-            return respond(wanted, model.name, model.version, model.metadata.labels, answers)
+            predictions = services.predictor.predict_all(model, items, services.deadline())
+            return respond(wanted, model.name, model.version, model.metadata.labels, predictions)
 
 
 def _index(registry: Registry) -> list[IndexEntry]:

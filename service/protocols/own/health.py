@@ -9,8 +9,8 @@ from service.web.operations import operation
 from service.web.services import Services
 
 
-class ModelVersion(Struct):
-    """The version that answers."""
+class ServedModel(Struct):
+    """The model version that answers."""
 
     name: str
     version: int
@@ -28,7 +28,7 @@ class Health(Struct):
 
     status: str
     reason: str | None
-    model: ModelVersion | None
+    model: ServedModel | None
     engine: EngineInUse | None
     uptime_seconds: float
 
@@ -64,7 +64,7 @@ def blueprint(services: Services) -> Blueprint:
         health = Health(
             status=status,
             reason=reason,
-            model=ModelVersion(model.name, model.version) if model else None,
+            model=ServedModel(model.name, model.version) if model else None,
             engine=EngineInUse(model.engine.name, model.engine.precision) if model else None,
             uptime_seconds=round(services.clock() - services.started, 3),
         )

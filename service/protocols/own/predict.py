@@ -10,11 +10,12 @@ import numpy as np
 from flask import Blueprint, request
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from service.inference.answers import Row, read
-from service.inference.engine import Probabilities, Rows
+from service.inference.engine import Output, Outputs, Probabilities
 from service.inference.errors import ServiceError
 from service.inference.items import Item
+from service.inference.predictions import interpret
 from service.inference.registry import LoadedModel
+from service.protocols.own.health import ServedModel
 from service.protocols.own.messages import IMAGE_BODIES, IMAGES_BODIES, read_image, read_images
 from service.web.errors import PREDICTION_ERRORS, name_of
 from service.web.operations import operation, read_query
@@ -32,13 +33,6 @@ class Prediction(Struct):
 
     label: str
     probability: Annotated[float, Meta(ge=0, le=1)]
-
-
-class ServedModel(Struct):
-    """The model version that answered."""
-
-    name: str
-    version: int
 
 
 Familiar = Annotated[
@@ -89,8 +83,8 @@ def blueprint(services: Services) -> Blueprint:
         top = read_query(request, PredictQuery).top
         with services.registry.use() as model:
             item = read_image(request)
-            row = services.predictor.one(model, item, services.deadline())
-            [(predictions, familiar)] = _told(row[np.newaxis], model, top)
+            output = services.predictor.predict_one(model, item, services.deadline())
+            [(predictions, familiar)] = _predictions(output[np.newaxis], model, top)
             return PredictAnswer(success=True, predictions=predictions, familiar=familiar, model=_model(model))
 
     @routes.post("/predict/batch")
@@ -103,10 +97,10 @@ def blueprint(services: Services) -> Blueprint:
         top = read_query(request, PredictQuery).top
         with services.registry.use() as model:
             items = read_images(request, model.metadata.input, services.settings.max_batch)
-            answers = services.predictor.many(model, items, services.deadline())
+            outputs = services.predictor.predict_each(model, items, services.deadline())
             return BatchAnswer(
-                success=not any(isinstance(answer, ServiceError) for answer in answers),
-                results=_results(items, answers, model, top),
+                success=not any(isinstance(output, ServiceError) for output in outputs),
+                results=_results(items, outputs, model, top),
                 model=_model(model),
             )
 
@@ -114,33 +108,34 @@ def blueprint(services: Services) -> Blueprint:
 
 
 def _results(
-    items: Sequence[Item], answers: Sequence[Row | ServiceError], model: LoadedModel, top: int
+    items: Sequence[Item], outputs: Sequence[Output | ServiceError], model: LoadedModel, top: int
 ) -> list[Result]:
-    rows = [answer for answer in answers if not isinstance(answer, ServiceError)]
-    told = iter(_told(np.stack(rows), model, top) if rows else ())
+    """Return what came of each of ``items``; ``outputs`` are the engine's, or what is wrong with the picture."""
+    good = [output for output in outputs if not isinstance(output, ServiceError)]
+    predictions = iter(_predictions(np.stack(good), model, top) if good else ())
     return [
-        Result(index, item.filename, error=name_of(answer), message=str(answer))
-        if isinstance(answer, ServiceError)
-        else Result(index, item.filename, *next(told))
-        for index, (item, answer) in enumerate(zip(items, answers, strict=True))
+        Result(index, item.filename, error=name_of(output), message=str(output))
+        if isinstance(output, ServiceError)
+        else Result(index, item.filename, *next(predictions))
+        for index, (item, output) in enumerate(zip(items, outputs, strict=True))
     ]
 
 
-def _told(rows: Rows, model: LoadedModel, top: int) -> Iterator[tuple[list[Prediction], bool | UnsetType]]:
-    """Yield what is told of each of ``rows``, float32 [N, columns]: the ``top`` labels, and whether it is familiar."""
-    answers = read(rows, model.metadata)
-    predictions = _predictions(answers.probabilities, model, top)
-    return zip(predictions, answers.familiar or repeat(UNSET), strict=False)
+def _predictions(outputs: Outputs, model: LoadedModel, top: int) -> Iterator[tuple[list[Prediction], bool | UnsetType]]:
+    """Yield the ``top`` labels of each of ``outputs``, float32 [N, columns], and whether the picture is familiar."""
+    predicted = interpret(outputs, model.metadata)
+    labels = _top_labels(predicted.probabilities, model, top)
+    return zip(labels, predicted.familiar or repeat(UNSET), strict=False)
 
 
-def _predictions(rows: Probabilities, model: LoadedModel, top: int) -> list[list[Prediction]]:
-    """Return the ``top`` most probable labels of each of ``rows``, float32 [N, classes]."""
-    best = np.argsort(-rows, axis=1, kind="stable")[:, :top]  # [N, top]
+def _top_labels(probabilities: Probabilities, model: LoadedModel, top: int) -> list[list[Prediction]]:
+    """Return the ``top`` most probable labels of each row of ``probabilities``, float32 [N, classes]."""
+    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]  # [N, top]
     labels = model.metadata.labels
     return [
         # Seven digits are what a float32 holds; more would be noise of the conversion.
         [Prediction(labels[index], float(f"{value:.7g}")) for index, value in zip(indices, values, strict=True)]
-        for indices, values in zip(best.tolist(), np.take_along_axis(rows, best, axis=1).tolist(), strict=True)
+        for indices, values in zip(best.tolist(), np.take_along_axis(probabilities, best, axis=1).tolist(), strict=True)
     ]
 
 

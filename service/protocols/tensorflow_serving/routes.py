@@ -315,13 +315,15 @@ def _tensor(tensor: Tensor) -> TensorInfo:
 
 def _predict(services: Services, model: LoadedModel) -> Predictions | Outputs:
     pictures = predict_request(read_body(request), model.metadata.input, services.settings.max_batch)
-    answers = services.predictor.every(model, pictures.items, services.deadline())
+    predictions = services.predictor.predict_all(model, pictures.items, services.deadline())
     # The probabilities alone, also where the signature has a second output. TensorFlow Serving would answer with an
     # object for each row then, and clients would break on a version that tells more than the one before.
-    rows = shortest(answers.probabilities).tolist()
+    rows = shortest(predictions.probabilities).tolist()
     return Predictions(rows) if pictures.rows else Outputs(rows)
 
 
 def _classify(services: Services, model: LoadedModel) -> Results:
     items = classify_request(read_body(request), model.metadata.input, services.settings.max_batch)
-    return scored(model.metadata.labels, services.predictor.every(model, items, services.deadline()).probabilities)
+    return scored(
+        model.metadata.labels, services.predictor.predict_all(model, items, services.deadline()).probabilities
+    )

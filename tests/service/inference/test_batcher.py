@@ -8,8 +8,8 @@ import gevent
 import numpy as np
 import pytest
 
-from service.inference.batcher import Batcher, Job
-from service.inference.engine import Images, Rows
+from service.inference.batcher import Batcher, Job, NextBatch, Snapshot, next_batch
+from service.inference.engine import Images, Outputs
 from service.inference.errors import DeadlineExceeded, EngineFailed, ModelUnavailable, QueueFull
 from service.serving.loop import Loop
 from tests.service.loops import on_a_loop
@@ -23,18 +23,18 @@ class GatedEngine:
     name = "gated"
     precision = "float32"
 
-    def __init__(self, lanes: int = 1) -> None:
-        self.lanes = lanes
+    def __init__(self, streams: int = 1) -> None:
+        self.streams = streams
         self.gate = threading.Semaphore(0)
         self.started = threading.Semaphore(0)
         self.batches: list[int] = []
         self.threads: list[int] = []
         self.used: list[int | None] = []
 
-    def predict(self, images: Images, lane: int | None = None) -> Rows:
-        """Note the size of the batch and its lane, wait for the gate, answer."""
+    def predict(self, images: Images, stream: int | None = None) -> Outputs:
+        """Note the size of the batch and its stream, wait for the gate, answer."""
         self.batches.append(len(images))
-        self.used.append(lane)
+        self.used.append(stream)
         self.threads.append(threading.get_ident())
         self.started.release()
         assert self.gate.acquire(timeout=SOON)
@@ -113,6 +113,45 @@ def eventually(condition: Callable[[], bool]) -> None:
         time.sleep(0.001)
 
 
+@pytest.mark.parametrize(
+    ("waiting", "running", "begun"),
+    [
+        pytest.param(0, (0, 0), None, id="nothing-waits"),
+        pytest.param(0, (20, 0), None, id="nothing-waits-beside-a-batch"),
+        pytest.param(1, (0, 0), NextBatch(1, all_cores=True), id="one-image"),
+        pytest.param(15, (0, 0), NextBatch(15, all_cores=True), id="few-for-each-stream"),
+        pytest.param(16, (0, 0), NextBatch(8, all_cores=False), id="enough-for-each-stream"),
+        pytest.param(41, (0, 0), NextBatch(21, all_cores=False), id="shares-are-rounded-up"),
+        pytest.param(100, (0, 0), NextBatch(32, all_cores=False), id="up-to-a-batch"),
+        pytest.param(7, (0,), NextBatch(7, all_cores=True), id="few-for-the-only-stream"),
+        pytest.param(8, (0,), NextBatch(8, all_cores=False), id="enough-for-the-only-stream"),
+        pytest.param(7, (15, 0), None, id="few-beside-a-short-batch"),
+        pytest.param(8, (15, 0), NextBatch(8, all_cores=False), id="enough-beside-a-short-batch"),
+        pytest.param(1, (16, 0), NextBatch(1, all_cores=False), id="one-beside-a-long-batch"),
+        pytest.param(7, (1, 0, 0, 15), NextBatch(4, all_cores=False), id="few-beside-batches-that-are-long-together"),
+        pytest.param(50, (1, 0, 0), NextBatch(25, all_cores=False), id="shares-of-the-idle-streams"),
+        pytest.param(50, (1, 32), None, id="all-are-busy"),
+    ],
+)
+def test_what_an_idle_stream_begins_with(waiting: int, running: tuple[int, ...], begun: NextBatch | None) -> None:
+    """It follows from what waits and what runs alone, by the table of ``next_batch``."""
+    assert next_batch(Snapshot(waiting, running), max_batch=32) == begun
+    assert next_batch(Snapshot(waiting, running, all_cores=True), max_batch=32) is None
+
+
+def test_a_snapshot_tells_what_waits_and_runs(batcher: Batcher, engine: GatedEngine) -> None:
+    """It follows a batch from the queue into the engine and out of it, on all cores or in its stream."""
+    assert batcher.snapshot() == Snapshot(0, (0,))
+    first = occupy(batcher, engine)
+    assert batcher.snapshot() == Snapshot(0, (0,), all_cores=True)
+    second = batcher.submit(images(2, 3), soon())
+    assert batcher.snapshot() == Snapshot(2, (0,), all_cores=True)
+    engine.gate.release(2)
+    batcher.result(first)
+    batcher.result(second)
+    eventually(lambda: batcher.snapshot().idle)
+
+
 def test_one_request_runs_at_once(batcher: Batcher, engine: GatedEngine) -> None:
     """A lone request is not kept waiting for company."""
     future = occupy(batcher, engine)
@@ -143,7 +182,7 @@ def test_what_comes_while_an_asking_thread_runs_waits_its_turn(batcher: Batcher,
     future = batcher.submit(images(2, 3), soon())
     asking.append(threading.Thread(target=lambda: answers.append(batcher.run(images(4), soon()).ravel().tolist())))
     asking[1].start()
-    eventually(lambda: batcher._waiting == 3)
+    eventually(lambda: batcher.snapshot().waiting == 3)
     assert engine.batches == [1]
     engine.gate.release(2)
     assert batcher.result(future).ravel().tolist() == [2, 3]
@@ -277,9 +316,9 @@ def test_many_threads_get_their_own_answers(engine: GatedEngine, seen: Observati
 
 
 @pytest.fixture
-def lanes(seen: Observations) -> Iterator[tuple[Batcher, GatedEngine]]:
-    """A batcher with two lanes and batches up to 32, and its engine."""
-    engine = GatedEngine(lanes=2)
+def streams(seen: Observations) -> Iterator[tuple[Batcher, GatedEngine]]:
+    """A batcher with two streams and batches up to 32, and its engine."""
+    engine = GatedEngine(streams=2)
     batcher = Batcher(engine, queue_length=200, observer=seen)
     yield batcher, engine
     engine.gate.release(100)
@@ -287,9 +326,9 @@ def lanes(seen: Observations) -> Iterator[tuple[Batcher, GatedEngine]]:
     batcher.join(SOON)
 
 
-def test_two_lanes_run_at_once(lanes: tuple[Batcher, GatedEngine]) -> None:
-    """Many images are shared by the lanes, each of which runs a batch of its own at the same time."""
-    batcher, engine = lanes
+def test_two_streams_run_at_once(streams: tuple[Batcher, GatedEngine]) -> None:
+    """Many images are shared by the streams, each of which runs a batch of its own at the same time."""
+    batcher, engine = streams
     first = occupy(batcher, engine)  # on all cores, since it is alone
     jobs = [batcher.submit(images(value), soon()) for value in range(20, 60)]
     assert engine.used == [None]
@@ -305,9 +344,9 @@ def test_two_lanes_run_at_once(lanes: tuple[Batcher, GatedEngine]) -> None:
 
 
 @pytest.mark.parametrize(("count", "used"), [(1, [None]), (15, [None]), (16, [0, 1])])
-def test_few_images_have_all_cores(lanes: tuple[Batcher, GatedEngine], count: int, used: list[int | None]) -> None:
-    """Fewer than 8 images for each lane run as one batch on all cores; from there on each lane takes its share."""
-    batcher, engine = lanes
+def test_few_images_have_all_cores(streams: tuple[Batcher, GatedEngine], count: int, used: list[int | None]) -> None:
+    """Fewer than 8 images for each stream run as one batch on all cores; from there on each stream takes its share."""
+    batcher, engine = streams
     first = occupy(batcher, engine)
     jobs = [batcher.submit(images(value), soon()) for value in range(20, 20 + count)]
     engine.gate.release()
@@ -320,8 +359,8 @@ def test_few_images_have_all_cores(lanes: tuple[Batcher, GatedEngine], count: in
     assert sum(engine.batches[1:]) == count
 
 
-def busy_lane(batcher: Batcher, engine: GatedEngine, count: int) -> None:
-    """Make one lane busy with ``count`` images, and leave the other one idle."""
+def busy_stream(batcher: Batcher, engine: GatedEngine, count: int) -> None:
+    """Make one stream busy with ``count`` images, and leave the other one idle."""
     first = occupy(batcher, engine)
     short = batcher.submit(images(*[2] * (16 - count)), soon())
     long = batcher.submit(images(*[3] * count), soon())
@@ -332,13 +371,13 @@ def busy_lane(batcher: Batcher, engine: GatedEngine, count: int) -> None:
     assert sorted(engine.batches[1:]) == sorted((16 - count, count))
     engine.gate.release()  # of the two, one ends
     eventually(lambda: short.outcome is not None or long.outcome is not None)
-    eventually(lambda: sum(running > 0 for running in batcher._running) == 1)
+    eventually(lambda: sum(running > 0 for running in batcher.snapshot().running) == 1)
 
 
-def test_a_second_lane_waits_for_company(lanes: tuple[Batcher, GatedEngine]) -> None:
+def test_a_second_stream_waits_for_company(streams: tuple[Batcher, GatedEngine]) -> None:
     """Beside a short batch a few images wait, since they would cost a core more alone; the eighth starts them."""
-    batcher, engine = lanes
-    busy_lane(batcher, engine, 8)
+    batcher, engine = streams
+    busy_stream(batcher, engine, 8)
     jobs = [batcher.submit(images(value), soon()) for value in range(20, 27)]
     assert not engine.started.acquire(timeout=0.1)
     jobs.append(batcher.submit(images(27), soon()))
@@ -348,9 +387,9 @@ def test_a_second_lane_waits_for_company(lanes: tuple[Batcher, GatedEngine]) -> 
     assert [batcher.result(job).item() for job in jobs] == list(range(20, 28))
 
 
-def test_a_second_lane_does_not_wait_beside_a_long_batch(lanes: tuple[Batcher, GatedEngine]) -> None:
-    """While a long batch runs in one lane a single image starts at once in the other."""
-    batcher, engine = lanes
+def test_a_second_stream_does_not_wait_beside_a_long_batch(streams: tuple[Batcher, GatedEngine]) -> None:
+    """While a long batch runs in one stream a single image starts at once in the other."""
+    batcher, engine = streams
     first = occupy(batcher, engine)
     batcher.submit(images(*[2] * 20), soon())
     batcher.submit(images(*[3] * 20), soon())
@@ -359,7 +398,7 @@ def test_a_second_lane_does_not_wait_beside_a_long_batch(lanes: tuple[Batcher, G
     for _ in range(2):
         assert engine.started.acquire(timeout=SOON)
     engine.gate.release()
-    eventually(lambda: sum(running > 0 for running in batcher._running) == 1)
+    eventually(lambda: sum(running > 0 for running in batcher.snapshot().running) == 1)
     job = batcher.submit(images(7), soon())
     assert engine.started.acquire(timeout=SOON)
     assert engine.batches[-1] == 1
@@ -367,9 +406,9 @@ def test_a_second_lane_does_not_wait_beside_a_long_batch(lanes: tuple[Batcher, G
     assert batcher.result(job).tolist() == [[7]]
 
 
-def test_close_wakes_all_lanes_and_who_waits_for_room(lanes: tuple[Batcher, GatedEngine]) -> None:
-    """Closing ends idle lanes at once, tells who waits for room, and lets busy lanes end their work first."""
-    batcher, engine = lanes
+def test_close_wakes_all_streams_and_who_waits_for_room(streams: tuple[Batcher, GatedEngine]) -> None:
+    """Closing ends idle streams at once, tells who waits for room, and lets busy streams end their work first."""
+    batcher, engine = streams
     first = occupy(batcher, engine)
     fillers = [batcher.submit(images(*[2] * 20), soon()) for _ in range(10)]
     outcomes: list[str] = []
@@ -382,7 +421,7 @@ def test_close_wakes_all_lanes_and_who_waits_for_room(lanes: tuple[Batcher, Gate
 
     waiting = threading.Thread(target=wait_for_room)
     waiting.start()
-    eventually(lambda: bool(batcher._room))
+    eventually(lambda: batcher.snapshot().blocked == 1)
     batcher.close()
     waiting.join(SOON)
     assert outcomes == ["closed"]
@@ -390,12 +429,11 @@ def test_close_wakes_all_lanes_and_who_waits_for_room(lanes: tuple[Batcher, Gate
     assert batcher.result(first).tolist() == [[1]]
     for filler in fillers:
         assert batcher.result(filler).shape == (20, 1)
-    batcher.join(SOON)
-    assert not any(thread.is_alive() for thread in batcher._threads)
+    assert batcher.join(SOON)
 
 
 def test_a_batch_that_cannot_be_put_together_fails_alone(batcher: Batcher, engine: GatedEngine) -> None:
-    """Images that do not go together fail with their batch at once, and the lane goes on."""
+    """Images that do not go together fail with their batch at once, and the stream goes on."""
     first = occupy(batcher, engine)
     jobs = [batcher.submit(np.zeros((1, side, side, 3), np.uint8), soon()) for side in (2, 3)]
     engine.gate.release(10)
@@ -408,11 +446,11 @@ def test_a_batch_that_cannot_be_put_together_fails_alone(batcher: Batcher, engin
 
 def test_greenlets_share_lanes(seen: Observations) -> None:
     """Hundreds of greenlets of one event loop get their own answers, and none is forgotten."""
-    engine = GatedEngine(lanes=2)
+    engine = GatedEngine(streams=2)
     engine.gate.release(10_000)
 
     def work(loop: Loop) -> list[bool]:
-        batcher = Batcher(engine, queue_length=1000, observer=seen, waiting=loop)
+        batcher = Batcher(engine, queue_length=1000, observer=seen, runtime=loop)
 
         def ask(value: int) -> bool:
             with loop.request():
@@ -434,7 +472,7 @@ def test_deadline_of_a_greenlet(seen: Observations) -> None:
     engine = GatedEngine()
 
     def work(loop: Loop) -> float:
-        batcher = Batcher(engine, queue_length=10, observer=seen, waiting=loop)
+        batcher = Batcher(engine, queue_length=10, observer=seen, runtime=loop)
         first = occupy(batcher, engine)
         started = time.monotonic()
         with pytest.raises(DeadlineExceeded):

@@ -13,9 +13,9 @@ from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from artifact import Input
-from imaging import Pixels
+from imaging import Pixels, to_input
 from service.inference import decoding
-from service.inference.decoding import Decoder, _jpeg_of_size
+from service.inference.decoding import Decoder, decode_jpeg_of_size
 from service.inference.errors import DeadlineExceeded, ImageTooLarge, InvalidImage, ServiceError, UnsupportedImage
 from tests.service.pictures import encoded, plain, png_header
 
@@ -258,16 +258,17 @@ def test_few_large_pictures_at_once() -> None:
     decoder = Decoder(MAX_PIXELS, large_at_once=1)
     large = plain("red", size=(3000, 3000))
     held, go_on = threading.Event(), threading.Event()
-    image = Image.open(io.BytesIO(large))
 
-    def hold() -> None:
-        with decoder._room_for(image, time.monotonic() + 10):
-            held.set()
-            go_on.wait(10)
+    def hold(image: Image.Image, size: Input) -> Pixels:
+        held.set()
+        go_on.wait(10)
+        return to_input(image, size)
 
-    holder = threading.Thread(target=hold)
-    holder.start()
-    held.wait(10)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decoding, "to_input", hold)
+        holder = threading.Thread(target=decoder.decode, args=(large, INPUT, time.monotonic() + 10))
+        holder.start()
+        held.wait(10)
     with pytest.raises(DeadlineExceeded):
         decoder.decode(large, INPUT, deadline=time.monotonic() + 0.05)
     assert decoder.decode(plain("red"), INPUT, deadline=time.monotonic() + 0.05).shape == (32, 32, 3)
@@ -279,7 +280,7 @@ def test_few_large_pictures_at_once() -> None:
 def by_pillow(content: bytes) -> Pixels | str:
     """Return what ``outcome`` returns where there is no short way."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decoding, "_jpeg_of_size", lambda *_: None)
+        patch.setattr(decoding, "decode_jpeg_of_size", lambda *_: None)
         return outcome(content)
 
 
@@ -317,7 +318,7 @@ SHORT_WAY = [
 def test_jpeg_of_the_input_size_has_pillows_pixels(mode: str, options: dict[str, Any]) -> None:
     """A JPEG that has the model's size takes the short way, and each of its pixels is as Pillow decodes it."""
     content = encoded(Image.fromarray(noise()).convert(mode), "JPEG", **options)
-    assert _jpeg_of_size(content, INPUT) is not None, "it did not take the short way, so this test would prove nothing"
+    assert decode_jpeg_of_size(content, INPUT) is not None, "it did not take the short way, so this proves nothing"
     expected = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
     np.testing.assert_array_equal(decode(content), expected)
 
@@ -334,7 +335,7 @@ def test_jpeg_of_the_input_size_has_pillows_pixels(mode: str, options: dict[str,
 )
 def test_other_pictures_take_the_long_way(content: bytes) -> None:
     """CMYK, other sizes, other formats and damaged files are left to Pillow."""
-    assert _jpeg_of_size(content, INPUT) is None
+    assert decode_jpeg_of_size(content, INPUT) is None
 
 
 def with_exif(orientation: int) -> dict[str, Any]:

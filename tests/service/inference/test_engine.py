@@ -69,24 +69,24 @@ def test_openvino_answers_every_batch_size(published: Path) -> None:
 
 
 @pytest.mark.parametrize(("threads", "threshold"), [(1, None), (2, None), (3, None), (2, 4.0)])
-def test_every_lane_answers_as_the_whole(
+def test_every_stream_answers_as_the_whole(
     published: Path, tmp_path: Path, threads: int, threshold: float | None
 ) -> None:
-    """Each lane, on its own or beside the others, gives what all cores together give, the familiarity included."""
+    """Each stream, on its own or beside the others, gives what all cores together give, the familiarity included."""
     version = copy(published, tmp_path, 1, threshold=threshold)
     engine = OpenVinoEngine(version, "float32", threads=threads)
-    assert engine.lanes == threads
+    assert engine.streams == threads
     images = pictures(MAX_BATCH)
     whole = engine.predict(images)
     assert np.ptp(whole, axis=0).min() > 0.001, "all pictures look the same to it, so this test would prove nothing"
-    for lane in range(engine.lanes):
-        np.testing.assert_allclose(engine.predict(images, lane), whole, atol=1e-5)
+    for stream in range(engine.streams):
+        np.testing.assert_allclose(engine.predict(images, stream), whole, atol=1e-5)
     with ThreadPoolExecutor(threads) as pool:
-        parts = [images[lane::threads] for lane in range(threads)]
+        parts = [images[stream::threads] for stream in range(threads)]
         for _ in range(20):
             answers = list(pool.map(engine.predict, parts, range(threads)))
-            for lane in range(threads):
-                np.testing.assert_allclose(answers[lane], whole[lane::threads], atol=1e-5)
+            for stream in range(threads):
+                np.testing.assert_allclose(answers[stream], whole[stream::threads], atol=1e-5)
 
 
 def test_answers_are_kept(published: Path) -> None:

@@ -40,7 +40,7 @@ def red_is(services: Services) -> str:
     """Return the label that a red picture gets."""
     picture = np.full((SIDE, SIDE, 3), (255, 0, 0), np.uint8)
     with services.registry.use() as model:
-        row = services.predictor.one(model, Item(picture), services.deadline())
+        row = services.predictor.predict_one(model, Item(picture), services.deadline())
         return model.metadata.labels[int(np.argmax(row))]
 
 
@@ -80,7 +80,7 @@ def test_request_in_progress_keeps_its_version(services: Services, models: Path,
             assert second is first
         assert red_is(services) == "cherry"
         picture = np.full((SIDE, SIDE, 3), (255, 0, 0), np.uint8)
-        row = services.predictor.one(first, Item(picture), services.deadline())
+        row = services.predictor.predict_one(first, Item(picture), services.deadline())
         assert first.metadata.labels[int(np.argmax(row))] == "red"
     first.batcher.join(10)
     with pytest.raises(ModelUnavailable):
@@ -166,9 +166,9 @@ class Nonsense:
 
     name = "nonsense"
     precision = "float32"
-    lanes = 1
+    streams = 1
 
-    def predict(self, images: Images, lane: int | None = None) -> Probabilities:
+    def predict(self, images: Images, stream: int | None = None) -> Probabilities:
         """Return what is not even a number."""
         return np.full((len(images), len(LABELS)), np.nan, np.float32)
 

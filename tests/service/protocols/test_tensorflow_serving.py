@@ -339,7 +339,7 @@ def test_numbers_are_exact_and_short(client: FlaskClient, app: Any) -> None:
     images = np.random.default_rng(1).integers(0, 256, (20, SIDE, SIDE, 3), dtype=np.uint8)
     services: Services = app.extensions["services"]
     with services.registry.use() as model:
-        answers = services.predictor.every(model, [Item(image) for image in images], services.deadline())
+        answers = services.predictor.predict_all(model, [Item(image) for image in images], services.deadline())
     body = json.dumps({"instances": images.tolist()}, separators=(",", ":"))
     answer = json.loads(client.post(f"{MODEL}:predict", data=body).text, parse_float=str)
     assert answer["predictions"] == [[str(value) for value in row] for row in answers.probabilities]

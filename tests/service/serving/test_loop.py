@@ -132,7 +132,7 @@ def test_what_takes_long_keeps_nobody_waiting() -> None:
                 turns += 1
 
         greenlet = gevent.spawn(turn)
-        ident = loop.aside(take_long)
+        ident = loop.offload(take_long)
         greenlet.kill()
         return turns, ident, threading.get_ident()
 
@@ -145,7 +145,7 @@ def test_errors_come_back_from_aside() -> None:
     """What work aside raises is raised where it was asked for."""
 
     def work(loop: Loop) -> None:
-        loop.aside(lambda: [][0])
+        loop.offload(lambda: [][0])
 
     with pytest.raises(IndexError):
         on_a_loop(work)
@@ -167,7 +167,7 @@ def test_threads_are_as_many_as_allowed() -> None:
             with lock:
                 running -= 1
 
-        asked = [gevent.spawn(loop.aside, count) for _ in range(9)]
+        asked = [gevent.spawn(loop.offload, count) for _ in range(9)]
         gevent.joinall(asked, raise_error=True)
         return most, running
 
@@ -178,7 +178,7 @@ def test_work_of_a_thread_stays_in_it() -> None:
     """A thread that asks for work aside does it itself: it keeps nobody waiting, and cannot wait for its own pool."""
 
     def work(loop: Loop) -> bool:
-        return loop.aside(lambda: loop.aside(threading.get_ident) == threading.get_ident())
+        return loop.offload(lambda: loop.offload(threading.get_ident) == threading.get_ident())
 
     assert on_a_loop(work, threads=1)
 
@@ -215,7 +215,7 @@ def test_alone_is_who_has_the_loop_for_himself() -> None:
             answers.append(loop.alone())
             other.join()
             answers.append(loop.alone())
-            answers.append(loop.aside(loop.alone))
+            answers.append(loop.offload(loop.alone))
         return answers
 
     def hold_a_request(loop: Loop) -> None:

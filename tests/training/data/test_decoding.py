@@ -12,7 +12,7 @@ from PIL import Image
 
 from artifact import Input
 from imaging import FORMATS, Pixels
-from service.inference.decoding import Decoder, _jpeg_of_size
+from service.inference.decoding import Decoder, decode_jpeg_of_size
 from service.inference.errors import ServiceError
 from tests.photographs import paths, photographs
 from tests.service.pictures import encoded, plain, png_header
@@ -128,7 +128,7 @@ def test_a_jpeg_of_the_models_size_has_the_services_pixels() -> None:
     for photograph in photographs():
         for options in ({"subsampling": "4:2:0"}, {"subsampling": "4:4:4"}, {"progressive": True}, {"quality": 20}):
             content = encoded(photograph.resize((32, 32)), "JPEG", **options)
-            assert _jpeg_of_size(content, INPUTS[0]) is not None, "it did not take the short way"
+            assert decode_jpeg_of_size(content, INPUTS[0]) is not None, "it did not take the short way"
             require_same(content, INPUTS[0])
 
 

@@ -68,10 +68,8 @@ def _whole_rate(engine: Engine, files: list[bytes], size: Input, seconds: float)
     def work(stream: int | None) -> None:
         engine.predict(np.stack([decoder.decode(file, size, time.monotonic() + 60) for file in files]), stream)
 
-    whole, streams = (
-        [functools.partial(work, None)],
-        [functools.partial(work, stream) for stream in range(engine.streams)],
-    )
+    whole = [functools.partial(work, None)]
+    streams = [functools.partial(work, stream) for stream in range(engine.streams)]
     return max(_rate(calls, len(files), seconds) for calls in (whole, streams))
 
 

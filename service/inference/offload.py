@@ -2,15 +2,15 @@
 
 What stays keeps all other requests of the worker waiting, and a thread costs more than a small picture does. So:
 
-| work                       | stays on the loop                 | since                                               |
-|----------------------------|-----------------------------------|-----------------------------------------------------|
-| a request with a body      | up to 16 KiB, not compressed      | the worst that so few bytes can ask for takes 30 ms;|
-|                            |                                   | compressed, they may become any size                |
-| another request            | a probe                           | the others read files                               |
-| the pictures of a request  | up to 8 that are to be decoded    | few bytes may still take two milliseconds each      |
-| decoding one picture       | fewer than 512 x 512 pixels       | that takes a few milliseconds                       |
-| the engine, for one image  | it took less than 10 ms last time | two changes of threads cost more than all the rest  |
-|                            |                                   | of a small picture (benchmarks/NOTES.md)            |
+| work                      | stays on the loop                 | since                                                |
+|---------------------------|-----------------------------------|------------------------------------------------------|
+| a request with a body     | up to 16 KiB, not compressed      | the worst that so few bytes can ask for takes 30 ms; |
+|                           |                                   | compressed, they may become any size                 |
+| another request           | a probe                           | the others read files                                |
+| the pictures of a request | up to 8 that are to be decoded    | few bytes may still take two milliseconds each       |
+| decoding one picture      | fewer than 512 x 512 pixels       | that takes a few milliseconds                        |
+| the engine, for one image | it took less than 10 ms last time | two changes of threads cost more than all the rest   |
+|                           |                                   | of a small picture (benchmarks/NOTES.md)             |
 """
 
 _LOOP_BODY = 16 * 1024  # bytes

@@ -7,9 +7,6 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
-from gunicorn.config import Config
-from gunicorn.glogging import Logger
-
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
 """The id of the request that is being answered, which every line has that is logged meanwhile."""
 
@@ -34,23 +31,6 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
         return json.dumps(entry, default=str)
-
-
-class GunicornLogger(Logger):
-    """Lets gunicorn's records go the way of all others."""
-
-    def setup(self, cfg: Config) -> None:
-        """Leave the handlers to the root logger; gunicorn's own would write another format."""
-        self.cfg = cfg
-        self.error_log.setLevel(cfg.loglevel.upper())
-        self.error_log.propagate = True
-
-    def exception(self, msg: object, *args: object, **kwargs: Any) -> None:
-        """Log an exception with its trace, unless it is only a client that stopped sending."""
-        if isinstance(sys.exc_info()[1], TimeoutError):
-            self.debug("a client sent nothing for too long; its connection is closed")
-        else:
-            super().exception(msg, *args, **kwargs)
 
 
 def configure(level: str) -> None:

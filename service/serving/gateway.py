@@ -1,13 +1,12 @@
-"""Between gunicorn and the application: receive the body, then answer on the event loop or, if it takes long, aside."""
-
-from __future__ import annotations
+"""Between gunicorn and the application: receive the body, then answer on the event loop or offload to a thread."""
 
 import io
 import time
 from collections.abc import Callable, Iterable
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from service.inference.errors import OVERLOADED, InvalidRequest, QueueFull, SlowBody
+from service.inference.offload import offloads_request
 from service.serving.loop import Loop
 from service.web.bodies import RECEIVED
 
@@ -16,8 +15,13 @@ Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
 _FIRST_BLOCK = 64 * 1024  # bytes, counted before they come: the most that a client can have counted and not send
 _LARGEST_BLOCK = 1024 * 1024
-_SHORT_BODY = 16 * 1024  # bytes: the worst that a body of this size can ask for is done in 30 milliseconds
-_PROBES = ("/health", "/v2/health")
+
+
+class Snapshot(NamedTuple):
+    """What a gateway has at one moment: bytes of bodies that are here or coming, and requests that are offloaded."""
+
+    bodies: int
+    offloaded: int
 
 
 class Gateway:
@@ -26,19 +30,25 @@ class Gateway:
     A slow client keeps no thread busy while its body comes, and all bodies together stay within a limit.
     """
 
-    def __init__(self, application: Application, loop: Loop, *, max_body: int, max_bodies: int, max_aside: int) -> None:
+    def __init__(
+        self, application: Application, loop: Loop, *, max_body: int, max_bodies: int, max_offloaded: int
+    ) -> None:
         """Take the application and the loop.
 
-        ``max_body`` is the most bytes of one body, ``max_bodies`` of all that are here at one time; ``max_aside`` is
-        how many requests with a body may run or wait aside. What is beyond the last two gets a 503.
+        ``max_body`` is the most bytes of one body, ``max_bodies`` of all that are here at one time; ``max_offloaded``
+        is how many requests with a body may be in threads or wait for one. What is beyond the last two gets a 503.
         """
         self._application = application
         self._loop = loop
         self._max_body = max_body
         self._max_bodies = max_bodies
-        self._max_aside = max_aside
+        self._max_offloaded = max_offloaded
         self._bodies = 0  # bytes
-        self._aside = 0  # requests
+        self._offloaded = 0  # requests
+
+    def snapshot(self) -> Snapshot:
+        """Return what bodies take and how many requests are offloaded now."""
+        return Snapshot(self._bodies, self._offloaded)
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer one request."""
@@ -47,14 +57,14 @@ class Gateway:
             complete = self._receive(environ, body)
             environ[RECEIVED] = time.monotonic()
             # An incomplete body is refused, which is quick, and what is left of it is read from the loop's socket.
-            if not complete or _is_short(environ, body.size) or self._refused_aside(environ, body):
-                with self._loop.request():
-                    return self._application(environ, start_response)
-            return self._answer_aside(environ, start_response)
+            if complete and _is_offloaded(environ, body.size) and not self._refuse_offloading(environ, body):
+                return self._offload(environ, start_response)
+            with self._loop.request():
+                return self._application(environ, start_response)
         finally:
             self._bodies -= body.counted
 
-    def _receive(self, environ: Environ, body: _Body) -> bool:
+    def _receive(self, environ: Environ, body: "_Body") -> bool:
         """Put the body of ``environ`` into memory; say whether all of it is there.
 
         What is over the limit is left on the connection, and what goes wrong is raised where the application reads the
@@ -82,7 +92,7 @@ class Gateway:
         environ["wsgi.input"] = body if body.error or body.size > self._max_body else body.whole()
         return environ["wsgi.input"] is not body
 
-    def _count_block(self, body: _Body, length: int) -> int:
+    def _count_block(self, body: "_Body", length: int) -> int:
         """Count the bytes of the next block of a body of ``length`` bytes before they come; none at its end."""
         block = body.next_block(length)
         if self._bodies + block > self._max_bodies:
@@ -91,15 +101,15 @@ class Gateway:
         body.counted += block
         return block
 
-    def _refused_aside(self, environ: Environ, body: _Body) -> bool:
+    def _refuse_offloading(self, environ: Environ, body: "_Body") -> bool:
         """Refuse a request with a body where too many long ones wait, by what the application reads; say so."""
-        if not body.size or self._aside < self._max_aside:
+        if not body.size or self._offloaded < self._max_offloaded:
             return False
         body.error = QueueFull("Too many long requests wait already; try again in a moment.")
         environ["wsgi.input"] = body
         return True
 
-    def _answer_aside(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+    def _offload(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         def answer() -> list[bytes]:
             response = self._application(environ, start_response)
             try:
@@ -108,11 +118,11 @@ class Gateway:
                 if hasattr(response, "close"):
                     response.close()
 
-        self._aside += 1
+        self._offloaded += 1
         try:
             return self._loop.offload(answer)
         finally:
-            self._aside -= 1
+            self._offloaded -= 1
 
 
 class _Body:
@@ -150,9 +160,6 @@ class _Body:
         return self._blocks.pop(0) if self._blocks else self._rest.read(size)
 
 
-def _is_short(environ: Environ, size: int) -> bool:
-    """Say whether a request is answered in a few milliseconds, apart from waiting for the engine."""
-    if environ["REQUEST_METHOD"] == "POST":
-        return size <= _SHORT_BODY and "HTTP_CONTENT_ENCODING" not in environ  # compressed, it may be any size
-    path: str = environ["PATH_INFO"]
-    return path.startswith(_PROBES)
+def _is_offloaded(environ: Environ, body: int) -> bool:
+    compressed = "HTTP_CONTENT_ENCODING" in environ
+    return offloads_request(environ["REQUEST_METHOD"], environ["PATH_INFO"], body, compressed=compressed)

@@ -1,7 +1,5 @@
 """Refuse work that comes too fast for as little as possible: what a 503 costs is taken from those who are answered."""
 
-from __future__ import annotations
-
 import functools
 import re
 import secrets
@@ -36,7 +34,7 @@ class _Refusal:
     count: Counter
 
 
-class Refusals:
+class LoadShedder:
     """Answers requests for predictions with a 503, without parsing more of them than it must."""
 
     def __init__(self, app: Flask, dialects: Sequence[Dialect], metrics: Metrics) -> None:

@@ -1,13 +1,11 @@
-"""The worker's event loop: short requests are greenlets on it, whatever takes long runs in its threads."""
-
-from __future__ import annotations
+"""The worker's event loop: short requests are greenlets on it, whatever takes long is offloaded to its threads."""
 
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import gevent
 from gevent.hub import Waiter
@@ -23,13 +21,19 @@ _LAST = -2  # libev's priorities: called after all else that is due
 Result = TypeVar("Result")
 
 
+class Snapshot(NamedTuple):
+    """What a loop has at one moment."""
+
+    requests: int  # that are answered on it
+
+
 class Loop(ThreadRuntime):
     """The event loop of the thread that makes it; what the requests of one worker share."""
 
     def __init__(
         self, threads: int, max_requests: int, tell_busy: Callable[[float], object] = lambda seconds: None
     ) -> None:
-        """Take how many threads there may be for what takes long, and how many requests may be on the loop.
+        """Take how many threads there may be to offload to, and how many requests may be on the loop.
 
         ``tell_busy`` is told now and then for how many more seconds the loop had something to do.
         """
@@ -46,6 +50,10 @@ class Loop(ThreadRuntime):
         self._wait.start(self._note_wait)
         self._poll = self._hub.loop.check()  # called after it
         self._poll.start(self._note_poll)
+
+    def snapshot(self) -> Snapshot:
+        """Return what is on the loop now."""
+        return Snapshot(self._requests)
 
     def overloaded(self) -> bool:
         """Say whether no more requests should be begun, since too many are here or wait for their turn for too long.

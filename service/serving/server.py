@@ -8,6 +8,7 @@ import queue
 import resource
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,11 +18,12 @@ from typing import Any
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
+from gunicorn.config import Config
+from gunicorn.glogging import Logger
 from gunicorn.http.message import Request
 from gunicorn.workers.base import Worker
 
 from machine import give_large_blocks_back, usable_memory
-from service.observe.logs import GunicornLogger
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -31,6 +33,23 @@ _MOST_CONNECTIONS = 8192  # of one worker
 _OTHER_FILES = 128  # that a worker has open beside its connections
 _SHARE_OF_BODIES = 4  # of the memory, one part: what all bodies of requests may take together
 _LOAD_PATIENCE = 15.0  # seconds that a worker waits for its model before it takes requests; gunicorn allows it 30
+
+
+class GunicornLogger(Logger):
+    """Lets gunicorn's records go the way of all others."""
+
+    def setup(self, cfg: Config) -> None:
+        """Leave the handlers to the root logger; gunicorn's own would write another format."""
+        self.cfg = cfg
+        self.error_log.setLevel(cfg.loglevel.upper())
+        self.error_log.propagate = True
+
+    def exception(self, msg: object, *args: object, **kwargs: Any) -> None:
+        """Log an exception with its trace, unless it is only a client that stopped sending."""
+        if isinstance(sys.exc_info()[1], TimeoutError):
+            self.debug("a client sent nothing for too long; its connection is closed")
+        else:
+            super().exception(msg, *args, **kwargs)
 
 
 class DrainFlag:
@@ -92,7 +111,7 @@ class Server(BaseApplication):
         self._started = time.time()
         self._close: Any = None
         self._loop: Any = None
-        self._refusals: Any = None
+        self._load_shedder: Any = None
         super().__init__()
 
     def load_config(self) -> None:
@@ -108,7 +127,7 @@ class Server(BaseApplication):
         from service.observe.metrics import Metrics
         from service.observe.resources import Limits, Resources
         from service.serving.gateway import Gateway
-        from service.serving.load_shedding import Refusals
+        from service.serving.load_shedding import LoadShedder
         from service.serving.loop import Loop
 
         settings = self._settings
@@ -120,14 +139,14 @@ class Server(BaseApplication):
         self._close = services.registry.close
         services.registry.start(settings.model_poll_seconds, patience=_LOAD_PATIENCE)
         application = create_app(services)
-        self._refusals = Refusals(application, DIALECTS, metrics)
+        self._load_shedder = LoadShedder(application, DIALECTS, metrics)
         return Gateway(
             application,
             loop,
             max_body=settings.max_body_bytes,
             # The largest body, and the byte that shows of one in chunks that it is larger.
             max_bodies=max(settings.max_body_bytes + 1, usable_memory() // _SHARE_OF_BODIES // settings.workers),
-            max_aside=settings.queue_length,
+            max_offloaded=settings.queue_length,
         )
 
     def draining(self) -> bool:
@@ -143,7 +162,7 @@ class Server(BaseApplication):
         # A connection must be closed while draining, and a request be logged where that is asked for; neither is cheap.
         if self._drain() or self._settings.access_log:
             return None
-        refused: bytes | None = self._refusals.answer(data)
+        refused: bytes | None = self._load_shedder.answer(data)
         return refused
 
     def reject(self, status: int, message: str, request_id: str) -> bytes:

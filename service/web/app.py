@@ -12,7 +12,7 @@ from werkzeug.routing import BaseConverter
 from service.observe import logs
 from service.settings import Settings
 from service.web import errors
-from service.web.bodies import BodyRequest, bound_body, compress, discard_body
+from service.web.bodies import BodyRequest, bound_body, compress
 from service.web.errors import Dialect
 from service.web.services import Services
 
@@ -66,12 +66,6 @@ def _limit_body(app: Flask, settings: Settings) -> None:
     @app.before_request
     def refuse_large_body() -> None:
         bound_body(request, settings.max_body_bytes)
-
-    @app.after_request
-    def drop_the_rest(response: Response) -> Response:
-        if response.status_code >= 400:  # an error may leave the body unread
-            discard_body(request, limit=4 * settings.max_body_bytes)
-        return response
 
 
 def _observe(app: Flask, services: Services) -> None:

@@ -1,7 +1,6 @@
 """Bodies of requests: never more of one in memory than is allowed, whichever way it comes."""
 
 import io
-import time
 import zlib
 from typing import IO, Any, TypeVar
 
@@ -15,7 +14,6 @@ from service.inference.errors import BodyTooLarge, InvalidRequest, ServiceError,
 RECEIVED = "darkroom.received"  # in the WSGI environment: when the body was there, as a time of the monotonic clock
 
 _BLOCK = 64 * 1024
-_DISCARD_SECONDS = 5.0
 _GZIP, _ZLIB, _DEFLATE = 31, 15, -15  # what zlib calls wbits: the container around the compressed data
 _COMPRESS_FROM = 1024  # bytes; below that a packet carries it anyway
 _COMPRESSION_LEVEL = 1  # the others take three times as long for a tenth fewer bytes
@@ -59,21 +57,6 @@ def bound_body(request: Request, limit: int) -> None:
     encoding = request.headers.get("Content-Encoding", "").strip().lower()
     if encoding not in ("", "identity") and (body := read_body(request)):
         _replace_body(request, _decompress(body, encoding, limit))
-
-
-def discard_body(request: Request, limit: int) -> None:
-    """Read and drop what is left of a refused body, up to ``limit`` bytes and a few seconds.
-
-    A server that answers and closes while the client still sends makes the client see a reset connection instead of
-    the answer. Memory stays at one block.
-    """
-    stream: IO[bytes] = request.environ["wsgi.input"]
-    stop = time.monotonic() + _DISCARD_SECONDS
-    try:
-        while limit > 0 and time.monotonic() < stop and (block := stream.read(_BLOCK)):
-            limit -= len(block)
-    except Exception:  # noqa: BLE001 - the client is gone or sends nonsense: there is nobody left to be kind to
-        return
 
 
 def read_body(request: Request) -> bytes:

@@ -65,6 +65,23 @@ def client(app: Flask) -> FlaskClient:
     return app.test_client()
 
 
+@pytest.fixture(scope="session")
+def shared_service(shared_models: Path) -> Iterator[StartService]:
+    """Gives a running service with the settings that are asked for, the same to all tests; they must not harm it."""
+    services: dict[frozenset[tuple[str, str]], RunningService] = {}
+
+    def give(**environment: str) -> RunningService:
+        settings = frozenset(environment.items())
+        if settings not in services:
+            services[settings] = start({"MODEL_DIR": str(shared_models), "DRAIN_SECONDS": "0", **environment})
+            services[settings].wait_until_ready()
+        return services[settings]
+
+    yield give
+    for service in services.values():
+        service.kill()
+
+
 @pytest.fixture
 def start_service(models: Path) -> Iterator[StartService]:
     """Starts ``python -m service`` on a free port with the test's model folder; stops it after the test."""

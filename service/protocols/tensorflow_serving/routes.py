@@ -324,6 +324,5 @@ def _predict(services: Services, model: LoadedModel) -> Predictions | Outputs:
 
 def _classify(services: Services, model: LoadedModel) -> Results:
     items = classify_request(read_body(request), model.metadata.input, services.settings.max_batch)
-    return scored(
-        model.metadata.labels, services.predictor.predict_all(model, items, services.deadline()).probabilities
-    )
+    predictions = services.predictor.predict_all(model, items, services.deadline())
+    return scored(model.metadata.labels, predictions.probabilities)

@@ -742,9 +742,9 @@ def test_deadline(services_of: MakeServices, models: Path) -> None:
     assert "deadline" in error(response)
 
 
-def test_chunked_body(start_service: StartService) -> None:
+def test_chunked_body(shared_service: StartService) -> None:
     """A body that comes in chunks, as some clients send it, is predicted by the service as people run it."""
-    url = start_service().url
+    url = shared_service().url
     body = json.dumps({"instances": [BLUE]}).encode()
     pieces = (body[start : start + 1000] for start in range(0, len(body), 1000))
     response = requests.post(f"{url}{MODEL}:predict", data=pieces, timeout=30)

@@ -1,4 +1,4 @@
-"""The gateway: what is answered on the event loop and what aside, and what bodies may take."""
+"""The gateway: what is answered on the event loop and what is offloaded, and what bodies may take."""
 
 import gzip
 import io
@@ -29,7 +29,9 @@ Answer = tuple[int, dict[str, Any], Any]  # status, headers, JSON
 
 def gateway(application: Any, loop: Loop, **limits: int) -> Gateway:
     """Return a gateway with the limit on bodies that ``app`` has, and others that do not matter here."""
-    return Gateway(application, loop, **{"max_body": MAX_BODY, "max_bodies": 10 * MAX_BODY, "max_aside": 100, **limits})
+    return Gateway(
+        application, loop, **{"max_body": MAX_BODY, "max_bodies": 10 * MAX_BODY, "max_offloaded": 100, **limits}
+    )
 
 
 def ask(
@@ -75,7 +77,7 @@ class Broken(io.BytesIO):
 
 
 @pytest.mark.parametrize(
-    ("request_", "aside"),
+    ("request_", "offloaded"),
     [
         pytest.param({"body": RED}, False, id="small-picture"),
         pytest.param({"body": LONG}, True, id="long-body"),
@@ -86,7 +88,7 @@ class Broken(io.BytesIO):
         pytest.param({"path": "/openapi.json", "body": None}, True, id="description"),
     ],
 )
-def test_short_requests_stay_on_the_loop(app: Flask, request_: dict[str, Any], aside: bool) -> None:
+def test_short_requests_stay_on_the_loop(app: Flask, request_: dict[str, Any], offloaded: bool) -> None:
     """What takes a few milliseconds is answered in the loop's thread, everything else beside it."""
     threads: list[int] = []
 
@@ -100,7 +102,7 @@ def test_short_requests_stay_on_the_loop(app: Flask, request_: dict[str, Any], a
         return threading.get_ident()
 
     here = on_a_loop(work)
-    assert (threads != [here]) == aside
+    assert (threads != [here]) == offloaded
     assert len(threads) == 1
 
 
@@ -108,7 +110,7 @@ def test_short_requests_stay_on_the_loop(app: Flask, request_: dict[str, Any], a
     ("request_", "status"),
     [
         pytest.param(lambda: {"body": RED}, 200, id="answered"),
-        pytest.param(lambda: {"body": LONG}, 200, id="answered-aside"),
+        pytest.param(lambda: {"body": LONG}, 200, id="answered-in-a-thread"),
         pytest.param(lambda: {"stream": io.BytesIO(RED)}, 200, id="chunks"),
         pytest.param(lambda: {"body": b"no picture"}, 415, id="no-picture"),
         pytest.param(lambda: {"body": bytes(MAX_BODY + 1)}, 413, id="announced-too-long"),
@@ -123,26 +125,26 @@ def test_short_requests_stay_on_the_loop(app: Flask, request_: dict[str, Any], a
 def test_counts_come_back_to_zero(app: Flask, request_: Callable[[], dict[str, Any]], status: int) -> None:
     """However a request ends, it is told rightly, and neither its bytes nor itself stay counted."""
 
-    def work(loop: Loop) -> tuple[int, tuple[int, int, int]]:
+    def work(loop: Loop) -> tuple[int, tuple[int, ...]]:
         asked = gateway(app, loop)
         answer = ask(asked, **request_())[0]
-        return answer, (asked._bodies, asked._aside, loop._requests)
+        return answer, (*asked.snapshot(), *loop.snapshot())
 
     assert on_a_loop(work) == (status, (0, 0, 0))
 
 
 @pytest.mark.parametrize("body", [RED, LONG])
 def test_counts_come_back_where_the_application_raises(body: bytes) -> None:
-    """An application that raises, or whose client left, leaves nothing counted, on the loop and aside."""
+    """An application that raises, or whose client left, leaves nothing counted, on the loop and in a thread."""
 
     def application(environ: Any, start_response: Any) -> Iterable[bytes]:
         raise ZeroDivisionError
 
-    def work(loop: Loop) -> tuple[int, int, int]:
+    def work(loop: Loop) -> tuple[int, ...]:
         asked = gateway(application, loop)
         with pytest.raises(ZeroDivisionError):
             ask(asked, body=body)
-        return asked._bodies, asked._aside, loop._requests
+        return (*asked.snapshot(), *loop.snapshot())
 
     assert on_a_loop(work) == (0, 0, 0)
 
@@ -163,14 +165,14 @@ def test_bodies_count_before_they_are_complete(app: Flask) -> None:
             for ours, _ in pairs:
                 ours.sendall(bytes(100_000))
             gevent.sleep(0.05)
-            assert 400_000 <= asked._bodies <= 600_000
+            assert 400_000 <= asked.snapshot().bodies <= 600_000
             status, headers, told = ask(asked, body=bytes(250_000))
             assert (status, headers["Retry-After"]) == (503, "1")
             assert "memory" in told["message"]
             for ours, _ in pairs:
                 ours.close()
             assert [greenlet.get(timeout=PATIENCE)[0] for greenlet in slow] == [400] * 4
-        assert asked._bodies == 0
+        assert asked.snapshot().bodies == 0
         assert ask(asked, body=RED)[0] == 200
 
     on_a_loop(work)
@@ -193,7 +195,7 @@ def test_a_slow_body_keeps_nobody_out(app: Flask) -> None:
 
 
 def test_too_many_long_requests_are_refused_at_once(app: Flask) -> None:
-    """Where as many wait aside as may, the next long one gets a 503 without waiting for a thread; short ones go on."""
+    """Where as many are offloaded as may, the next long one gets a 503 and waits for no thread; short ones go on."""
     gate = threading.Event()
 
     def application(environ: Any, start_response: Any) -> Iterable[bytes]:
@@ -202,13 +204,14 @@ def test_too_many_long_requests_are_refused_at_once(app: Flask) -> None:
         return app(environ, start_response)
 
     def work(loop: Loop) -> None:
-        asked = gateway(application, loop, max_aside=2)
+        asked = gateway(application, loop, max_offloaded=2)
         slow = [gevent.spawn(ask, asked, "/slow", LONG) for _ in range(2)]
         gevent.sleep(0.02)
         try:
             status, headers, told = ask(asked, body=LONG)
             assert (status, headers["Retry-After"]) == (503, "1")
             assert "long requests" in told["message"]
+            assert asked.snapshot().offloaded == 2
             assert not any(greenlet.ready() for greenlet in slow)
             assert ask(asked, body=RED)[0] == 200
         finally:

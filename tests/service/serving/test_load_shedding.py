@@ -15,7 +15,7 @@ from gunicorn.http.parser import RequestParser
 
 from service.app import DIALECTS
 from service.inference.errors import QueueFull
-from service.serving.load_shedding import Refusals
+from service.serving.load_shedding import LoadShedder
 from service.web.operations import declared
 from service.web.services import Services
 
@@ -34,9 +34,9 @@ def services(app: Flask) -> Services:
 
 
 @pytest.fixture
-def refusals(app: Flask, services: Services) -> Refusals:
-    """The refusals of the real application."""
-    return Refusals(app, DIALECTS, services.metrics)
+def shedder(app: Flask, services: Services) -> LoadShedder:
+    """The load shedder of the real application."""
+    return LoadShedder(app, DIALECTS, services.metrics)
 
 
 def request(path: str = "/predict", body: bytes = b"12345", **headers: str) -> bytes:
@@ -73,9 +73,9 @@ def gunicorn_reads(data: bytes) -> tuple[str | None, str | None, bytes, bytes] |
 
 @pytest.mark.parametrize("connection", ["keep-alive", "Keep-Alive", "keep-alive "])
 @pytest.mark.parametrize("path", ["/predict", "/predict?top=3"])
-def test_prediction_is_refused(refusals: Refusals, path: str, connection: str) -> None:
+def test_prediction_is_refused(shedder: LoadShedder, path: str, connection: str) -> None:
     """A whole request for a prediction gets a 503 that says when to come again and keeps the connection."""
-    response, body = read(refusals.answer(request(path, Connection=connection)))
+    response, body = read(shedder.answer(request(path, Connection=connection)))
     assert response.status == 503
     assert response.headers["Retry-After"] == "1"
     assert response.headers["Content-Type"] == "application/json"
@@ -83,7 +83,7 @@ def test_prediction_is_refused(refusals: Refusals, path: str, connection: str) -
     assert body["error"] == "queue_full"
 
 
-def test_every_route_that_may_be_full_refuses_in_its_dialect(app: Flask, refusals: Refusals) -> None:
+def test_every_route_that_may_be_full_refuses_in_its_dialect(app: Flask, shedder: LoadShedder) -> None:
     """All routes that declare a full queue are refused, and each in the form that its clients read; no other route is.
 
     Nothing of it needs a request to be made: the worker refuses outside of any.
@@ -96,7 +96,7 @@ def test_every_route_that_may_be_full_refuses_in_its_dialect(app: Flask, refusal
             r"<(?:\w+(?:\(.*?\))?:)?(\w+)>", lambda name: "1" if name[1] == "version" else "colours", rule.rule
         )
         operation = declared(app.view_functions[rule.endpoint])
-        answer = refusals.answer(request(path))
+        answer = shedder.answer(request(path))
         assert (answer is not None) == (operation is not None and QueueFull in operation.errors), path
         if answer is not None:
             refused.add(path)
@@ -106,18 +106,17 @@ def test_every_route_that_may_be_full_refuses_in_its_dialect(app: Flask, refusal
     assert refused >= {*PREDICTIONS, "/v2/models/colours/infer"}
 
 
-def test_request_id_is_given_back(refusals: Refusals) -> None:
+def test_request_id_is_given_back(shedder: LoadShedder) -> None:
     """The client's request id is told again where it is one; others get an id of their own, each another one."""
-    assert read(refusals.answer(request(X_Request_ID="mine-1")))[0].headers["X-Request-ID"] == "mine-1"
+    assert read(shedder.answer(request(X_Request_ID="mine-1")))[0].headers["X-Request-ID"] == "mine-1"
     ids = [
-        read(refusals.answer(request(X_Request_ID=asked)))[0].headers["X-Request-ID"]
-        for asked in ("", "a b", "x" * 129)
+        read(shedder.answer(request(X_Request_ID=asked)))[0].headers["X-Request-ID"] for asked in ("", "a b", "x" * 129)
     ]
     assert len(set(ids)) == 3
     assert all(re.fullmatch("[0-9a-f]{32}", given) for given in ids)
 
 
-def test_refusals_are_counted(refusals: Refusals, services: Services) -> None:
+def test_refusals_are_counted(shedder: LoadShedder, services: Services) -> None:
     """Refused requests are in the metrics, under the route's rule."""
 
     def count() -> float | None:
@@ -127,7 +126,7 @@ def test_refusals_are_counted(refusals: Refusals, services: Services) -> None:
     before = count() or 0
     in_flight = services.metrics.registry.get_sample_value("darkroom_requests_in_flight")
     for _ in range(3):
-        refusals.answer(request("/v1/models/colours:predict"))
+        shedder.answer(request("/v1/models/colours:predict"))
     assert count() == before + 3
     assert services.metrics.registry.get_sample_value("darkroom_requests_in_flight") == in_flight
 
@@ -167,13 +166,13 @@ def test_refusals_are_counted(refusals: Refusals, services: Services) -> None:
         pytest.param(b"GET /health/ready HTTP/1.1\r\nHost: test\r\n\r\n", id="probe"),
     ],
 )
-def test_everything_unusual_is_left_to_the_parser(refusals: Refusals, data: bytes) -> None:
+def test_everything_unusual_is_left_to_the_parser(shedder: LoadShedder, data: bytes) -> None:
     """What is not whole, or not what every parser reads in one way, is not refused here."""
-    assert refusals.answer(HEAD + b"\r\n\r\n12345") is not None
-    assert refusals.answer(data) is None
+    assert shedder.answer(HEAD + b"\r\n\r\n12345") is not None
+    assert shedder.answer(data) is None
 
 
-def test_what_is_refused_gunicorn_would_have_read(refusals: Refusals) -> None:
+def test_what_is_refused_gunicorn_would_have_read(shedder: LoadShedder) -> None:
     """Whatever is refused, of 20,000 damaged requests, gunicorn reads as one POST that ends where the data ends."""
     chance = random.Random(0)
     pieces = [b"\r\n", b"\n", b"\r", b" ", b"\t", b":", b"\0", b",", b"5", b"0", b"\r\n\r\n", b"\x80"]
@@ -184,7 +183,7 @@ def test_what_is_refused_gunicorn_would_have_read(refusals: Refusals) -> None:
         for _ in range(chance.randint(1, 3)):
             at = chance.randrange(len(data))
             data[at : at + chance.choice((0, 0, 1, 2))] = chance.choice(pieces)
-        if refusals.answer(bytes(data)) is not None:
+        if shedder.answer(bytes(data)) is not None:
             refused += 1
             found = gunicorn_reads(bytes(data))
             assert found is not None, bytes(data)

@@ -359,9 +359,9 @@ def test_large_pictures_leave_no_memory_behind(start_service: StartService) -> N
     assert peak_memory(running) - before > 60_000_000, "the pictures were not large, so this proves nothing"
 
 
-def test_announced_body_over_the_limit_is_refused_unread(start_service: StartService) -> None:
+def test_announced_body_over_the_limit_is_refused_unread(shared_service: StartService) -> None:
     """A body of 10 GB is refused by its Content-Length, before any of it has been sent."""
-    running = start_service(MAX_BODY_BYTES="100000")
+    running = shared_service(MAX_BODY_BYTES="100000")
     with connect(running) as connection:
         connection.sendall(head(10**10))
         connection.shutdown(socket.SHUT_WR)
@@ -391,9 +391,9 @@ def test_body_over_the_limit_takes_no_memory(start_service: StartService, chunke
     assert label(running.predict(RED)) == "red"
 
 
-def test_body_in_chunks(start_service: StartService) -> None:
+def test_body_in_chunks(shared_service: StartService) -> None:
     """A picture that comes in chunks is classified; malformed chunks are a 400."""
-    running = start_service()
+    running = shared_service()
     with connect(running) as connection:
         chunks = [RED[start : start + 30] for start in range(0, len(RED), 30)]
         connection.sendall(
@@ -433,10 +433,10 @@ def test_body_in_chunks(start_service: StartService) -> None:
     ],
 )
 def test_what_is_no_request_is_told_as_every_error(
-    start_service: StartService, sent: bytes, status: int, name: str, said: str
+    shared_service: StartService, sent: bytes, status: int, name: str, said: str
 ) -> None:
     """Its answer is JSON that says what was wrong, and arrives although the client goes on sending."""
-    running = start_service()
+    running = shared_service()
     with connect(running) as connection:
         connection.sendall(sent + bytes(3_000_000))
         answer = http.client.HTTPResponse(connection)
@@ -450,9 +450,9 @@ def test_what_is_no_request_is_told_as_every_error(
     assert label(running.predict(RED)) == "red"
 
 
-def test_silent_clients_keep_nobody_out(start_service: StartService) -> None:
+def test_silent_clients_keep_nobody_out(shared_service: StartService) -> None:
     """More silent connections than there are threads leave the service answering."""
-    running = start_service(THREADS="2")
+    running = shared_service(THREADS="2")
     silent = [connect(running) for _ in range(20)]
     started = time.monotonic()
     assert label(running.predict(RED)) == "red"
@@ -554,9 +554,9 @@ def test_overload_is_refused_and_work_goes_on(start_service: StartService, path:
     assert "Traceback" not in running.log()
 
 
-def test_slow_bodies_keep_nobody_out(start_service: StartService) -> None:
+def test_slow_bodies_keep_nobody_out(shared_service: StartService) -> None:
     """More bodies that are on their way than there are threads leave the service answering, and are answered later."""
-    running = start_service(THREADS="2")
+    running = shared_service(THREADS="2")
     body = plain("red", "BMP", size=(300, 300))
     with ExitStack() as stack:
         slow = [stack.enter_context(connect(running)) for _ in range(20)]
@@ -578,9 +578,9 @@ def large() -> bytes:
     return encoded(Image.new("1", (7000, 7000), 1), "PNG", optimize=True)
 
 
-def test_large_pictures_do_not_delay_probes(start_service: StartService) -> None:
+def test_large_pictures_do_not_delay_probes(shared_service: StartService) -> None:
     """While large pictures are decoded, liveness is answered as if nothing else was there."""
-    running = start_service()
+    running = shared_service()
     body = large()
     with ExitStack() as stack:
         asked = [stack.enter_context(connect(running)) for _ in range(6)]
@@ -620,9 +620,9 @@ def test_deadline_counts_while_waiting_for_a_thread(start_service: StartService)
 
 
 @pytest.mark.slow
-def test_body_that_stops_coming_is_told(start_service: StartService) -> None:
+def test_body_that_stops_coming_is_told(shared_service: StartService) -> None:
     """Who stops in the middle of a body gets a 408 after 20 seconds, and the log holds no fault."""
-    running = start_service()
+    running = shared_service()
     with connect(running) as connection:
         connection.sendall(head(1000) + b"abc")
         started = time.monotonic()
@@ -631,9 +631,9 @@ def test_body_that_stops_coming_is_told(start_service: StartService) -> None:
     assert '"level": "error"' not in running.log()
 
 
-def test_body_that_ends_early_is_refused(start_service: StartService) -> None:
+def test_body_that_ends_early_is_refused(shared_service: StartService) -> None:
     """A body that ends before its length is a 400, also where what came is a picture."""
-    running = start_service()
+    running = shared_service()
     with connect(running) as connection:
         connection.sendall(head(len(RED) + 1) + RED)
         connection.shutdown(socket.SHUT_WR)

@@ -11,8 +11,9 @@ import pytest
 from gevent import socket
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
+from gunicorn.sock import TCPSocket
 
-from service.serving import worker
+from service.serving import connection as connections
 from service.serving.loop import Loop
 from service.serving.worker import DarkroomWorker
 from tests.service.loops import PATIENCE, on_a_loop
@@ -46,6 +47,17 @@ class Overloaded:
         return f"HTTP/1.1 {status} {message} {request_id}".encode()
 
 
+class Calm(Overloaded):
+    """The same service, when there is not too much."""
+
+    def overloaded(self) -> bool:
+        """Say that requests are answered."""
+        return False
+
+
+CALM = Calm()
+
+
 def read_body(environ: Any, start_response: Any) -> Iterable[bytes]:
     """Read the body, then answer."""
     environ["wsgi.input"].read()
@@ -58,16 +70,18 @@ def leave_body(environ: Any, start_response: Any) -> Iterable[bytes]:
     return [ANSWERED]
 
 
-def served(application: Any, client: Callable[[socket.socket], Result], service: Any = None) -> Result:
+def served(application: Any, client: Callable[[socket.socket], Result], service: Any = CALM) -> Result:
     """Return what ``client`` does on a connection whose other end is served ``application``."""
 
     def work(_: Loop) -> Result:
         config = Config()
         config.set("keepalive", 75)
-        server = DarkroomWorker(0, os.getppid(), [], service, 30, config, Logger(config))
+        logger = Logger(config)
+        sockets: list[Any] = [TCPSocket(("127.0.0.1", 0), config, logger)]  # type: ignore[arg-type]  # not a name
+        server = DarkroomWorker(0, os.getppid(), sockets, service, 30, config, logger)
         server.wsgi = application
-        server._silent = set()
-        listener = socket.create_server(("127.0.0.1", 0))
+        server.patch()
+        [listener] = server.sockets
         with listener, socket.create_connection(listener.getsockname(), timeout=PATIENCE) as connection:
             accepted, address = listener.accept()
             serving = gevent.spawn(server.handle, listener, accepted, address)
@@ -135,7 +149,7 @@ def test_a_part_of_a_request_is_not_taken_for_one() -> None:
 @pytest.mark.slow
 def test_a_client_that_does_not_read_gets_whole_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who asks and asks and reads nothing loses the connection at some time; up to there each answer is whole."""
-    monkeypatch.setattr(worker, "_STALLED_SECONDS", 0.5)
+    monkeypatch.setattr(connections, "STALLED_SECONDS", 0.5)
 
     def client(connection: socket.socket) -> bytes:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
@@ -178,6 +192,28 @@ def test_a_client_that_still_sends_gets_its_answer() -> None:
     assert answer.endswith(ANSWERED)
 
 
+def test_a_connection_whose_rest_fits_is_used_again() -> None:
+    """What an application leaves of a body is read behind its answer, and the next request is answered as well."""
+
+    def client(connection: socket.socket) -> bytes:
+        for _ in range(3):
+            connection.sendall(post(bytes(1_000_000)))
+        return all_of(connection)
+
+    assert served(leave_body, client).count(ANSWERED) == 3
+
+
+def test_a_connection_with_too_much_left_ends_with_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the limit the client still gets its answer, though it sends on; what follows is no request any more."""
+    monkeypatch.setattr(connections, "DRAIN_BYTES", 100_000)
+
+    def client(connection: socket.socket) -> bytes:
+        connection.sendall(post(bytes(10_000_000)) + post(b"abc"))
+        return all_of(connection)
+
+    assert served(leave_body, client).count(ANSWERED) == 1
+
+
 @pytest.mark.parametrize(
     "sent",
     [
@@ -190,7 +226,7 @@ def test_a_client_that_falls_silent_is_let_go(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], sent: bytes
 ) -> None:
     """Who stops in the middle of a request loses the connection soon, and the log says nothing of a fault."""
-    monkeypatch.setattr(worker, "_STALLED_SECONDS", 0.2)
+    monkeypatch.setattr(connections, "STALLED_SECONDS", 0.2)
 
     def client(connection: socket.socket) -> float:
         connection.sendall(sent)
@@ -205,7 +241,7 @@ def test_a_client_that_falls_silent_is_let_go(
 
 def test_a_slow_reader_gets_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who takes longer for a long answer than one may be silent, and goes on reading, gets all of it."""
-    monkeypatch.setattr(worker, "_STALLED_SECONDS", 0.4)
+    monkeypatch.setattr(connections, "STALLED_SECONDS", 0.4)
     size = 20_000_000
 
     def application(environ: Any, start_response: Any) -> Iterable[bytes]:
@@ -226,14 +262,6 @@ def test_a_slow_reader_gets_all(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seconds > 0.5, "it was not slow, so this test would prove nothing"
 
 
-class Calm(Overloaded):
-    """The same service, when there is not too much."""
-
-    def overloaded(self) -> bool:
-        """Say that requests are answered."""
-        return False
-
-
 def test_a_header_that_cannot_be_sent_is_no_fault_of_the_client() -> None:
     """Where the application breaks a header of its answer, the client's request is not called unreadable: a 500."""
 
@@ -245,4 +273,4 @@ def test_a_header_that_cannot_be_sent_is_no_fault_of_the_client() -> None:
         connection.sendall(post(b"abc"))
         return all_of(connection)
 
-    assert served(break_a_header, client, Calm()).startswith(b"HTTP/1.1 500 ")
+    assert served(break_a_header, client).startswith(b"HTTP/1.1 500 ")

@@ -168,9 +168,9 @@ def test_short_answers_are_left_as_they_are(client: FlaskClient) -> None:
 
 
 @pytest.mark.slow
-def test_compressed_over_a_socket(start_service: StartService) -> None:
+def test_compressed_over_a_socket(shared_service: StartService) -> None:
     """A real service reads a compressed body also in chunks, and answers on the same connection afterwards."""
-    service = start_service(MAX_BODY_BYTES="100000")
+    service = shared_service(MAX_BODY_BYTES="100000")
     compressed = gzip.compress(PICTURE)
     headers = {"Content-Type": "image/bmp", "Content-Encoding": "gzip"}
     with requests.Session() as session:

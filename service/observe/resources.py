@@ -1,7 +1,5 @@
 """What the whole service has and takes, in all its processes: read when Prometheus asks, so that no request pays."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -39,7 +37,7 @@ class Limits:
     started: float  # seconds since the epoch
 
     @classmethod
-    def of(cls, settings: Settings, started: float) -> Limits:
+    def of(cls, settings: Settings, started: float) -> "Limits":
         """Return what ``settings`` and the machine allow."""
         return cls(
             workers=settings.workers,

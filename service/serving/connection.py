@@ -1,7 +1,5 @@
 """A client's connection: answers in one piece, refusals under overload, and an end that loses nobody's answer."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import logging
@@ -40,7 +38,7 @@ class Shedding(Protocol):
 class Connection(socket.socket):
     """A client's socket. An answer is sent in one piece: that saves both sides a system call."""
 
-    def __init__(self, client: socket.socket, idle: set[Connection], shedding: Shedding) -> None:
+    def __init__(self, client: socket.socket, idle: "set[Connection]", shedding: Shedding) -> None:
         """Take over ``client``; while no request has begun, the connection is in ``idle``.
 
         A request that ``shedding`` refuses is seen by nobody else.
@@ -133,7 +131,7 @@ class Connection(socket.socket):
             self._readable.stop()
             self._idle.discard(self)
 
-    def _on_readable(self, waiter: Waiter[None]) -> None:
+    def _on_readable(self, waiter: "Waiter[None]") -> None:
         """Refuse the request that has arrived, or let the greenlet that waits for it go on.
 
         It is called by the event loop itself: changing to the greenlet would cost as much as the refusal.

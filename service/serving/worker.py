@@ -1,7 +1,5 @@
 """gunicorn's gevent worker, as this service needs it: a greenlet for each connection, and nobody is left behind."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import functools
@@ -175,7 +173,7 @@ class _Connections(Pool):
     gevent's own begin in a later turn of the loop, few in each: under load, new clients would wait for seconds.
     """
 
-    def start(self, greenlet: gevent.Greenlet[..., Any], *_: Any, **__: Any) -> None:
+    def start(self, greenlet: "gevent.Greenlet[..., Any]", *_: Any, **__: Any) -> None:
         """Take ``greenlet`` in and run it until it waits for something; called by the loop."""
         self.add(greenlet)
         greenlet.switch()

@@ -1,11 +1,9 @@
 """``GET /openapi.json``: the description of all routes; ``GET /docs`` shows it."""
 
-from __future__ import annotations
-
 import importlib.resources
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from flask import Blueprint, Response, current_app, request
 from werkzeug.exceptions import NotFound
@@ -14,9 +12,9 @@ from service.web import openapi
 from service.web.errors import Dialect, ErrorAnswer
 from service.web.operations import JSON, operation
 from service.web.services import Services
-from service.web.static_files import ISOLATED, PAGES, answers, send
+from service.web.static_files import ISOLATED, PAGES, FileName, answers, send
 
-SwaggerFile = Literal["swagger-ui-bundle.js", "swagger-ui.css"]
+SWAGGER_FILES = ("swagger-ui-bundle.js", "swagger-ui.css")
 
 # Swagger UI sets styles in its elements and keeps its drawings in data: addresses; scripts come from files only.
 _POLICY = (
@@ -42,9 +40,9 @@ def blueprint(services: Services, dialects: Sequence[Dialect]) -> Blueprint:
 
     @blueprint.get("/docs/<name>")
     @operation(answers={**answers(".css", ".js"), 404: {JSON: ErrorAnswer}})
-    def swagger_file(name: SwaggerFile) -> Response:
+    def swagger_file(name: FileName) -> Response:
         """Give a file of Swagger UI."""
-        if name not in get_args(SwaggerFile):
+        if name not in SWAGGER_FILES:
             raise NotFound
         return send(request, _swagger_ui() / name)
 

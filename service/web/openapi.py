@@ -1,7 +1,5 @@
 """The OpenAPI 3.1 description of the service, made of what the routes declare of themselves."""
 
-from __future__ import annotations
-
 import http
 import importlib
 import inspect

@@ -4,8 +4,6 @@ The types of an operation do three things at once: msgspec parses requests by th
 ``/openapi.json`` is made of them. So the description of the service cannot say anything else than its code does.
 """
 
-from __future__ import annotations
-
 import functools
 import typing
 from collections.abc import Callable, Mapping

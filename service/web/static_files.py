@@ -1,13 +1,21 @@
-"""The files of the pages for people: kept in memory, sent again only when they changed, and tied to this origin."""
+"""The files of the pages for people: kept in memory, sent again only when they changed, and tied to this origin.
+
+Not by Flask's ``send_file``: its ETag is made of a file's time, which differs between replicas or stays the same in
+images that are built reproducibly, and what it streams is neither compressed nor safe to compress where it is a range.
+"""
 
 import functools
 import hashlib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from flask import Request, Response
+from msgspec import Meta
+from werkzeug.exceptions import NotFound
 
 PAGES = Path(__file__).parent / "static"
+
+FileName = Annotated[str, Meta(description="The name of a file that a page asks for.")]
 
 # What a page may do, as a Content-Security-Policy: nothing but what its rules name.
 ISOLATED = "default-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
@@ -31,8 +39,14 @@ def send(request: Request, path: Path, policy: str = ISOLATED) -> Response:
     """Return the file at ``path`` under the Content-Security-Policy ``policy``; 304 where the client has it.
 
     Caches ask each time whether it is still the same, so that pages and their scripts are of one version.
+
+    Raises:
+        NotFound: there is no such file.
     """
-    file = _read(path)
+    try:
+        file = _read(path)
+    except (OSError, ValueError) as error:  # a null byte is a ValueError
+        raise NotFound from error
     if request.if_none_match.contains_weak(file.etag):
         response = Response(status=304)
     else:

@@ -2,8 +2,6 @@
 model configuration, statistics and the repository's index.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Annotated, Any
 

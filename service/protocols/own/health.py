@@ -1,7 +1,5 @@
 """``GET /health``, ``/health/live`` and ``/health/ready``: what probes ask."""
 
-from __future__ import annotations
-
 from flask import Blueprint, Response
 from msgspec import Struct
 

@@ -1,7 +1,5 @@
 """``GET /metrics`` for Prometheus."""
 
-from __future__ import annotations
-
 from flask import Blueprint, Response
 
 from service.observe.metrics import CONTENT_TYPE

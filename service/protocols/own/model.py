@@ -1,7 +1,5 @@
 """``GET /model``: what is served, what else is there, and what is kept out."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from typing import Any
 

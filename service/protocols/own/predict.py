@@ -1,7 +1,5 @@
 """``POST /predict`` and ``POST /predict/batch``."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from itertools import repeat
 from typing import Annotated

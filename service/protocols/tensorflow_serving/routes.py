@@ -4,8 +4,6 @@ Beside the form of ``messages.py``, what it answers is in ``model_servers/http_r
 ``model_servers/get_model_status_impl.cc`` of https://github.com/tensorflow/serving.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -114,6 +114,7 @@ def test_values_that_do_not_go_together() -> None:
         Settings.from_environment({"MODEL_DIR": __file__})
 
 
+@pytest.mark.process
 def test_bad_setting_ends_the_start() -> None:
     """The service ends with code 2 and one message, no traceback, when a setting is wrong."""
     ended = run(PORT="abc")
@@ -122,6 +123,7 @@ def test_bad_setting_ends_the_start() -> None:
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.process
 def test_address_in_use_is_told() -> None:
     """A port that is taken, or an address that is not there, ends the start with code 2 and one message."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -135,6 +137,7 @@ def test_address_in_use_is_told() -> None:
     assert "HOST is '192.0.2.1'" in ended.stderr
 
 
+@pytest.mark.process
 def test_several_models_need_a_choice(published: Path, tmp_path: Path) -> None:
     """Where there are several models and none is chosen, the error lists them."""
     for name in ("cats", "dogs"):
@@ -145,6 +148,7 @@ def test_several_models_need_a_choice(published: Path, tmp_path: Path) -> None:
     assert "cats, dogs" in ended.stderr
 
 
+@pytest.mark.process
 def test_help_lists_every_setting() -> None:
     """``--help`` names every setting with its default, what is allowed and what it does."""
     text = " ".join(run("--help").stdout.split())
@@ -153,6 +157,7 @@ def test_help_lists_every_setting() -> None:
         assert setting.description in text
 
 
+@pytest.mark.process
 def test_unknown_argument_is_refused() -> None:
     """An argument that does not exist is an error, not silently ignored."""
     ended = run("--port", "80")

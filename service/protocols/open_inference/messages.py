@@ -17,6 +17,7 @@ from service.inference.engine import Images, Outputs, Probabilities
 from service.inference.errors import InvalidRequest
 from service.inference.items import Item, check_count
 from service.inference.predictions import Predictions
+from service.inference.registry import LoadedModel
 from service.protocols.own.messages import Base64
 from service.protocols.tensors import FlatType, flat_images, images_type, most_values, nested_images, shortest
 from service.web.bodies import parse_json, read_body
@@ -140,7 +141,7 @@ class InferResponse(Struct, kw_only=True):
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ResponseFormat:
     """How the answer to a request is wanted: which outputs, and whether in binary where an output does not say."""
 
     id: str | UnsetType
@@ -195,7 +196,7 @@ def _flat_or_nested(size: Input) -> list[dict[str, Any]]:
     return [flat, msgspec.json.schema(images_type(size))]
 
 
-def read_request(request: Request, size: Input, most: int, outputs: Sequence[str]) -> tuple[Wanted, list[Item]]:
+def read_request(request: Request, size: Input, most: int, outputs: Sequence[str]) -> tuple[ResponseFormat, list[Item]]:
     """Return how the answer is wanted, and the pictures, up to ``most``; tensors have the height and width of ``size``.
 
     ``outputs`` are the names of those that the model has, all of which are wanted where none is asked for.
@@ -210,7 +211,8 @@ def read_request(request: Request, size: Input, most: int, outputs: Sequence[str
     everything = [_REQUESTED[name]() for name in outputs]
     text, binary = _split(read_body(request), request.headers.get(JSON_LENGTH))
     if text is None:
-        return Wanted(UNSET, everything, binary=True), [Item(image) for image in _raw_pixels(binary, size, most)]
+        items = [Item(image) for image in _raw_pixels(binary, size, most)]
+        return ResponseFormat(UNSET, everything, binary=True), items
     try:
         asked = parse_json(text, InferRequest, most_values(size, most) + _OTHER_VALUES)
         _check_outputs(asked.outputs, outputs)
@@ -221,7 +223,7 @@ def read_request(request: Request, size: Input, most: int, outputs: Sequence[str
             f"{error} The input is images, UINT8 {shape}, or image_bytes, BYTES [N]; "
             f"outputs are {' and '.join(outputs)}."
         ) from error
-    return Wanted(asked.id, asked.outputs or everything, asked.parameters.binary_data_output), items
+    return ResponseFormat(asked.id, asked.outputs or everything, asked.parameters.binary_data_output), items
 
 
 def _check_outputs(asked: Sequence[RequestedOutput], outputs: Sequence[str]) -> None:
@@ -233,14 +235,17 @@ def _check_outputs(asked: Sequence[RequestedOutput], outputs: Sequence[str]) -> 
             raise InvalidRequest(f"Invalid value '{FAMILIARITY}' - at `$.outputs[{index}].name`.")
 
 
-def respond(wanted: Wanted, name: str, version: int, labels: Sequence[str], predictions: Predictions) -> Response:
-    """Return ``predictions`` of version ``version`` of model ``name``, which has ``labels``, as they are wanted."""
+def respond(wanted: ResponseFormat, model: LoadedModel, predictions: Predictions) -> Response:
+    """Return ``predictions`` of ``model`` as they are wanted."""
     outputs = {OUTPUT: predictions.probabilities}
     if predictions.familiarity is not None:
         outputs[FAMILIARITY] = predictions.familiarity[:, np.newaxis]
-    tensors = [_output(requested, wanted.binary, labels, outputs) for requested in wanted.outputs]
+    tensors = [_output(requested, wanted.binary, model.metadata.labels, outputs) for requested in wanted.outputs]
     answer = InferResponse(
-        model_name=name, model_version=str(version), id=wanted.id, outputs=[tensor.described for tensor in tensors]
+        model_name=model.name,
+        model_version=str(model.version),
+        id=wanted.id,
+        outputs=[tensor.described for tensor in tensors],
     )
     binary = [tensor.binary for tensor in tensors if tensor.binary is not None]
     if not binary:
@@ -260,7 +265,7 @@ def _output(requested: RequestedOutput, binary: bool, labels: Sequence[str], out
     if isinstance(requested, RequestedFamiliarity):
         return _numbers(FAMILIARITY, outputs[FAMILIARITY], in_binary)
     if requested.parameters.classification:
-        return _classes(outputs[OUTPUT], labels, requested.parameters.classification, in_binary)
+        return _classification(outputs[OUTPUT], labels, requested.parameters.classification, in_binary)
     return _numbers(OUTPUT, outputs[OUTPUT], in_binary)
 
 
@@ -272,7 +277,7 @@ def _numbers(name: str, values: Outputs, in_binary: bool) -> _Output:
     return _Output(NumberTensor(name=name, shape=shape, data=shortest(values).ravel().tolist()))
 
 
-def _classes(probabilities: Probabilities, labels: Sequence[str], count: int, in_binary: bool) -> _Output:
+def _classification(probabilities: Probabilities, labels: Sequence[str], count: int, in_binary: bool) -> _Output:
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :count]  # [N, k]
     shape = list(best.shape)
     texts = [
@@ -308,7 +313,7 @@ def _items(tensor: PixelTensor | EncodedTensor, binary: memoryview, size: Input,
     if isinstance(tensor, PixelTensor):
         pictures = list(_json_pixels(tensor.data, size, most) if in_json else _pixels(binary, size))
     else:
-        pictures = _json_files(tensor.data or []) if in_json else _elements(binary, most)
+        pictures = _json_pictures(tensor.data or []) if in_json else _elements(binary, most)
     if len(pictures) != tensor.shape[0]:
         raise InvalidRequest(f"The data of `{_AT}` has {len(pictures)} pictures, its shape says {tensor.shape[0]}.")
     return [Item(picture) for picture in pictures]
@@ -344,7 +349,7 @@ def _json_pixels(data: Raw, size: Input, most: int) -> Images:
     return read(text, size, most, f"{_AT}.data")
 
 
-def _json_files(data: list[bytes | list[bytes]]) -> list[bytes]:
+def _json_pictures(data: list[bytes | list[bytes]]) -> list[bytes]:
     return [element if isinstance(element, bytes) else element[0] for element in data]
 
 

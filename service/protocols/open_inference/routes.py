@@ -23,7 +23,7 @@ from service.protocols.open_inference.messages import (
     read_request,
     respond,
 )
-from service.protocols.own.health import standing
+from service.protocols.own.health import readiness
 from service.protocols.own.messages import ONE_RED_PIXEL
 from service.web.bodies import parse_json, read_body
 from service.web.errors import PREDICTION_ERRORS, Dialect
@@ -273,7 +273,7 @@ def _add_server(routes: Blueprint, services: Services) -> None:
     @operation(also=(503,))
     def server_ready() -> tuple[ServerReady, int]:
         """Say whether the server can answer inference requests now; 503 where it cannot."""
-        ready = standing(services)[0] == "ready"
+        ready = readiness(services)[0] == "ready"
         return ServerReady(ready), 200 if ready else 503
 
 
@@ -302,7 +302,7 @@ def _add_model(routes: Blueprint, services: Services) -> None:
     def model_ready(name: ModelName, version: ModelVersion = NEWEST) -> tuple[ModelReady, int]:
         """Say whether a model can answer now; 503 where it cannot."""
         services.registry.check(name, version or None)
-        ready = standing(services)[0] == "ready"
+        ready = readiness(services)[0] == "ready"
         return ModelReady(name, ready), 200 if ready else 503
 
     @_of_model(routes, "/config")
@@ -351,7 +351,7 @@ def _add_inference(routes: Blueprint, services: Services) -> None:
         with services.registry.use(name, version or None) as model:
             wanted, items = read_request(request, model.metadata.input, most, _outputs(model.metadata))
             predictions = services.predictor.predict_all(model, items, services.deadline())
-            return respond(wanted, model.name, model.version, model.metadata.labels, predictions)
+            return respond(wanted, model, predictions)
 
 
 def _index(registry: Registry) -> list[IndexEntry]:

@@ -57,7 +57,7 @@ def blueprint(services: Services) -> Blueprint:
     @operation(also=(503,))
     def summary() -> tuple[Health, int]:
         """Say how the service stands; 503 when it is not ready."""
-        status, reason = standing(services)
+        status, reason = readiness(services)
         model = services.registry.current
         health = Health(
             status=status,
@@ -78,13 +78,13 @@ def blueprint(services: Services) -> Blueprint:
     @operation(also=(503,))
     def ready() -> tuple[Ready, int]:
         """Say whether it can answer now: there is a model, it is warm, and the service is not stopping."""
-        status, reason = standing(services)
+        status, reason = readiness(services)
         return Ready(status, reason), _code(status)
 
     return routes
 
 
-def standing(services: Services) -> tuple[str, str | None]:
+def readiness(services: Services) -> tuple[str, str | None]:
     """Return how the service stands, ready, unavailable or draining, and the reason where it is not ready."""
     if services.draining():
         return "draining", "The service is stopping."

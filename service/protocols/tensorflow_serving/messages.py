@@ -244,7 +244,7 @@ def classify_request(text: bytes, size: Input, max_items: int) -> list[Item]:
     return items
 
 
-def scored(labels: Sequence[str], probabilities: Probabilities) -> Results:
+def classifications(labels: Sequence[str], probabilities: Probabilities) -> Results:
     """Return each row of float32 [N, classes] as pairs of label and score, in descending order."""
     orders = np.argsort(-probabilities, axis=1, kind="stable")  # [N, classes]
     return Results(

@@ -23,9 +23,9 @@ from service.protocols.tensorflow_serving.messages import (
     Outputs,
     Predictions,
     Results,
+    classifications,
     classify_request,
     predict_request,
-    scored,
 )
 from service.protocols.tensors import shortest
 from service.web.bodies import read_body
@@ -157,14 +157,14 @@ def _malformed(method: str, path: str) -> str:
 
 DIALECT = Dialect("/v1/", TensorFlowError, _render, one_fault=True, unknown_path=400)
 
-_tells_state = operation(errors=(InvalidRequest, UnknownModel))
-_describes = operation(errors=(InvalidRequest, UnknownModel, ModelUnavailable))
-_predicts = operation(
+_status_operation = operation(errors=(InvalidRequest, UnknownModel))
+_metadata_operation = operation(errors=(InvalidRequest, UnknownModel, ModelUnavailable))
+_predict_operation = operation(
     body=(Content((JSON,), PREDICT_BODY),),
     answers={200: {JSON: AnyOf((Predictions, Outputs))}},
     errors=(UnknownModel, *PREDICTION_ERRORS),
 )
-_classifies = operation(body=(Content((JSON,), CLASSIFY_BODY),), errors=(UnknownModel, *PREDICTION_ERRORS))
+_classify_operation = operation(body=(Content((JSON,), CLASSIFY_BODY),), errors=(UnknownModel, *PREDICTION_ERRORS))
 
 
 def blueprint(services: Services) -> Blueprint:
@@ -173,33 +173,33 @@ def blueprint(services: Services) -> Blueprint:
     routes.before_request(_check_version)
 
     @routes.get("/<model:name>")
-    @_tells_state
+    @_status_operation
     def status(name: ModelName) -> ModelStatus:
         """Tell the state of all versions of a model."""
         return ModelStatus(_status(services.registry, name), ready=services.registry.current is not None)
 
     @routes.get("/<model:name>/versions/<int:version>")
-    @_tells_state
+    @_status_operation
     def version_status(name: ModelName, version: Version) -> VersionStatus:
         """Tell the state of one version."""
         return VersionStatus(_status(services.registry, name, version))
 
     @routes.get("/<model:name>/metadata")
-    @_describes
+    @_metadata_operation
     def metadata(name: ModelName) -> ModelMetadata:
         """Describe the signatures of the version that answers."""
         with _servable(services, name) as model:
             return _metadata(model)
 
     @routes.get("/<model:name>/versions/<int:version>/metadata")
-    @_describes
+    @_metadata_operation
     def version_metadata(name: ModelName, version: Version) -> ModelMetadata:
         """Describe the signatures of one version."""
         with _servable(services, name, version) as model:
             return _metadata(model)
 
     @routes.post("/<model:name>:predict")
-    @_predicts
+    @_predict_operation
     def predict(name: ModelName) -> Response:
         """Give the probabilities of all labels for each picture.
 
@@ -210,14 +210,14 @@ def blueprint(services: Services) -> Blueprint:
             return json_response(_predict(services, model))
 
     @routes.post("/<model:name>/versions/<int:version>:predict")
-    @_predicts
+    @_predict_operation
     def version_predict(name: ModelName, version: Version) -> Response:
         """Give the probabilities of all labels for each picture, by one version."""
         with _servable(services, name, version) as model:
             return json_response(_predict(services, model))
 
     @routes.post("/<model:name>:classify")
-    @_classifies
+    @_classify_operation
     def classify(name: ModelName) -> Results:
         """Give all labels with their scores for each example.
 
@@ -227,7 +227,7 @@ def blueprint(services: Services) -> Blueprint:
             return _classify(services, model)
 
     @routes.post("/<model:name>/versions/<int:version>:classify")
-    @_classifies
+    @_classify_operation
     def version_classify(name: ModelName, version: Version) -> Results:
         """Give all labels with their scores for each example, by one version."""
         with _servable(services, name, version) as model:
@@ -323,4 +323,4 @@ def _predict(services: Services, model: LoadedModel) -> Predictions | Outputs:
 def _classify(services: Services, model: LoadedModel) -> Results:
     items = classify_request(read_body(request), model.metadata.input, services.settings.max_batch)
     predictions = services.predictor.predict_all(model, items, services.deadline())
-    return scored(model.metadata.labels, predictions.probabilities)
+    return classifications(model.metadata.labels, predictions.probabilities)

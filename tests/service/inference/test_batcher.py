@@ -219,6 +219,7 @@ def test_those_who_wait_form_the_next_batch(batcher: Batcher, engine: GatedEngin
     assert len(seen.waits) == 5
 
 
+@pytest.mark.timing
 def test_full_queue_refuses_at_once(batcher: Batcher, engine: GatedEngine) -> None:
     """What does not fit into the queue is refused without waiting; what fits still goes in."""
     occupy(batcher, engine)
@@ -374,6 +375,7 @@ def busy_stream(batcher: Batcher, engine: GatedEngine, count: int) -> None:
     eventually(lambda: sum(running > 0 for running in batcher.snapshot().running) == 1)
 
 
+@pytest.mark.timing
 def test_a_second_stream_waits_for_company(streams: tuple[Batcher, GatedEngine]) -> None:
     """Beside a short batch a few images wait, since they would cost a core more alone; the eighth starts them."""
     batcher, engine = streams
@@ -467,6 +469,7 @@ def test_greenlets_share_lanes(seen: Observations) -> None:
     assert sum(seen.runs) == 1500
 
 
+@pytest.mark.timing
 def test_deadline_of_a_greenlet(seen: Observations) -> None:
     """A greenlet whose job is stuck behind another gets its error at its deadline, while the loop goes on."""
     engine = GatedEngine()

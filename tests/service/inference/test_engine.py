@@ -98,6 +98,7 @@ def test_answers_are_kept(published: Path) -> None:
     np.testing.assert_array_equal(first, kept)
 
 
+@pytest.mark.process
 @pytest.mark.slow
 def test_engines_agree(published: Path, tmp_path: Path) -> None:
     """OpenVINO in float32 is within 1e-3 of TensorFlow, the reference, and in bfloat16 picks the same clear labels."""
@@ -108,6 +109,7 @@ def test_engines_agree(published: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(in_openvino(published, images, "bfloat16"), reference, atol=0.05)
 
 
+@pytest.mark.process
 @pytest.mark.slow
 def test_engines_agree_on_familiarity(published: Path, tmp_path: Path) -> None:
     """Of a version with a threshold, both engines give the familiarity as a column behind the same probabilities."""
@@ -120,6 +122,7 @@ def test_engines_agree_on_familiarity(published: Path, tmp_path: Path) -> None:
     assert answers[:50, 3].max() < 2 < 4 < answers[50:, 3].min()
 
 
+@pytest.mark.process
 @pytest.mark.slow
 @pytest.mark.skipif(not BUNDLED.is_dir(), reason="models/cifar10/5 is not there")
 def test_engines_agree_on_test_images(cifar10_archive: Path, tmp_path: Path) -> None:
@@ -131,6 +134,7 @@ def test_engines_agree_on_test_images(cifar10_archive: Path, tmp_path: Path) -> 
     np.testing.assert_array_equal(answers[:, :10].argmax(axis=1), reference[:, :10].argmax(axis=1))
 
 
+@pytest.mark.process
 @pytest.mark.slow
 @pytest.mark.skipif(not BUNDLED.is_dir(), reason="models/cifar10/5 is not there")
 def test_bfloat16_answers_as_tensorflow_does(cifar10_archive: Path, tmp_path: Path) -> None:
@@ -174,6 +178,7 @@ def test_int8_is_refused_where_the_version_has_none(published: Path) -> None:
         OpenVinoEngine(published, "int8", threads=1)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("module", ["tensorflow", "openvino_telemetry", "keras", "nncf"])
 def test_openvino_brings_in_nothing_else(published: Path, module: str) -> None:
     """Serving with OpenVINO imports neither a training framework nor what would report its use."""
@@ -186,6 +191,7 @@ assert sys.modules.get({module!r}) is None, "{module} was imported"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
+@pytest.mark.process
 def test_a_signal_is_handled_after_updates(published: Path) -> None:
     """A process that has replaced its engine twice, from two threads, still lives to handle a signal."""
     code = """

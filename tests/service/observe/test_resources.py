@@ -17,7 +17,7 @@ from tests.service.running import wait_for
 
 MEBIBYTE = 1024 * 1024
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is no /proc")
+pytestmark = [pytest.mark.process, pytest.mark.skipif(sys.platform != "linux", reason="there is no /proc")]
 
 # Takes 64 MiB, shares them with two children that only read them, keeps a child busy on demand, and reaps it.
 PARENT = """

@@ -719,7 +719,7 @@ def test_binary_pixels_are_not_copied(app: Flask) -> None:
         assert not item.content.flags.writeable
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_over_a_socket(start_service: StartService) -> None:
     """A real service takes tensors in chunks and in two workers, and both count into the same statistics."""
     service = start_service(WORKERS="2")

@@ -742,6 +742,7 @@ def test_deadline(services_of: MakeServices, models: Path) -> None:
     assert "deadline" in error(response)
 
 
+@pytest.mark.process
 def test_chunked_body(shared_service: StartService) -> None:
     """A body that comes in chunks, as some clients send it, is predicted by the service as people run it."""
     url = shared_service().url

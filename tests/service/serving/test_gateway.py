@@ -222,6 +222,7 @@ def test_too_many_long_requests_are_refused_at_once(app: Flask) -> None:
     on_a_loop(work, threads=1)
 
 
+@pytest.mark.timing
 def test_late_bodies_are_refused_unread(app: Flask) -> None:
     """Where many requests make the loop late, one with a body gets a 503 and its body is left; probes are answered."""
 

@@ -115,6 +115,7 @@ def test_threads_wait_for_the_same_waker() -> None:
     assert on_a_loop(work) == [True, True]
 
 
+@pytest.mark.timing
 def test_what_takes_long_keeps_nobody_waiting() -> None:
     """Offloaded work runs in another thread while the loop goes on, and its result comes back."""
 
@@ -183,6 +184,7 @@ def test_work_of_a_thread_stays_in_it() -> None:
     assert on_a_loop(work, threads=1)
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize(("requests", "late"), [(31, False), (32, True)])
 def test_a_loop_that_was_kept_busy_is_late(requests: int, late: bool) -> None:
     """After 0.15 seconds without a look at the sockets requests are late; after one look they are not.

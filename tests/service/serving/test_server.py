@@ -31,6 +31,8 @@ from tests.service.conftest import StartService
 from tests.service.pictures import encoded, plain
 from tests.service.running import RunningService, start, wait_for
 
+pytestmark = pytest.mark.process
+
 RED = plain("red")
 OTHER = ("cherry", "grass", "sky")
 
@@ -117,6 +119,8 @@ class Load:
                     self.failures.append(response.text)
 
 
+@pytest.mark.slow
+@pytest.mark.timing
 @pytest.mark.parametrize("keep_alive", [True, False])
 def test_sigterm_under_load_loses_nothing(start_service: StartService, keep_alive: bool) -> None:
     """While clients keep asking, SIGTERM turns readiness to 503, every request is answered, and the exit code is 0."""
@@ -135,6 +139,7 @@ def test_sigterm_under_load_loses_nothing(start_service: StartService, keep_aliv
     assert {answer for labels in load.labels for answer in labels} == {"red"}
 
 
+@pytest.mark.slow
 def test_request_in_flight_is_answered(start_service: StartService) -> None:
     """A request whose body is still on its way when SIGTERM comes, and long after the port closed, gets its answer."""
     running = start_service(DRAIN_SECONDS="0.1")
@@ -150,6 +155,7 @@ def test_request_in_flight_is_answered(start_service: StartService) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timing
 def test_silent_connection_does_not_hold_up_the_end(start_service: StartService) -> None:
     """A connection on which nothing was ever sent, as browsers open them, delays the stop by seconds at most."""
     running = start_service(DRAIN_SECONDS="0")
@@ -450,6 +456,7 @@ def test_what_is_no_request_is_told_as_every_error(
     assert label(running.predict(RED)) == "red"
 
 
+@pytest.mark.timing
 def test_silent_clients_keep_nobody_out(shared_service: StartService) -> None:
     """More silent connections than there are threads leave the service answering."""
     running = shared_service(THREADS="2")
@@ -529,6 +536,7 @@ class _Client:
 
 
 @pytest.mark.slow
+@pytest.mark.timing
 @pytest.mark.parametrize("path", ["/predict", "/v1/models/colours:predict"])
 def test_overload_is_refused_and_work_goes_on(start_service: StartService, path: str) -> None:
     """Of 1,500 clients that ask without a pause some get a 503 with Retry-After, the others are answered all the time.
@@ -554,6 +562,7 @@ def test_overload_is_refused_and_work_goes_on(start_service: StartService, path:
     assert "Traceback" not in running.log()
 
 
+@pytest.mark.timing
 def test_slow_bodies_keep_nobody_out(shared_service: StartService) -> None:
     """More bodies that are on their way than there are threads leave the service answering, and are answered later."""
     running = shared_service(THREADS="2")
@@ -564,7 +573,7 @@ def test_slow_bodies_keep_nobody_out(shared_service: StartService) -> None:
             connection.sendall(head(len(body)) + body[:-1])
         started = time.monotonic()
         assert label(running.predict(RED)) == "red"
-        assert label(running.predict(body)) == "red"  # aside
+        assert label(running.predict(body)) == "red"  # by a thread
         assert time.monotonic() - started < 2
         for connection in slow:
             connection.sendall(body[-1:])
@@ -578,6 +587,7 @@ def large() -> bytes:
     return encoded(Image.new("1", (7000, 7000), 1), "PNG", optimize=True)
 
 
+@pytest.mark.timing
 def test_large_pictures_do_not_delay_probes(shared_service: StartService) -> None:
     """While large pictures are decoded, liveness is answered as if nothing else was there."""
     running = shared_service()
@@ -601,6 +611,7 @@ def test_large_pictures_do_not_delay_probes(shared_service: StartService) -> Non
     assert sorted(times)[len(times) // 2] < 0.05
 
 
+@pytest.mark.timing
 def test_deadline_counts_while_waiting_for_a_thread(start_service: StartService) -> None:
     """With one thread for what takes long, who waits for it until the deadline gets a 504 and costs nothing more."""
     running = start_service(THREADS="1", REQUEST_DEADLINE_SECONDS="0.5")
@@ -620,6 +631,7 @@ def test_deadline_counts_while_waiting_for_a_thread(start_service: StartService)
 
 
 @pytest.mark.slow
+@pytest.mark.timing
 def test_body_that_stops_coming_is_told(shared_service: StartService) -> None:
     """Who stops in the middle of a body gets a 408 after 20 seconds, and the log holds no fault."""
     running = shared_service()

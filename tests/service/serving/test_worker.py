@@ -147,6 +147,7 @@ def test_a_part_of_a_request_is_not_taken_for_one() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timing
 def test_a_client_that_does_not_read_gets_whole_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who asks and asks and reads nothing loses the connection at some time; up to there each answer is whole."""
     monkeypatch.setattr(connections, "STALLED_SECONDS", 0.5)
@@ -214,6 +215,7 @@ def test_a_connection_with_too_much_left_ends_with_the_answer(monkeypatch: pytes
     assert served(leave_body, client).count(ANSWERED) == 1
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize(
     "sent",
     [
@@ -239,6 +241,7 @@ def test_a_client_that_falls_silent_is_let_go(
     assert "Traceback" not in capfd.readouterr().err
 
 
+@pytest.mark.timing
 def test_a_slow_reader_gets_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who takes longer for a long answer than one may be silent, and goes on reading, gets all of it."""
     monkeypatch.setattr(connections, "STALLED_SECONDS", 0.4)

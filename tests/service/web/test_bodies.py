@@ -167,7 +167,7 @@ def test_short_answers_are_left_as_they_are(client: FlaskClient) -> None:
     assert response.json == {"live": True}
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_compressed_over_a_socket(shared_service: StartService) -> None:
     """A real service reads a compressed body also in chunks, and answers on the same connection afterwards."""
     service = shared_service(MAX_BODY_BYTES="100000")

@@ -98,7 +98,6 @@ def variants(photograph: Image.Image) -> Iterator[tuple[str, bytes]]:
         yield f"{kind} {image.mode} {image.size} {named}", encoded(image, kind, **options)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("photograph", photographs()[::2], ids=["china", "grace_hopper"])
 def test_photographs_have_the_services_pixels(photograph: Image.Image) -> None:
     """In every format, mode and size, and by both rules, a photograph is for training what it is for the service."""

@@ -3,18 +3,20 @@
 import importlib.resources
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from flask import Blueprint, Response, current_app, request
+from msgspec import Meta
 from werkzeug.exceptions import NotFound
 
 from service.web import openapi
 from service.web.errors import Dialect, ErrorAnswer
 from service.web.operations import JSON, operation
 from service.web.services import Services
-from service.web.static_files import ISOLATED, PAGES, FileName, answers, send
+from service.web.static_files import ISOLATED, PAGES, answers, send
 
 SWAGGER_FILES = ("swagger-ui-bundle.js", "swagger-ui.css")
+SwaggerFile = Annotated[str, Meta(description="A file of Swagger UI.", extra_json_schema={"enum": list(SWAGGER_FILES)})]
 
 # Swagger UI sets styles in its elements and keeps its drawings in data: addresses; scripts come from files only.
 _POLICY = (
@@ -40,7 +42,7 @@ def blueprint(services: Services, dialects: Sequence[Dialect]) -> Blueprint:
 
     @blueprint.get("/docs/<name>")
     @operation(answers={**answers(".css", ".js"), 404: {JSON: ErrorAnswer}})
-    def swagger_file(name: FileName) -> Response:
+    def swagger_file(name: SwaggerFile) -> Response:
         """Give a file of Swagger UI."""
         if name not in SWAGGER_FILES:
             raise NotFound

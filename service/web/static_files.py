@@ -7,15 +7,12 @@ images that are built reproducibly, and what it streams is neither compressed no
 import functools
 import hashlib
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from flask import Request, Response
-from msgspec import Meta
 from werkzeug.exceptions import NotFound
 
 PAGES = Path(__file__).parent / "static"
-
-FileName = Annotated[str, Meta(description="The name of a file that a page asks for.")]
 
 # What a page may do, as a Content-Security-Policy: nothing but what its rules name.
 ISOLATED = "default-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"

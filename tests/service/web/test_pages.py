@@ -97,7 +97,7 @@ def test_what_a_client_has_is_not_sent_again(client: FlaskClient, address: str) 
     ],
 )
 def test_no_other_file_can_be_had(client: FlaskClient, address: str) -> None:
-    """Only the files that the pages need are given; all else is a 404, wherever the path points."""
+    """Only the files that the description lists are given; all else is a 404, wherever the path points."""
     response = client.get(address)
     assert response.status_code == 404
     assert response.json is not None

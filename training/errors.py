@@ -19,8 +19,11 @@ class NoGpu(TrainingError):
     """The training is meant for a GPU, and there is none."""
 
 
-class Interrupted(Exception):
-    """A signal asked the training to stop; what was learned up to the last epoch is on the disk."""
+class Interrupted(BaseException):
+    """A signal asked the training to stop; what was learned up to the last epoch is on the disk.
+
+    Like KeyboardInterrupt it is no error, so that nothing that catches those takes it for one.
+    """
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal_number)

@@ -12,17 +12,17 @@ import tensorflow as tf
 from tests.training.conftest import small_dataset
 from training.fit.checkpoints import RunFolder
 from training.fit.recipe import recipe
-from training.fit.strategy import Spread
-from training.fit.train import train
+from training.fit.strategy import Strategy
+from training.fit.train import Job, train
 
 
 def main(folder: Path) -> None:
     """Train for two epochs with half of every batch on each device."""
     [processor] = tf.config.list_physical_devices("CPU")
     tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * 2)
-    spread = Spread(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
-    short = spread.shared(recipe("smoke", epochs=2, batch_size=15), 48)
-    trained = train(small_dataset(), short, RunFolder(folder), {}, spread=spread)
+    strategy = Strategy(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
+    short = strategy.shared(recipe("smoke", epochs=2, batch_size=15), 48)
+    trained = train(Job(small_dataset(), short, RunFolder(folder), strategy=strategy), {})
     print(json.dumps({"batch_size": short.batch_size, "history": trained.state.history}))
 
 

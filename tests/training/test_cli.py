@@ -12,11 +12,10 @@ from pathlib import Path
 import pytest
 
 import artifact
-from tests.training.conftest import Train, environment, python_layout, write_archive
-from training.cli import _train_parser, main
+from tests.training.conftest import SMOKE, Train, call, environment, python_layout, write_archive
+from training.cli import main
+from training.commands import train
 from training.publish.model_card import calibration_in_words, familiarity_in_words
-
-SMOKE = ("--preset", "smoke", "--epochs", "1")
 
 
 def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,11 +66,11 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str], message: str, capsys: 
 @pytest.mark.parametrize(("text", "size"), [("64", (64, 64)), ("48x96", (48, 96)), ("224X160", (224, 160))])
 def test_an_image_size_is_a_side_or_height_and_width(text: str, size: tuple[int, int]) -> None:
     """One number is a square; of two, the first is the height, as everywhere in the metadata."""
-    assert _train_parser().parse_args(["--image-size", text]).image_size == size
+    assert train.parse(["--image-size", text]).image_size == size
 
 
 @pytest.mark.slow
-def test_a_run_publishes_a_valid_version(smoke: tuple[Path, str], run_training: Train) -> None:
+def test_a_run_publishes_a_valid_version(smoke: tuple[Path, str]) -> None:
     """The smoke preset ends in a version that validates, and evaluate measures what the metadata says."""
     path, printed = smoke
     metadata = artifact.validate(path)
@@ -81,9 +80,9 @@ def test_a_run_publishes_a_valid_version(smoke: tuple[Path, str], run_training: 
     assert {"MODEL_CARD.md", *plots} <= {entry.name for entry in (path / "assets.extra").iterdir()}
     assert f"accuracy {metadata.metrics.accuracy:.2%} of 500 images" in printed
     assert printed.splitlines()[-1].endswith(f"Published {path}.")
-    measured = run_training("evaluate", path)
-    assert measured.returncode == 0, measured.stderr
-    assert measured.stdout.splitlines()[-1] == printed.splitlines()[-2]
+    code, measured, errors = call(["evaluate", path])
+    assert code == 0, errors
+    assert measured.splitlines()[-1] == printed.splitlines()[-2]
 
 
 @pytest.mark.slow
@@ -111,27 +110,28 @@ def test_a_run_says_how_far_to_trust_it(smoke: tuple[Path, str]) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_can_start_from_a_version(smoke: tuple[Path, str], run_training: Train, tmp_path: Path) -> None:
+def test_a_run_can_start_from_a_version(smoke: tuple[Path, str], tmp_path: Path) -> None:
     """With --start-from the first epoch begins where the version ended, and the metadata says where that was.
 
     With no held-out images, it says that nothing was calibrated.
     """
-    arguments = ("--models", tmp_path / "m", "--run", tmp_path / "r", "--start-from", smoke[0])
-    done = run_training(*SMOKE, "--validation-images", "0", *arguments)
-    assert done.returncode == 0, done.stderr
+    folders = ("--models", tmp_path / "m", "--run", tmp_path / "r")
+    arguments = ("--validation-images", "0", *folders, "--start-from", smoke[0])
+    code, printed, errors = call([*SMOKE, "--epochs", "1", *arguments])
+    assert code == 0, errors
     metadata = artifact.validate(tmp_path / "m" / "smoke" / "1")
     assert metadata.training["start_from"]["training"]["epochs"] == 3
-    assert "Not calibrated, and no threshold for familiar pictures" in done.stdout
+    assert "Not calibrated, and no threshold for familiar pictures" in printed
     assert (metadata.calibration, metadata.familiarity) == (None, None)
     assert metadata.metrics.out_of_distribution is not None
     assert set(metadata.metrics.out_of_distribution["noise"]) == {"auroc"}
-    first_epoch = re.search(r"epoch 1/1 .*?accuracy (\S+)", done.stdout)
+    first_epoch = re.search(r"epoch 1/1 .*?accuracy (\S+)", printed)
     assert first_epoch is not None
     assert float(first_epoch[1]) > 0.95  # at random it begins below 0.92
     other = write_archive(tmp_path / "cifar.tar.gz", python_layout())
-    refused = run_training("--data", other, "--validation-images", "0", *arguments)
-    assert refused.returncode == 1
-    assert "knows disc, square, stripes; the data has airplane" in refused.stderr
+    code, _, errors = call(["--precision", "float32", "--data", other, *arguments])
+    assert code == 1
+    assert "knows disc, square, stripes; the data has airplane" in errors
 
 
 @pytest.mark.slow
@@ -147,11 +147,9 @@ def test_another_keras_backend_trains_too(run_training: Train, tmp_path: Path) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_and_the_same_command_resumes(
-    number: signal.Signals, run_training: Train, root: Path, tmp_path: Path
-) -> None:
+def test_a_signal_stops_and_the_same_command_resumes(number: signal.Signals, root: Path, tmp_path: Path) -> None:
     """After SIGTERM or SIGINT the exit code says so, nothing is published, and the next call goes on and publishes."""
-    arguments = ("--preset", "smoke", "--epochs", "30", "--models", tmp_path / "m", "--run", tmp_path / "run")
+    arguments = (*SMOKE, "--epochs", "8", "--models", tmp_path / "m", "--run", tmp_path / "run")
     with subprocess.Popen(
         [sys.executable, "-m", "training", *map(str, arguments)],
         cwd=root,
@@ -170,10 +168,10 @@ def test_a_signal_stops_and_the_same_command_resumes(
         == f"Stopped by {number.name}. Give the same command again to go on from the last epoch."
     )
     assert artifact.versions(tmp_path / "m", "smoke") == []
-    resumed = run_training(*arguments)
-    assert resumed.returncode == 0, resumed.stderr
-    assert re.search(r"Resuming .* after epoch \d+ of 30", resumed.stdout)
-    assert "epoch 1/30" not in resumed.stdout
+    code, printed, errors = call(arguments)
+    assert code == 0, errors
+    assert re.search(r"Resuming .* after epoch \d+ of 8", printed)
+    assert "epoch 1/8" not in printed
     assert artifact.versions(tmp_path / "m", "smoke") == [1]
 
 
@@ -190,27 +188,27 @@ def test_no_data_and_no_network(run_training: Train, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cut", [None, 100])
-def test_unreadable_data(run_training: Train, tmp_path: Path, cut: int | None) -> None:
+def test_unreadable_data(tmp_path: Path, cut: int | None) -> None:
     """A missing archive and one cut short are each one sentence on the last line, and exit code 1."""
     path = tmp_path / "cifar.tar.gz"
     if cut:
         path.write_bytes(write_archive(path, python_layout()).read_bytes()[:cut])
-    done = run_training("--data", path, "--models", tmp_path / "m", "--run", tmp_path / "r")
-    assert done.returncode == 1
-    assert done.stderr.startswith(f"training: error: {path} ")
-    assert done.stderr.count("\n") == 1
+    code, _, errors = call(["--data", path, "--models", tmp_path / "m", "--run", tmp_path / "r"])
+    assert code == 1
+    assert errors.startswith(f"training: error: {path} ")
+    assert errors.count("\n") == 1
 
 
 @pytest.mark.slow
-def test_an_unwritable_folder_is_found_before_training(run_training: Train, tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_found_before_training(tmp_path: Path) -> None:
     """A model folder that cannot be written stops the run at once, not at its end."""
     (tmp_path / "file").write_text("not a folder")
-    done = run_training(*SMOKE, "--models", tmp_path / "file" / "m", "--run", tmp_path / "r")
-    assert done.returncode == 1
-    assert done.stderr == (
+    code, printed, errors = call([*SMOKE, "--models", tmp_path / "file" / "m", "--run", tmp_path / "r"])
+    assert code == 1
+    assert errors == (
         f"training: error: {tmp_path}/file/m cannot be written (Not a directory); choose another folder\n"
     )
-    assert "epoch" not in done.stdout
+    assert "epoch" not in printed
 
 
 @pytest.fixture
@@ -226,20 +224,20 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.slow
-def test_a_full_disk_leaves_nothing_half_written(run_training: Train, tiny_disk: Path, tmp_path: Path) -> None:
+def test_a_full_disk_leaves_nothing_half_written(tiny_disk: Path, tmp_path: Path) -> None:
     """When the model folder's disk fills up, the error says so and no part of a version is left."""
-    done = run_training(*SMOKE, "--models", tiny_disk, "--run", tmp_path / "run")
-    assert done.returncode == 1
-    assert "No space left on device" in done.stderr.splitlines()[-1]
+    code, _, errors = call([*SMOKE, "--epochs", "1", "--models", tiny_disk, "--run", tmp_path / "run"])
+    assert code == 1
+    assert "No space left on device" in errors.splitlines()[-1]
     assert list(tiny_disk.iterdir()) == []
 
 
 @pytest.mark.slow
-def test_evaluate_names_what_is_wrong(run_training: Train, tmp_path: Path) -> None:
+def test_evaluate_names_what_is_wrong(tmp_path: Path) -> None:
     """A folder that is no version is an error of one line."""
-    done = run_training("evaluate", tmp_path)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"training: error: {tmp_path}: saved_model.pb is missing\n"
+    code, printed, errors = call(["evaluate", tmp_path])
+    assert (code, printed) == (1, "")
+    assert errors == f"training: error: {tmp_path}: saved_model.pb is missing\n"
 
 
 @pytest.mark.slow

@@ -1,130 +1,98 @@
-"""``compare``: two published versions on the same pictures."""
+"""``python -m training compare``: two published versions on the same pictures."""
 
 import argparse
 import dataclasses
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 import artifact
 from artifact import Metadata
 from training.commands import labelled
-from training.commands.labelled import Labelled
-from training.errors import TrainingError
+from training.commands.labelled import Labelled, Source
+from training.commands.options import DATA, SPLIT, add
+from training.errors import Interruption, TrainingError
 from training.evaluation import differences
 from training.evaluation.accuracy import Evaluation, evaluate
+from training.evaluation.comparison import Comparison
 from training.evaluation.inference import openvino_predict
-from training.evaluation.paired import Paired
-
-LEVEL = 0.05
 
 
-def compare_versions(options: argparse.Namespace) -> int:
-    """Compare two published versions and print what they get right; return the exit code.
+@dataclass(frozen=True)
+class CompareSettings:
+    """Which versions are compared on which pictures; those on which they differ go to a folder where one is named."""
+
+    first: Path
+    second: Path
+    source: Source
+    plots: Path | None
+    json: bool
+
+
+def parse(arguments: Sequence[str]) -> CompareSettings:
+    """Return what the command line asks for."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training compare",
+        description="Let two versions classify the same pictures: accuracies, their difference with its confidence "
+        "interval, McNemar's exact test, the recall of each class, and the pictures on which they differ.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("first", type=Path, metavar="A", help="folder of a version, e.g. models/cifar10/5")
+    parser.add_argument("second", type=Path, metavar="B", help="folder of another, which knows the same labels")
+    add(parser, (SPLIT,))
+    parser.add_argument(
+        "--plots",
+        type=Path,
+        metavar="DIR",
+        help="also write the pictures on which they differ there: some in differences.png, all in differences.csv",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
+    add(parser, DATA)
+    options = parser.parse_args(arguments)
+    return CompareSettings(options.first, options.second, Source.of(options), options.plots, options.json)
+
+
+def run(settings: CompareSettings, _interruption: Interruption) -> int:
+    """Compare the versions and print what they get right; return the exit code.
 
     Raises:
         InvalidVersion: a folder is no version that can be trusted.
         TrainingError: they know other labels than each other or than the data, or the data cannot be read.
     """
-    versions = (options.first, options.second)
+    versions = (settings.first, settings.second)
     first, second = (artifact.validate(version) for version in versions)
     if set(first.labels) != set(second.labels):
         raise TrainingError(
             f"{versions[0]} knows {', '.join(first.labels)}; {versions[1]} knows {', '.join(second.labels)}"
         )
-    pictures, again = _pictures(first, second, options)
-    a = _evaluated(options.first, first, pictures)
-    b = _in_order_of(first.labels, _evaluated(options.second, second, again))
+    pictures, again = _pictures(first, second, settings.source)
+    a = _evaluated(settings.first, first, pictures)
+    b = _in_order_of(first.labels, _evaluated(settings.second, second, again))
     for version, metadata, taken in zip(versions, (first, second), (pictures, again), strict=True):
         labelled.tell_limits(version, metadata, taken)
     compared = Comparison(a, b)
-    if options.json:
+    if settings.json:
         models = [{"name": metadata.name, "version": metadata.version} for metadata in (first, second)]
         print(json.dumps({"models": models, **compared.record()}))
     else:
-        print(f"A is {options.first}, B is {options.second}.\n{compared.table()}")
-    if options.plots:
-        written = differences.save(a, b, options.plots)
-        if not options.json:
-            print(f"Wrote {', '.join(written)} to {options.plots}.")
+        print(f"A is {settings.first}, B is {settings.second}.\n{compared.table()}")
+    if settings.plots:
+        written = differences.save(a, b, settings.plots)
+        if not settings.json:
+            print(f"Wrote {', '.join(written)} to {settings.plots}.")
     return 0
 
 
-class Comparison:
-    """What two versions answered to the same pictures, in figures."""
-
-    def __init__(self, a: Evaluation, b: Evaluation) -> None:
-        self._labels = a.labels
-        self._true = a.split.classes
-        self._measured_on = a.measured_on
-        self._differ = a.predicted != b.predicted  # [N]
-        self._right = a.right, b.right
-        self._paired = Paired.count(*self._right)
-
-    def record(self) -> dict[str, Any]:
-        """Return the figures for ``json.dumps``."""
-        paired = self._paired
-        return {
-            "measured_on": self._measured_on,
-            "images": paired.images,
-            "accuracies": paired.accuracies,
-            "difference": paired.difference,
-            "difference_95": paired.interval(),
-            "both_right": paired.both,
-            "only_first_right": paired.only_first,
-            "only_second_right": paired.only_second,
-            "both_wrong": paired.neither,
-            "p": paired.p_different(),
-            "answered_differently": int(self._differ.sum()),
-            "recalls": self._recalls(),
-        }
-
-    def table(self) -> str:
-        """Return the figures for people."""
-        paired = self._paired
-        low, high = paired.interval()
-        recalls = self._recalls()
-        width = max(len("accuracy"), *map(len, recalls))
-        both_wrong = int((self._differ & ~self._right[0] & ~self._right[1]).sum())
-        counts = (
-            f"Of {paired.images:,} images ({self._measured_on}) both get {paired.both:,} right, only A "
-            f"{paired.only_first:,}, only B {paired.only_second:,}, neither {paired.neither:,}."
-        )
-        lines = [
-            f"{'recall':{width}}        A        B   B - A",
-            *(f"{label:{width}}  {a:7.2%}  {b:7.2%}  {100 * (b - a):+6.2f}" for label, (a, b) in recalls.items()),
-            "{:{}}  {:7.2%}  {:7.2%}  {:+6.2f}".format("accuracy", width, *paired.accuracies, 100 * paired.difference),
-            f"The difference is between {100 * low:+.2f} and {100 * high:+.2f} points, at a confidence of 95%.",
-            counts,
-            f"They answer {int(self._differ.sum()):,} differently, {both_wrong:,} of them both wrong.",
-            f"McNemar's exact test: p = {paired.p_different():.2g}; {self._verdict()}.",
-        ]
-        return "\n".join(lines)
-
-    def _verdict(self) -> str:
-        if self._paired.p_different() >= LEVEL:
-            return f"no difference beyond noise at a level of {LEVEL:g}"
-        better = "B" if self._paired.difference > 0 else "A"
-        return f"{better} is better beyond noise, at a level of {LEVEL:g}"
-
-    def _recalls(self) -> dict[str, list[float]]:
-        """Return the recalls of both by label, where there are pictures of it."""
-        return {
-            label: [float(right[self._true == index].mean()) for right in self._right]
-            for index, label in enumerate(self._labels)
-            if (self._true == index).any()
-        }
-
-
-def _pictures(first: Metadata, second: Metadata, options: argparse.Namespace) -> tuple[Labelled, Labelled]:
+def _pictures(first: Metadata, second: Metadata, source: Source) -> tuple[Labelled, Labelled]:
     """Return the same pictures as both versions take them, each with its own classes."""
-    pictures = labelled.for_version(first, options)
+    pictures = labelled.for_version(first, source)
     if second.input == first.input:
         split = labelled.with_labels(pictures.split, first.labels, second.labels)
         return pictures, dataclasses.replace(pictures, split=split)
-    again = labelled.for_version(second, options)
+    again = labelled.for_version(second, source)
     classes = labelled.with_labels(again.split, second.labels, first.labels).classes
     if not np.array_equal(classes, pictures.split.classes):
         raise TrainingError("the two versions take pictures of other sizes, in which not the same ones can be read")

@@ -15,23 +15,19 @@ that published versions carry. Without one, it changes the preset that the optio
 
 import argparse
 import dataclasses
-import json
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from training.commands.options import Option
 from training.errors import TrainingError
 from training.fit.recipe import Recipe
+from training.publish.configuration import RECIPE, toml
 
-FILE = "config.toml"
-
-_RECIPE = "recipe"
 _FIELDS = {field.name for field in dataclasses.fields(Recipe)}
-_ONLY_ON_THE_COMMAND_LINE = {"help", "config", "fresh"}
-_NO_PART_OF_A_RUN = _ONLY_ON_THE_COMMAND_LINE | {"models", "run", "cache", "publish_anyway", "cpu"}
 _BELOW_ONE = {"momentum", "warmup", "label_smoothing"}
 _AT_MOST_ONE = {"crop", "change", "head_share", "teacher_share"}
 _ABOVE_ZERO = {"teacher_temperature"}
@@ -41,8 +37,8 @@ Fields = dict[str, Any]
 """Values for fields of ``Recipe`` by their names."""
 
 
-def read(path: Path, parser: argparse.ArgumentParser) -> dict[str, Any]:
-    """Read a configuration file and return the values of options by their ``dest``, and ``recipe_fields``.
+def read(path: Path, options: Sequence[Option]) -> tuple[dict[str, Any], Fields]:
+    """Read a configuration file and return the values of ``options`` by their fields, and those of its [recipe].
 
     Raises:
         TrainingError: it cannot be read, or a key or a value is none of those allowed; the message names it.
@@ -54,131 +50,81 @@ def read(path: Path, parser: argparse.ArgumentParser) -> dict[str, Any]:
     except ValueError as error:  # no TOML, or no UTF-8
         raise TrainingError(f"{path} is not a TOML file: {error}") from error
     try:
-        fields = _fields(table.pop(_RECIPE, {}), parser)
-        values = _options(table, parser)
+        fields = _fields(table.pop(RECIPE, {}), options)
+        values = _options(table, options)
     except TrainingError as error:
         raise TrainingError(f"{path}: {error}") from error
     if "preset" in fields:
         if "preset" in values:
-            raise TrainingError(f"{path}: preset stands twice, as an option and in [{_RECIPE}]; leave one out")
+            raise TrainingError(f"{path}: preset stands twice, as an option and in [{RECIPE}]; leave one out")
         values["preset"] = fields["preset"]
-    return {**values, "recipe_fields": fields}
+    return values, fields
 
 
-def own_recipe(options: argparse.Namespace) -> Recipe | None:
-    """Return the recipe that a configuration file has in full, with what the options change; None where it has none.
+def repeatable(options: Iterable[Option], values: Mapping[str, object]) -> dict[str, object]:
+    """Return, by the names in a file, the ``values`` of those ``options`` that repeat a run; the recipe has the others.
 
-    Where the command line names another preset than the file, that takes the recipe's place.
+    Where the run puts things is no part of it, nor is what makes no difference to its result.
     """
-    fields: Fields = options.recipe_fields
-    if "preset" not in fields or fields["preset"] != options.preset:
-        return None
-    return Recipe(**{**fields, **_given(options)})
+    repeated = (option for option in options if option.part_of_run and option.field not in _FIELDS)
+    return {option.name: values[option.field] for option in repeated}
 
 
-def with_fields(chosen: Recipe, options: argparse.Namespace) -> Recipe:
-    """Return ``chosen`` with the fields that a configuration file changes and no option gives."""
-    fields: Fields = options.recipe_fields
-    if "preset" in fields:
-        return chosen
-    return dataclasses.replace(chosen, **{**fields, **_given(options)})
-
-
-def _given(options: argparse.Namespace) -> Fields:
-    """Return the options that are fields of a recipe and were given."""
-    values = {name: getattr(options, name, None) for name in _FIELDS - {"preset"}}
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def write(
-    parser: argparse.ArgumentParser, options: argparse.Namespace, chosen: Recipe, changed: str = "", **found: str
-) -> str:
-    """Return the configuration file that repeats a run with these ``options`` of ``parser`` and this recipe.
-
-    ``found`` has the values of options that the run found out, ``changed`` says in words what was changed while it ran,
-    which no file repeats. Where the run puts things is no part of it, nor is what makes no difference to its result.
-    """
-    values = {**vars(options), **found}
-    lines = ["# python -m training --config THIS_FILE repeats the run."]
-    if changed:
-        lines.append(f"# It was changed while it ran, which is not repeated: {changed}.")
-    for action in parser._actions:  # argparse has no public list
-        value = values.get(action.dest)
-        if action.dest not in _NO_PART_OF_A_RUN | _FIELDS and value not in (None, False):
-            lines.append(f"{_key(action)} = {_toml(value)}")
-    lines += ["", f"[{_RECIPE}]"]
-    lines += [f"{name} = {_toml(value)}" for name, value in dataclasses.asdict(chosen).items() if value is not None]
-    return "\n".join(lines) + "\n"
-
-
-def _toml(value: Any) -> str:
-    """Return a plain value in TOML: numbers, strings, truth values and lists are written as in JSON."""
-    if isinstance(value, list):
-        return f"[{', '.join(map(_toml, value))}]"
-    if isinstance(value, Path):
-        value = str(value).encode(errors="replace").decode()  # a name that is no text cannot be in the file
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def _options(table: Mapping[str, Any], parser: argparse.ArgumentParser) -> dict[str, Any]:
-    actions = {_key(action): action for action in parser._actions if action.dest not in _ONLY_ON_THE_COMMAND_LINE}
+def _options(table: Mapping[str, Any], options: Iterable[Option]) -> dict[str, Any]:
+    allowed = {option.name: option for option in options if option.in_file}
     values = {}
     for key, value in table.items():
-        if key not in actions:
-            raise TrainingError(f"there is no option {key}; allowed are {', '.join(sorted(actions))} and [{_RECIPE}]")
-        values[actions[key].dest] = _option(key, value, actions[key])
+        if key not in allowed:
+            raise TrainingError(f"there is no option {key}; allowed are {', '.join(sorted(allowed))} and [{RECIPE}]")
+        values[allowed[key].field] = _option(key, value, allowed[key])
     return values
 
 
-def _key(action: argparse.Action) -> str:
-    return max(action.option_strings, key=len, default="").lstrip("-")
-
-
-def _option(key: str, value: Any, action: argparse.Action) -> Any:
-    """Return ``value`` as the command line would give it to ``action``."""
-    if action.nargs == 0:
+def _option(key: str, value: Any, option: Option) -> Any:
+    """Return ``value`` as the command line would give it to ``option``."""
+    if option.switch:
         return _plain(key, value, bool)
-    if action.nargs == "+":
+    if option.several:
         values = value if isinstance(value, list) else [value]
         if not values:
             raise TrainingError(f"{key} must have at least one value")
-        return [_single(key, each, action) for each in values]
-    return _single(key, value, action)
+        return [_single(key, each, option) for each in values]
+    return _single(key, value, option)
 
 
-def _single(key: str, value: Any, action: argparse.Action) -> Any:
-    """Return ``value`` as one argument of ``action`` on the command line would be."""
+def _single(key: str, value: Any, option: Option) -> Any:
+    """Return ``value`` as one argument of ``option`` on the command line would be."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise TrainingError(f"{key} must be {_allowed(action, value)}, not {_shown(value)}")
+        raise TrainingError(f"{key} must be {_allowed(option, value)}, not {_shown(value)}")
     try:
-        parsed = action.type(str(value)) if callable(action.type) else str(value)
+        parsed = option.kind(str(value))
     except (argparse.ArgumentTypeError, ValueError) as error:
         raise TrainingError(f"{key}: {error}") from error
     number_as_text = isinstance(value, str) and isinstance(parsed, int | float)
     text_as_number = isinstance(value, int | float) and isinstance(parsed, str | Path)
-    if number_as_text or text_as_number or (action.choices is not None and parsed not in action.choices):
-        raise TrainingError(f"{key} must be {_allowed(action, parsed)}, not {_shown(value)}")
+    if number_as_text or text_as_number or (option.choices is not None and parsed not in option.choices):
+        raise TrainingError(f"{key} must be {_allowed(option, parsed)}, not {_shown(value)}")
     return parsed
 
 
-def _allowed(action: argparse.Action, parsed: Any) -> str:
+def _allowed(option: Option, parsed: Any) -> str:
     """Say what an option takes; ``parsed`` is what it made of a value, of the kind that it takes."""
-    if action.choices is not None:
-        return f"one of {', '.join(map(str, action.choices))}"
-    return _WORDS.get(type(parsed), "text") if callable(action.type) else "text"
+    if option.choices is not None:
+        return f"one of {', '.join(option.choices)}"
+    return "text" if option.kind is str else _WORDS.get(type(parsed), "text")
 
 
-def _fields(table: Any, parser: argparse.ArgumentParser) -> Fields:
+def _fields(table: Any, options: Iterable[Option]) -> Fields:
     if not isinstance(table, dict):
-        raise TrainingError(f"{_RECIPE} must be a table, [{_RECIPE}]")
+        raise TrainingError(f"{RECIPE} must be a table, [{RECIPE}]")
     hints = get_type_hints(Recipe)
-    options = {action.dest: action for action in parser._actions if action.dest != "preset"}  # an old one may be gone
+    of_field = {option.field: option for option in options if option.field != "preset"}  # an old one may be gone
     fields = {}
     for name, value in table.items():
         if name not in hints:
-            raise TrainingError(f"[{_RECIPE}] has no field {name}; allowed are {', '.join(sorted(hints))}")
-        key = f"[{_RECIPE}] {name}"
-        fields[name] = _option(key, value, options[name]) if name in options else _field(key, value, hints[name])
+            raise TrainingError(f"[{RECIPE}] has no field {name}; allowed are {', '.join(sorted(hints))}")
+        key = f"[{RECIPE}] {name}"
+        fields[name] = _option(key, value, of_field[name]) if name in of_field else _field(key, value, hints[name])
         if name in _BELOW_ONE and value >= 1:
             raise TrainingError(f"{key} must be below 1, not {value}")
         if name in _AT_MOST_ONE and value > 1:
@@ -215,4 +161,4 @@ def _plain(name: str, value: Any, kind: type) -> Any:
 
 
 def _shown(value: Any) -> str:
-    return _toml(value) if isinstance(value, bool | int | float | str) else f"a {type(value).__name__}"
+    return toml(value) if isinstance(value, bool | int | float | str) else f"a {type(value).__name__}"

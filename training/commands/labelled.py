@@ -9,11 +9,29 @@ from pathlib import Path
 import numpy as np
 
 from artifact import Metadata
-from training.data import sources
 from training.data.dataset import Dataset, Split
 from training.data.pictures import Reading
 from training.errors import TrainingError
-from training.fit.train import held_out
+from training.fit.device import quiet_start
+from training.fit.lineage import Lineage
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the pictures are and which of them are taken: ``test``, ``validation`` or ``all``.
+
+    What reading them prints goes to standard error where standard output is for programs (``json``).
+    """
+
+    data: Path | None
+    max_unreadable: float
+    part: str
+    json: bool
+
+    @classmethod
+    def of(cls, options: argparse.Namespace) -> "Source":
+        """Return what the options say ``DATA``, ``SPLIT`` and ``--json``."""
+        return cls(options.data, options.max_unreadable, options.split, options.json)
 
 
 @dataclass(frozen=True)
@@ -29,35 +47,32 @@ class Labelled:
     digest: str
 
 
-def for_version(metadata: Metadata, options: argparse.Namespace) -> Labelled:
-    """Read the pictures that the command line names, as the version with this ``metadata`` takes them.
+def for_version(metadata: Metadata, source: Source) -> Labelled:
+    """Read the pictures of ``source`` as the version with this ``metadata`` takes them.
 
     Raises:
-        TrainingError: the data cannot be read, has none in the split asked for, or has labels that the version lacks.
+        TrainingError: the data cannot be read, has none in the part asked for, or has labels that the version lacks.
     """
-    dataset = load(metadata, options)
-    split = part(dataset, options.split)
+    dataset = _load(metadata, source)
+    split = _part(dataset, source.part)
     if not len(split):
-        raise TrainingError(f"{dataset.name} has no {options.split} pictures")
+        raise TrainingError(f"{dataset.name} has no {source.part} pictures")
     split = with_labels(split, dataset.labels, metadata.labels)
-    return Labelled(split, f"{dataset.name} {options.split}", options.split, dataset.digest())
+    return Labelled(split, f"{dataset.name} {source.part}", source.part, dataset.digest())
 
 
-def load(metadata: Metadata, options: argparse.Namespace) -> Dataset:
-    """Read the data that the command line names, in the size that the version with this ``metadata`` takes.
+def _load(metadata: Metadata, source: Source) -> Dataset:
+    with quiet_start():
+        from training.data import sources  # which downloads with Keras
 
-    Raises:
-        TrainingError: there is no such data, it cannot be read or downloaded, or has another size.
-    """
     # What reading prints, such as that CIFAR-10 is downloaded, must not stand before the one JSON object.
-    with contextlib.redirect_stdout(sys.stderr if options.json else sys.stdout):
-        made_up = metadata.dataset.get("name") == "made-up"
-        reading = Reading(max_unreadable=options.max_unreadable, fewest_classes=1)
-        return sources.load(options.data, None, made_up, metadata.input, reading)
+    with contextlib.redirect_stdout(sys.stderr if source.json else sys.stdout):
+        made_up = metadata.dataset.get("name") == sources.MADE_UP
+        reading = Reading(max_unreadable=source.max_unreadable, fewest_classes=1)
+        return sources.load(source.data, None, made_up, metadata.input, reading)
 
 
-def part(dataset: Dataset, name: str) -> Split:
-    """Return the pictures of ``test``, ``validation``, or ``all`` of a data set."""
+def _part(dataset: Dataset, name: str) -> Split:
     if name != "all":
         return dataset.test if name == "test" else dataset.validation
     splits = (dataset.train, dataset.validation, dataset.test)
@@ -87,6 +102,8 @@ def tell_limits(version: Path, metadata: Metadata, pictures: Labelled) -> None:
     absent = [label for index, label in enumerate(metadata.labels) if index not in present]
     if absent:
         print(f"There is no picture of {', '.join(absent)}: measured on the other labels.", file=sys.stderr)
-    held_back = {"test": len(pictures.split), "validation": held_out(metadata.training), "all": 0}[pictures.part]
+    held_back = {"test": len(pictures.split), "validation": Lineage.read(metadata.training).held_out(), "all": 0}[
+        pictures.part
+    ]
     if pictures.digest == metadata.dataset.get("sha256") and held_back < len(pictures.split):
         print(f"{version} was trained on some of these pictures: expect less on others.", file=sys.stderr)

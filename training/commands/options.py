@@ -1,81 +1,55 @@
-"""The options of ``compare`` and ``predict``, and those that several commands share; ``training/cli.py`` calls them."""
+"""Options as data: each is declared once, for the parser of a command and for a configuration file."""
 
 import argparse
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
-def compare_parser() -> argparse.ArgumentParser:
-    """Return the parser of ``compare``, without the options that say where the pictures are."""
-    parser = argparse.ArgumentParser(
-        prog="python -m training compare",
-        description="Let two versions classify the same pictures: accuracies, their difference with its confidence "
-        "interval, McNemar's exact test, the recall of each class, and the pictures on which they differ.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("compare", help=argparse.SUPPRESS)
-    parser.add_argument("first", type=Path, metavar="A", help="folder of a version, e.g. models/cifar10/5")
-    parser.add_argument("second", type=Path, metavar="B", help="folder of another, which knows the same labels")
-    add_split(parser)
-    parser.add_argument(
-        "--plots",
-        type=Path,
-        metavar="DIR",
-        help="also write the pictures on which they differ there: some in differences.png, all in differences.csv",
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
-    return parser
+@dataclass(frozen=True)
+class Option:
+    """An option of the command line, ``--name``.
+
+    ``kind`` makes a value of its text and raises ArgumentTypeError where it cannot; a ``switch`` has none, and of
+    ``several`` values there is a list. ``default`` may be a function, called when a parser is made. A configuration
+    file may hold it unless it is not ``in_file``; the one that a version carries does unless it is no
+    ``part_of_run``, since it makes no difference to the result.
+    """
+
+    name: str
+    help: str
+    kind: Callable[[str], Any] = str
+    choices: tuple[str, ...] | None = None
+    metavar: str | None = None
+    default: Any = None
+    switch: bool = False
+    several: bool = False
+    in_file: bool = True
+    part_of_run: bool = True
+
+    @property
+    def field(self) -> str:
+        """The name that its value has in Python."""
+        return self.name.replace("-", "_")
 
 
-def predict_parser() -> argparse.ArgumentParser:
-    """Return the parser of ``predict``."""
-    parser = argparse.ArgumentParser(
-        prog="python -m training predict",
-        description="Classify pictures with a version, without a service: a line for each. They are decoded and scaled "
-        "as the service does it. What cannot be read is listed at the end, and does not stop the others.",
-        epilog="exit codes: 0 all pictures were classified, 1 some failed, or all (the last lines say why), "
-        "2 wrong usage, 130 and 143 interrupted",
-        allow_abbrev=False,
-    )
-    parser.add_argument("predict", help=argparse.SUPPRESS)
-    parser.add_argument("version", type=Path, help="folder of the version, e.g. models/cifar10/5")
-    parser.add_argument(
-        "paths", type=Path, nargs="+", metavar="PATH", help="a picture, or a folder with pictures at any depth"
-    )
-    parser.add_argument(
-        "--top", type=at_least(1), default=1, metavar="K", help="labels a picture (default: %(default)s)"
-    )
-    parser.add_argument("--json", action="store_true", help="print a JSON object a line instead of a table")
-    return parser
-
-
-def add_split(parser: argparse.ArgumentParser) -> None:
-    """Add the option that says which part of the data is classified."""
-    parser.add_argument(
-        "--split",
-        choices=("test", "validation", "all"),
-        default="test",
-        help="pictures to classify; all is for data that no version was trained on (default: %(default)s)",
-    )
-
-
-def add_precision(parser: argparse._ActionsContainer) -> None:
-    """Add the option that says in which arithmetic is trained."""
-    parser.add_argument(
-        "--precision",
-        choices=("auto", "float32", "bfloat16"),
-        default="auto",
-        help="arithmetic of the training (default: bfloat16 where the hardware has it)",
-    )
-
-
-def add_cpu(parser: argparse._ActionsContainer) -> None:
-    """Add the option that says yes to training without a GPU."""
-    parser.add_argument(
-        "--cpu",
-        action="store_true",
-        help="train on the CPU, also where there is a GPU, or where the trainer's container would miss one",
-    )
+def add(parser: argparse._ActionsContainer, options: Iterable[Option]) -> None:
+    """Add ``options`` to a parser, or to a group of one."""
+    for option in options:
+        if option.switch:
+            parser.add_argument(f"--{option.name}", action="store_true", help=option.help)
+        else:
+            parser.add_argument(
+                f"--{option.name}",
+                type=option.kind,
+                nargs="+" if option.several else None,
+                choices=option.choices,
+                metavar=option.metavar,
+                default=option.default() if callable(option.default) else option.default,
+                help=option.help,
+            )
 
 
 def at_least(least: int) -> Callable[[str], int]:
@@ -91,3 +65,64 @@ def at_least(least: int) -> Callable[[str], int]:
         return number
 
     return parse
+
+
+def positive(text: str) -> float:
+    """Parse a number above 0."""
+    number = _number(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return number
+
+
+def share(text: str) -> float:
+    """Parse a number from 0 to 1."""
+    number = _number(text)
+    if not 0 <= number <= 1:  # so that NaN fails
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return number
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+
+
+MAX_UNREADABLE = Option(
+    "max-unreadable",
+    "share of the pictures, 0 to 1, that may be damaged; they are listed and left out (default: %(default)s)",
+    kind=share,
+    metavar="SHARE",
+    default=0.1,
+)
+DATA = (
+    Option(
+        "data",
+        "folder of pictures, or CIFAR-10 as an archive or a folder (default: download CIFAR-10)",
+        kind=Path,
+        metavar="PATH",
+    ),
+    MAX_UNREADABLE,
+)
+"""Where the pictures are, the same for every command that reads them."""
+
+SPLIT = Option(
+    "split",
+    "pictures to classify; all is for data that no version was trained on (default: %(default)s)",
+    choices=("test", "validation", "all"),
+    default="test",
+)
+PRECISION = Option(
+    "precision",
+    "arithmetic of the training (default: bfloat16 where the hardware has it)",
+    choices=("auto", "float32", "bfloat16"),
+    default="auto",
+)
+CPU = Option(
+    "cpu",
+    "train on the CPU, also where there is a GPU, or where the trainer's container would miss one",
+    switch=True,
+    part_of_run=False,
+)

@@ -1,4 +1,4 @@
-"""``predict``: classify files with a published version, decoded as the service decodes them."""
+"""``python -m training predict``: classify files with a published version, decoded as the service decodes them."""
 
 import argparse
 import json
@@ -14,12 +14,14 @@ from tqdm import tqdm
 
 import artifact
 from artifact import Input, Metadata
+from training.commands.options import at_least
+from training.data.batching import batch_of
 from training.data.dataset import Pixels
 from training.data.decoding import UnreadablePicture, read, suffixes
+from training.errors import Interruption
 from training.evaluation.inference import Answer, Outputs, openvino_answer
 
 _BATCH = 64
-_BATCH_PIXELS = 2**22  # 83 pictures of 224x224
 _SOME_FAILED = 1
 _GAP = "  "
 _NO_TEXT = "\N{REPLACEMENT CHARACTER}"
@@ -41,20 +43,52 @@ class Result:
     familiar: bool | None = None
 
 
-def predict_files(options: argparse.Namespace) -> int:
-    """Classify the files that the command line names and print a line for each; return the exit code.
+@dataclass(frozen=True)
+class PredictSettings:
+    """Which version classifies which files and folders, and how many labels each picture gets."""
+
+    version: Path
+    paths: tuple[Path, ...]
+    top: int
+    json: bool
+
+
+def parse(arguments: Sequence[str]) -> PredictSettings:
+    """Return what the command line asks for."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training predict",
+        description="Classify pictures with a version, without a service: a line for each. They are decoded and scaled "
+        "as the service does it. What cannot be read is listed at the end, and does not stop the others.",
+        epilog="exit codes: 0 all pictures were classified, 1 some failed, or all (the last lines say why), "
+        "2 wrong usage, 130 and 143 interrupted",
+        allow_abbrev=False,
+    )
+    parser.add_argument("version", type=Path, help="folder of the version, e.g. models/cifar10/5")
+    parser.add_argument(
+        "paths", type=Path, nargs="+", metavar="PATH", help="a picture, or a folder with pictures at any depth"
+    )
+    parser.add_argument(
+        "--top", type=at_least(1), default=1, metavar="K", help="labels a picture (default: %(default)s)"
+    )
+    parser.add_argument("--json", action="store_true", help="print a JSON object a line instead of a table")
+    options = parser.parse_args(arguments)
+    return PredictSettings(options.version, tuple(options.paths), options.top, options.json)
+
+
+def run(settings: PredictSettings, _interruption: Interruption) -> int:
+    """Classify the files and print a line for each; return the exit code.
 
     Raises:
         InvalidVersion: the folder is no version that can be trusted.
         OSError: a folder cannot be read.
     """
-    metadata = artifact.validate(options.version)
-    files = [file for path in options.paths for file in find(path)]
-    line = _json_line(metadata) if options.json else _table(files, metadata.labels)
+    metadata = artifact.validate(settings.version)
+    files = [file for path in settings.paths for file in find(path)]
+    line = _json_line(metadata) if settings.json else _table(files, metadata.labels)
     failures = []
     bar = tqdm(total=len(files), unit="picture", disable=not sys.stderr.isatty(), dynamic_ncols=True)
     with bar, warnings.catch_warnings(action="ignore"):  # damaged metadata of pictures and the like
-        for result in classify(files, metadata, openvino_answer(options.version), options.top):
+        for result in classify(files, metadata, openvino_answer(settings.version), settings.top):
             tqdm.write(line(result), file=sys.stdout)
             failures += [result] if result.error else []
             bar.update()
@@ -77,7 +111,7 @@ def find(path: Path) -> list[Path]:
 
 def classify(files: Sequence[Path], metadata: Metadata, answer: Answer, top: int) -> Iterator[Result]:
     """Yield a result for each of ``files`` in their order, with its ``top`` most probable labels."""
-    size = min(max(_BATCH_PIXELS // (metadata.input.height * metadata.input.width), 1), _BATCH)
+    size = batch_of(metadata.input.height, metadata.input.width, _BATCH)
     for begin in range(0, len(files), size):
         batch = [(file, _read(file, metadata.input)) for file in files[begin : begin + size]]
         pictures = [picture for _, picture in batch if not isinstance(picture, str)]

@@ -1,10 +1,15 @@
-"""The options of ``python -m training study``; ``training/cli.py`` adds those that all commands share."""
+"""``python -m training study``: reproduce the study that this project began with."""
 
 import argparse
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from training.commands.options import add_cpu, add_precision, at_least
-from training.study.configurations import CONFIGURATIONS, FULL, QUICK
+from training.commands.options import CPU, DATA, PRECISION, add, at_least
+from training.errors import Interruption
+from training.fit.device import Precision, start_of_training
+from training.study.configurations import CONFIGURATIONS, FULL, QUICK, Schedule
 
 _HELP = """\
 Reproduce the study that this project began with: VGG networks for CIFAR-10 and what regularises them. Each is trained
@@ -23,8 +28,28 @@ one, 130 and 143 interrupted (resumable)
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the parser, without the options that say where the pictures are."""
+@dataclass(frozen=True)
+class StudySettings:
+    """Which configurations are trained, how and on what, and where their checkpoints and the report go.
+
+    ``run`` is the folder above that of the schedule, ``out`` is None for the latter.
+    """
+
+    data: Path | None
+    max_unreadable: float
+    list: bool
+    schedule: Schedule
+    names: tuple[str, ...]
+    seeds: int
+    run: Path | None
+    out: Path | None
+    fresh: bool
+    precision: Precision
+    cpu: bool
+
+
+def parse(arguments: Sequence[str]) -> StudySettings:
+    """Return what the command line asks for."""
     parser = argparse.ArgumentParser(
         prog="python -m training study",
         description=_HELP,
@@ -32,7 +57,6 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("study", help=argparse.SUPPRESS)
     parser.add_argument("--list", action="store_true", help="list the configurations and end")
     parser.add_argument(
         "--quick",
@@ -56,6 +80,58 @@ def parser() -> argparse.ArgumentParser:
         "--out", type=Path, metavar="DIR", help="folder for table and plots (default: in that of --run)"
     )
     parser.add_argument("--fresh", action="store_true", help="train anew what is finished or could be resumed")
-    add_precision(parser)
-    add_cpu(parser)
-    return parser
+    add(parser, (PRECISION, CPU, *DATA))
+    options = parser.parse_args(arguments)
+    return StudySettings(
+        data=options.data,
+        max_unreadable=options.max_unreadable,
+        list=options.list,
+        schedule=QUICK if options.quick else FULL,
+        names=tuple(options.only),
+        seeds=options.seeds,
+        run=options.run,
+        out=options.out,
+        fresh=options.fresh,
+        precision=options.precision,
+        cpu=options.cpu,
+    )
+
+
+def run(settings: StudySettings, _interruption: Interruption) -> int:
+    """Train what is asked for, print and write the table; return the exit code.
+
+    Raises:
+        Interrupted: SIGTERM or SIGINT came; what is done is saved.
+        TrainingError: the data cannot be read, a folder not be written or holds another run, or a loss is no number.
+    """
+    if settings.list:
+        print(_listing())
+        return 0
+    with start_of_training(cpu=settings.cpu):
+        from training.data import sources
+        from training.fit.checkpoints import require_writable
+        from training.fit.hardware import environment
+        from training.study import report
+        from training.study.study import Study, train_all
+
+    folder = (settings.run or Path(os.environ.get("RUN_DIR") or "runs") / "study") / settings.schedule.name
+    dataset = sources.load(settings.data, 0, smoke=False)
+    study = Study(settings.names, settings.schedule, settings.seeds, dataset, folder, settings.out or folder)
+    for written in (study.folder, study.out):
+        require_writable(written)
+    trained_in = environment(settings.precision)
+    if settings.fresh:
+        for training in study.trainings(study.names):
+            training.clear()
+    print(report.table(train_all(study, trained_in)))
+    print(f"Wrote study.md, study.json and study.png to {study.out}.")
+    return 0
+
+
+def _listing() -> str:
+    """Return a line for each configuration: name, epochs, what it is and what the original found."""
+    lines = [f"{'name':12}  {'epochs':>6}  {'quick':>5}  {'what':32}  the original"]
+    for name, configuration in CONFIGURATIONS.items():
+        epochs, quick = FULL.epochs_of(configuration), QUICK.epochs_of(configuration)
+        lines.append(f"{name:12}  {epochs:6}  {quick:5}  {configuration.what:32}  {configuration.original}".rstrip())
+    return "\n".join(lines)

@@ -17,6 +17,7 @@ from training.data.dataset import Split
 from training.errors import TrainingError
 
 SIDE = 32
+VALIDATION_IMAGES = 5000  # the last of the training images, held out unless another number is asked for
 _PIXELS = 3 * SIDE * SIDE
 _TRAIN = [f"data_batch_{number}" for number in range(1, 6)]
 _TEST = "test_batch"

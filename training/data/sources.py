@@ -8,10 +8,7 @@ from pathlib import Path
 import keras
 
 from artifact import Input
-from training.data import cifar10
-from training.data import pictures
-from training.data import synthetic
-from training.cli import VALIDATION_IMAGES
+from training.data import cifar10, pictures, synthetic
 from training.data.dataset import Dataset, hold_out
 from training.errors import TrainingError
 from training.data.pictures import Reading
@@ -19,6 +16,9 @@ from training.data.pictures import Reading
 _ORIGIN = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 _SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
 _SMOKE_IMAGES = 2000
+
+MADE_UP = "made-up"
+"""The name of the data set of a smoke test."""
 
 
 def load(
@@ -42,12 +42,12 @@ def load(
         return pictures.load(path, validation_images, picture, reading)
     if smoke and path is None:
         labels, training, test = synthetic.load(_SMOKE_IMAGES, _SMOKE_IMAGES // 4, seed=0)
-        dataset = hold_out("made-up", labels, training, test, _or_default(validation_images, _SMOKE_IMAGES // 10))
+        dataset = hold_out(MADE_UP, labels, training, test, _or_default(validation_images, _SMOKE_IMAGES // 10))
     else:
         if path is not None and path.is_file():
             _require_archive(path)
         labels, training, test = cifar10.load(path or _download())
-        dataset = hold_out("CIFAR-10", labels, training, test, _or_default(validation_images, VALIDATION_IMAGES))
+        dataset = hold_out("CIFAR-10", labels, training, test, _or_default(validation_images, cifar10.VALIDATION_IMAGES))
     _require_size(dataset, picture, reading)
     return dataset
 

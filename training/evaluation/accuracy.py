@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from artifact import Metrics
+from training.data.batching import in_batches
 from training.data.dataset import Classes, Pixels, Split
 
 Predict = Callable[[Pixels], NDArray[np.float32]]
 """Pictures uint8 [N, H, W, 3] -> probabilities float32 [N, classes]."""
 
 _BATCH = 500
-_BATCH_PIXELS = 2**22  # 83 pictures of 224x224
 _BINS = 15
 
 
@@ -73,10 +73,8 @@ class Evaluation:
 
 def evaluate(predict: Predict, labels: tuple[str, ...], split: Split, measured_on: str) -> Evaluation:
     """Classify every picture of ``split``, a batch at a time; ``measured_on`` says in words what it is."""
-    height, width = split.images.shape[1:3]
-    size = min(max(_BATCH_PIXELS // (height * width), 1), _BATCH)
-    batches = [predict(split.images[begin : begin + size]) for begin in range(0, len(split), size)]
-    return Evaluation(labels, measured_on, split, np.concatenate(batches))
+    probabilities = np.concatenate([predict(batch) for batch in in_batches(split.images, _BATCH)])
+    return Evaluation(labels, measured_on, split, probabilities)
 
 
 class Bins(NamedTuple):

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from training.data.dataset import evenly_spaced
 from training.evaluation.accuracy import Evaluation
 
 SHEET = "differences.png"
@@ -44,7 +45,7 @@ def _words(evaluation: Evaluation, index: int) -> tuple[str, float]:
 
 def _sheet(a: Evaluation, b: Evaluation, indices: NDArray[np.int64]) -> Figure:
     """Draw pictures with their label and both answers, evenly spread where there are too many."""
-    shown = indices[np.linspace(0, len(indices) - 1, min(_SHOWN, len(indices))).astype(int)]
+    shown = indices[evenly_spaced(len(indices), _SHOWN)]
     rows = max(-(-len(shown) // _COLUMNS), 1)
     figure = Figure(figsize=(1.5 * _COLUMNS, 0.6 + 2.0 * rows), layout="constrained")
     figure.suptitle(f"{len(indices):,} pictures are answered differently, {len(shown)} of them here")

@@ -13,6 +13,7 @@ from scipy.special import logsumexp
 from tqdm import tqdm
 
 from artifact import Familiarity
+from training.data.batching import in_batches
 from training.data.dataset import Pixels
 from training.evaluation.out_of_distribution import KINDS, draw
 
@@ -44,10 +45,10 @@ def measure(score: Score, known: Pixels, threshold: float | None) -> dict[str, d
     Returns for each kind the ``auroc``, and with a ``threshold`` the share that is called ``unfamiliar``. At most 2,000
     of the known pictures are scored, and 500 of each kind.
     """
-    familiar = _in_batches(score, known[:: -(-len(known) // _KNOWN_IMAGES)])
+    familiar = _scores(score, known[:: -(-len(known) // _KNOWN_IMAGES)])
     figures = {}
     for kind in tqdm(KINDS, desc="pictures of something else", unit="kind", leave=False, disable=None):
-        scores = _in_batches(score, draw(kind, known, _IMAGES_OF_A_KIND))
+        scores = _scores(score, draw(kind, known, _IMAGES_OF_A_KIND))
         figures[kind] = {"auroc": auroc(familiar, scores)}
         if threshold is not None:
             figures[kind]["unfamiliar"] = float((scores < threshold).mean())
@@ -64,6 +65,5 @@ def auroc(familiar: Scores, others: Scores) -> float:
     return float((below + up_to).mean() / (2 * len(ordered)))
 
 
-def _in_batches(score: Score, images: Pixels) -> Scores:
-    parts = [score(images[begin : begin + _BATCH]) for begin in range(0, len(images), _BATCH)]
-    return np.concatenate(parts)
+def _scores(score: Score, images: Pixels) -> Scores:
+    return np.concatenate([score(batch) for batch in in_batches(images, _BATCH)])

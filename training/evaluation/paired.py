@@ -7,6 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
+LEVEL = 0.05
+"""A difference is beyond noise where a test's p is below this."""
+
 Right = NDArray[np.bool_]
 """Which pictures a classifier got right, bool [N]."""
 

@@ -1,6 +1,7 @@
 """Pictures of a training and its result, as PNG files."""
 
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,6 @@ from numpy.typing import NDArray
 
 from training.data.dataset import Classes
 from training.evaluation.accuracy import Evaluation, by_confidence
-from training.fit.checkpoints import History
 
 _MISTAKES = 40
 _COLUMNS = 8
@@ -19,10 +19,14 @@ _COUNTED_LABELS = 40  # more would make numbers that nobody can read, and take m
 
 
 def save_plots(
-    evaluation: Evaluation, history: History, folder: Path, uncalibrated: NDArray[np.float32] | None = None
+    evaluation: Evaluation,
+    history: Sequence[Mapping[str, float]],
+    folder: Path,
+    uncalibrated: NDArray[np.float32] | None = None,
 ) -> list[str]:
     """Write learning curves (where there is a history), confusion matrix, mistakes and reliability; return their names.
 
+    ``history`` has losses and accuracies by name, a record for each epoch of the training.
     ``uncalibrated`` are the probabilities float32 [N, classes] before the calibration, to show their reliability too.
     """
     drawn = {
@@ -39,7 +43,7 @@ def save_plots(
     return sorted(drawn)
 
 
-def _learning_curves(history: History) -> Figure:
+def _learning_curves(history: Sequence[Mapping[str, float]]) -> Figure:
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     for axes, quantity in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
         for key, label in ((quantity, "training, augmented"), (f"val_{quantity}", "validation, before averaging")):

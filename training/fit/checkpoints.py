@@ -6,19 +6,21 @@ written beside and renamed, so that a power cut leaves the one before it.
 
 import json
 import shutil
+import tempfile
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import keras
 
 from training.errors import TrainingError
+from training.fit.lineage import Record
 
 _STATE = "state.json"
 _WEIGHTS = "checkpoint.weights.h5"
 _LOGS = "tensorboard"
 
 History = list[dict[str, float]]
+"""Losses, accuracies and seconds by their names, a record for each epoch."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class RunState:
     is what memory has left of the settings' own, None where that fits.
     """
 
-    settings: dict[str, Any]
+    settings: Record
     environment: dict[str, str]
     epoch: int = 0
     history: History = field(default_factory=list)
@@ -57,7 +59,7 @@ class RunFolder:
         """The folder of the TensorBoard logs."""
         return self.path / _LOGS
 
-    def state(self, settings: dict[str, Any], environment: dict[str, str]) -> RunState:
+    def state(self, settings: Record, environment: dict[str, str]) -> RunState:
         """Return the state of the last checkpoint; a fresh one where there is none.
 
         A run may be resumed elsewhere; its state keeps the environment that it began in. It may go on with a lower
@@ -124,7 +126,7 @@ class RunFolder:
         checkpoints = self._checkpoints()
         return checkpoints[-1] if checkpoints else None
 
-    def _check_settings(self, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
+    def _check_settings(self, saved: Record, wanted: Record) -> None:
         differing = sorted(key for key in saved.keys() | wanted.keys() if saved.get(key) != wanted.get(key))
         if differing:
             changes = ", ".join(f"{key} {saved.get(key)} -> {wanted.get(key)}" for key in differing)
@@ -132,6 +134,20 @@ class RunFolder:
                 f"{self.path} holds an unpublished run with other settings ({changes}); "
                 "give the same ones to resume it, --fresh to start over, or another --run folder"
             )
+
+
+def require_writable(folder: Path) -> None:
+    """Find out now that a folder cannot be written, not after an hour of training.
+
+    Raises:
+        TrainingError: it cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise TrainingError(f"{folder} cannot be written ({error.strerror}); choose another folder") from error
 
 
 def _with_lower_rate(state: RunState, wanted: float | None) -> RunState:

@@ -1,19 +1,25 @@
-"""Which device a training is meant for, and why there is no GPU where it is meant for one.
+"""Which device a training is meant for, why there is no GPU where it is meant for one, and how its backend starts.
 
 The trainer's image sets ``DARKROOM_DEVICE=gpu``: whoever runs it means to use a GPU, and is told at once where there is
 none, not after hours. ``--cpu`` says that none is wanted. Elsewhere a GPU is used where there is one.
 """
 
 import ctypes
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from machine import keep_freed_memory
 from training.errors import NoGpu, TrainingError
 
 VARIABLE = "DARKROOM_DEVICE"
 GPU_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))  # Linux, and Linux under Windows
+
+Precision = Literal["auto", "float32", "bfloat16"]
 
 _DRIVER = "libcuda.so.1"
 _WHERE_TO_TURN = "give --cpu to train on the CPU"
@@ -26,6 +32,52 @@ class Device(Enum):
     """A GPU where there is one."""
     GPU = "gpu"
     CPU = "cpu"
+
+
+@contextmanager
+def start_of_training(*, cpu: bool) -> Iterator[None]:
+    """Prepare the process for the backend that the block imports, and give it the device that is asked for.
+
+    Raises:
+        NoGpu: at the end of the block, where the training is meant for a GPU and there is none.
+        TrainingError: ``DARKROOM_DEVICE`` has a value that it cannot have.
+    """
+    keep_freed_memory()
+    wanted = chosen(os.environ, cpu=cpu)
+    if wanted is Device.CPU:
+        hide_gpus(os.environ)
+    with quiet_start():
+        yield
+    if wanted is Device.GPU:
+        from training.fit.hardware import gpus
+
+        require_gpu(gpus(), os.environ)
+
+
+@contextmanager
+def quiet_start() -> Iterator[None]:
+    """Let the backend look for devices at the end of the block, and keep what its C++ code prints off the terminal.
+
+    No setting silences TensorFlow: its first lines come before its logging has read one. Where an import fails, or
+    where there is a GPU that it may complain of, everything is shown.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    standard_error = os.dup(2)
+    with tempfile.TemporaryFile() as printed:
+        os.dup2(printed.fileno(), 2)
+        quiet = False
+        try:
+            yield
+            from training.fit.hardware import has_gpu
+
+            has_gpu()
+            quiet = not any(gpu.exists() for gpu in GPU_DEVICES)
+        finally:
+            os.dup2(standard_error, 2)
+            if not quiet:
+                printed.seek(0)
+                os.write(standard_error, printed.read())
+            os.close(standard_error)
 
 
 def chosen(environment: Mapping[str, str], *, cpu: bool) -> Device:

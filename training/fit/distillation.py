@@ -15,6 +15,7 @@ from training.data.augmentation import Targets
 from training.data.dataset import Pixels
 from training.evaluation.accuracy import Predict
 from training.evaluation.calibration import Correction
+from training.fit.lineage import Origin
 
 _LEAST = 1e-7  # of a probability, before its logarithm is taken
 
@@ -24,7 +25,7 @@ class Teacher:
     """Published versions to learn from: how they answer together, and what each of them was."""
 
     predict: Predict
-    origins: tuple[dict[str, object], ...]
+    origins: tuple[Origin, ...]
 
     def targets(self, share: float, temperature: float) -> Callable[[Pixels, Targets], Targets]:
         """Return what makes targets of pictures uint8 [N, H, W, 3] and their one-hot classes [N, classes].
@@ -40,7 +41,7 @@ class Teacher:
         return mixed
 
 
-def together(teachers: Sequence[Teacher]) -> Teacher:
+def ensemble(teachers: Sequence[Teacher]) -> Teacher:
     """Return one teacher for several: it answers with the mean of their probabilities."""
 
     def predict(images: Pixels) -> Targets:

@@ -2,14 +2,12 @@
 
 import platform
 from pathlib import Path
-from typing import Literal
 
 import keras
 
 from machine import usable_cores
 from training.errors import TrainingError
-
-Precision = Literal["auto", "float32", "bfloat16"]
+from training.fit.device import Precision
 
 
 def gpus() -> int:
@@ -42,6 +40,11 @@ def set_precision(precision: Precision) -> str:
         precision = "bfloat16" if has_gpu() or _computes_bfloat16() else "float32"
     keras.mixed_precision.set_global_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
     return precision
+
+
+def environment(precision: Precision) -> dict[str, str]:
+    """Set ``precision`` and return, in words, what a run's record says of where it computes."""
+    return {"backend": keras.backend.backend(), "precision": set_precision(precision), "hardware": describe()}
 
 
 def set_deterministic() -> None:

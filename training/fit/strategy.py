@@ -41,13 +41,13 @@ class Cluster:
 
 
 @dataclass(frozen=True)
-class Spread:
-    """The devices of a training: ``strategy`` is TensorFlow's, None for a single device of a single machine.
+class Strategy:
+    """How a training is distributed: ``tensorflow`` is TensorFlow's strategy, None for one device of one machine.
 
     ``worker`` is this machine's number among ``workers``; the chief has 0.
     """
 
-    strategy: Any = None
+    tensorflow: Any = None
     worker: int = 0
     workers: int = 1
 
@@ -59,16 +59,16 @@ class Spread:
     @property
     def replicas(self) -> int:
         """The number of devices on all machines."""
-        return int(self.strategy.num_replicas_in_sync) if self.strategy else 1
+        return int(self.tensorflow.num_replicas_in_sync) if self.tensorflow else 1
 
     def scope(self) -> AbstractContextManager[Any]:
         """Return the context in which the network and its optimizer have to be made."""
-        scope: AbstractContextManager[Any] = self.strategy.scope() if self.strategy else nullcontext()
+        scope: AbstractContextManager[Any] = self.tensorflow.scope() if self.tensorflow else nullcontext()
         return scope
 
     def environment(self) -> dict[str, str]:
         """Return what a run's record says of it, e.g. ``4 on 2 machines``; nothing for a single device."""
-        if not self.strategy:
+        if not self.tensorflow:
             return {}
         return {"devices": f"{self.replicas} on {self.workers} machines" if self.workers > 1 else str(self.replicas)}
 
@@ -80,7 +80,7 @@ class Spread:
         """
         if images < self.replicas:
             raise TrainingError(f"{images} training images cannot be shared among {self.replicas} devices; use fewer")
-        if not self.strategy:
+        if not self.tensorflow:
             return recipe
         wanted = min(recipe.batch_size, images)
         rounded = -(-wanted // self.replicas) * self.replicas
@@ -100,10 +100,10 @@ class Spread:
 
         @tf.function  # type: ignore[untyped-decorator]
         def exchange(given: list[Any]) -> Any:
-            return self.strategy.run(add_up, args=(given,))
+            return self.tensorflow.run(add_up, args=(given,))
 
         sums = exchange([tf.constant(array) for array in arrays])
-        return [np.asarray(self.strategy.experimental_local_results(each)[0]) for each in sums]
+        return [np.asarray(self.tensorflow.experimental_local_results(each)[0]) for each in sums]
 
     def require_agreement(self, settings: Mapping[str, Any]) -> None:
         """Find out that a machine was started with other settings or other data than the chief.
@@ -147,10 +147,10 @@ class Spread:
             ) from error
 
 
-ONE_DEVICE = Spread()
+ONE_DEVICE = Strategy()
 
 
-def connect(join_seconds: float = _JOIN_SECONDS) -> Spread:
+def connect(join_seconds: float = _JOIN_SECONDS) -> Strategy:
     """Join the machines that ``TF_CONFIG`` names, or take all GPUs of this one; call it before TensorFlow is used.
 
     It says which machines it waits for; where they have not joined after ``join_seconds``, the process ends with exit
@@ -170,7 +170,7 @@ def connect(join_seconds: float = _JOIN_SECONDS) -> Spread:
         import tensorflow as tf
 
         _leave_out_eager_warning()
-        return Spread(tf.distribute.MirroredStrategy())
+        return Strategy(tf.distribute.MirroredStrategy())
     return ONE_DEVICE
 
 
@@ -207,7 +207,7 @@ def synchronize_normalisation(model: keras.Model) -> None:
             layer.synchronized = True
 
 
-def _join(cluster: Cluster, join_seconds: float) -> Spread:
+def _join(cluster: Cluster, join_seconds: float) -> Strategy:
     import tensorflow as tf
 
     _leave_out_eager_warning()
@@ -230,7 +230,7 @@ def _join(cluster: Cluster, join_seconds: float) -> Spread:
             ) from error
         finally:
             faulthandler.cancel_dump_traceback_later()
-    return Spread(strategy, cluster.number, len(cluster.jobs))
+    return Strategy(strategy, cluster.number, len(cluster.jobs))
 
 
 def _leave_out_eager_warning() -> None:

@@ -18,7 +18,7 @@ import keras
 import artifact
 from artifact.layout import EXTRA, MODEL_CARD
 from training.errors import Interrupted
-from training.publish.model_card import setting
+from training.fit.lineage import in_words
 
 MLFLOW_RUN = "mlflow_run"
 """The key of the run's id in a run's environment, and so in a version's metadata."""
@@ -164,7 +164,7 @@ def _create(client: Any, name: str, parameters: Mapping[str, Any]) -> str:
     experiment = client.get_experiment_by_name(experiment_name)
     experiment_id = experiment.experiment_id if experiment else client.create_experiment(experiment_name)
     run_id = str(client.create_run(experiment_id).info.run_id)
-    client.log_batch(run_id, params=[Param(key, setting(value)) for key, value in parameters.items()])
+    client.log_batch(run_id, params=[Param(key, in_words(value)) for key, value in parameters.items()])
     return run_id
 
 

@@ -2,9 +2,9 @@
 
 import gc
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
-from typing import Any
 
 import keras
 import numpy as np
@@ -16,16 +16,55 @@ from training.errors import TrainingError
 from training.fit.checkpoints import RunFolder, RunState
 from training.fit.distillation import Teacher
 from training.fit.divergence import StopWhenDiverged
+from training.fit.lineage import Origin, Record, RunSettings
 from training.fit.optimizer import optimizer
 from training.fit.out_of_memory import OutOfMemory, smaller_batch, watched
 from training.fit.progress import Checkpoints, Progress, StopOnSignal
 from training.fit.recipe import Recipe
-from training.fit.strategy import ONE_DEVICE, Spread, synchronize_normalisation
+from training.fit.strategy import ONE_DEVICE, Strategy, synchronize_normalisation
 from training.network.backbone import build_on_backbone, describe_weights
 from training.network.model import build, every_layer, fit_to_pixels, set_weights
 from training.network.registry import NO_WEIGHTS
 
 _RECALIBRATION_BATCHES = 20
+
+
+@dataclass(frozen=True)
+class Start:
+    """The weights of a published version to begin with, in the order of the network's, and what that version was."""
+
+    weights: list[NDArray[np.float32]]
+    origin: Origin
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is trained, on what, and where: checkpoints and logs go to ``folder``.
+
+    Where that has no checkpoint, training begins with the weights of ``start``, else at random. The answers of
+    ``teacher`` are learned beside the labels. ``strategy`` has the devices, among which the recipe's batch has to be
+    shared equally (``Strategy.shared``).
+    """
+
+    dataset: Dataset
+    recipe: Recipe
+    folder: RunFolder
+    start: Start | None = None
+    teacher: Teacher | None = None
+    strategy: Strategy = ONE_DEVICE
+
+    @cached_property
+    def settings(self) -> RunSettings:
+        """What makes two runs the same; the data's digest takes a while, and is taken once."""
+        weights = self.recipe.backbone_weights
+        return RunSettings(
+            recipe=self.recipe,
+            backbone_weights=describe_weights(weights) if weights else None,
+            data=self.dataset.digest(),
+            validation_images=len(self.dataset.validation),
+            start_from=self.start.origin if self.start else None,
+            teachers=self.teacher.origins if self.teacher else (),
+        )
 
 
 @dataclass(frozen=True)
@@ -36,97 +75,62 @@ class Trained:
     state: RunState
 
 
-@dataclass(frozen=True)
-class Start:
-    """The weights of a published version to begin with, in the order of the network's, and what that version was."""
+def train(job: Job, environment: dict[str, str], watchers: Sequence[keras.callbacks.Callback] = ()) -> Trained:
+    """Train as ``job`` says, beginning at the last checkpoint of its folder, and return the averaged network.
 
-    weights: list[NDArray[np.float32]]
-    origin: dict[str, object]
-
-
-def train(
-    dataset: Dataset,
-    recipe: Recipe,
-    folder: RunFolder,
-    environment: dict[str, str],
-    start: Start | None = None,
-    spread: Spread = ONE_DEVICE,
-    watchers: Sequence[keras.callbacks.Callback] = (),
-    teacher: Teacher | None = None,
-) -> Trained:
-    """Train on ``dataset.train``, beginning at the last checkpoint of ``folder``, and return the averaged network.
-
-    ``environment`` says in words where it runs, for the run's record. Where there is no checkpoint, training begins
-    with the weights of ``start``, else at random. The answers of ``teacher`` are learned beside the labels. Where a
-    batch does not fit into memory, the epoch begins again with half of it. ``spread`` has the devices, among which a
-    batch has to be shared equally (``Spread.shared``); of several machines only the chief keeps checkpoints and logs,
-    tells ``watchers`` of the training, and returns a network whose batch normalisation was measured anew.
+    ``environment`` says in words where it runs, for the run's record. Where a batch does not fit into memory, the epoch
+    begins again with half of it. Of several machines only the chief keeps checkpoints and logs, tells ``watchers`` of
+    the training, and returns a network whose batch normalisation was measured anew.
 
     Raises:
-        Interrupted: SIGTERM or SIGINT came; the epochs done are saved in ``folder``.
-        TrainingError: ``folder`` holds another run, ``start`` is of another network, the training diverged, memory
-            does not hold a single picture, or another machine failed.
-        OSError: ``folder`` cannot be written.
+        Interrupted: SIGTERM or SIGINT came; the epochs done are saved in the folder.
+        TrainingError: the folder holds another run, the version to start from is of another network, the training
+            diverged, memory does not hold a single picture, or another machine failed.
+        OSError: the folder cannot be written.
     """
-    wanted = settings(dataset, recipe, start, teacher)
+    strategy, settings = job.strategy, job.settings.record()
     batch_size: int | None = None
     while True:
         try:
-            with spread.watched():
-                state = _begin(folder, wanted, environment, spread, batch_size)
-                fitting = replace(recipe, batch_size=state.batch_size or recipe.batch_size)
-                return _train(dataset, fitting, folder, state, start, spread, watchers, teacher)
+            with strategy.watched():
+                state = _state_to_go_on_from(job, settings, environment, batch_size)
+                return _train(job, state, watchers)
         except OutOfMemory as full:
-            batch_size = smaller_batch(full, spread.replicas, spread.workers)
+            batch_size = smaller_batch(full, strategy.replicas, strategy.workers)
         gc.collect()  # what is left of the network that did not fit
 
 
-def _begin(
-    folder: RunFolder, wanted: dict[str, Any], environment: dict[str, str], spread: Spread, batch_size: int | None
-) -> RunState:
-    """Return the state to go on from, the chief's on every machine; ``batch_size`` is what memory leaves of a batch."""
-    spread.require_agreement(wanted)
-    state = folder.state(wanted, environment) if spread.is_chief else RunState(wanted, environment)
-    [progress] = spread.from_chief([np.array([state.epoch, state.batch_size or 0])])
+def _state_to_go_on_from(job: Job, settings: Record, environment: dict[str, str], batch_size: int | None) -> RunState:
+    """Return the chief's state on every machine; ``batch_size`` is what memory leaves of a batch."""
+    strategy = job.strategy
+    strategy.require_agreement(settings)
+    state = job.folder.state(settings, environment) if strategy.is_chief else RunState(settings, environment)
+    [progress] = strategy.from_chief([np.array([state.epoch, state.batch_size or 0])])
     epoch, saved = progress.tolist()
     state = replace(state, epoch=epoch, batch_size=saved or None)
     if batch_size and batch_size != saved:
-        before = saved or wanted["batch_size"]
+        before = saved or settings["batch_size"]
         state = replace(state, batch_size=batch_size).changed(
             f"batch size {before} -> {batch_size}, for want of memory"
         )
     return state
 
 
-def _train(
-    dataset: Dataset,
-    recipe: Recipe,
-    folder: RunFolder,
-    state: RunState,
-    start: Start | None,
-    spread: Spread,
-    watchers: Sequence[keras.callbacks.Callback],
-    teacher: Teacher | None,
-) -> Trained:
-    classes = len(dataset.labels)
-    model = network = _network(dataset, recipe)
-    _prepare(network, dataset, recipe, start)
-    batches = Batches(
-        dataset.train,
-        classes,
-        recipe.batch_size,
-        recipe.translation,
-        cutout=recipe.cutout,
-        crop=recipe.crop,
-        change=recipe.change,
-        balance=recipe.balance,
-        flip=recipe.flip,
-        seed=recipe.seed,
-        teach=teacher.targets(recipe.teacher_share, recipe.teacher_temperature) if teacher else None,
-    )
-    with spread.scope():
-        if spread.strategy:
-            model = _network(dataset, recipe)
+def _train(job: Job, state: RunState, watchers: Sequence[keras.callbacks.Callback]) -> Trained:
+    """Build the network, train it from ``state`` on, and return it averaged and recalibrated."""
+    strategy = job.strategy
+    recipe = replace(job.recipe, batch_size=state.batch_size or job.recipe.batch_size)
+    job = replace(job, recipe=recipe)
+    # pixels [N, H, W, 3] in 0..255 -> logits float32 [N, classes]
+    model = network = _network(job.dataset, recipe)
+    if job.start is not None:
+        _begin_with(network, job.start)
+    elif not recipe.backbone:
+        fit_to_pixels(network, job.dataset.train.images)
+    batches = _batches(job)  # pictures uint8 [B, H, W, 3] and targets float32 [B, classes]
+    with strategy.scope():
+        if strategy.tensorflow:  # a replica on every device
+            model = _network(job.dataset, recipe)
             synchronize_normalisation(model)
             set_weights(model, network.get_weights())
         model.compile(
@@ -134,30 +138,19 @@ def _train(
             loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing),
             metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
         )
-        model.optimizer.build(model.trainable_variables)
-    _load(model, folder, state, spread)
+        model.optimizer.build(model.trainable_variables)  # a checkpoint has its state too
+    _load_checkpoint(model, job, state)
     model.optimizer.iterations.assign(state.epoch * len(batches))  # other than saved where the batch is another
     if state.epoch:
-        print(f"Resuming {folder.path} after epoch {state.epoch} of {recipe.epochs}.", flush=True)
-    state = _fit(model, batches, dataset, recipe, folder, state, spread, watchers)
-    model.optimizer.finalize_variable_values(model.trainable_variables)
+        print(f"Resuming {job.folder.path} after epoch {state.epoch} of {recipe.epochs}.", flush=True)
+    if state.epoch < recipe.epochs:
+        state = _fit(model, batches, job, state, watchers)
+    model.optimizer.finalize_variable_values(model.trainable_variables)  # the weights' moving average
     if model is not network:
         set_weights(network, model.get_weights())
-    if spread.is_chief and not recipe.pretrained:  # a pretrained backbone keeps the batch statistics that it came with
+    if strategy.is_chief and not recipe.pretrained:  # whose backbone keeps the batch statistics it came with
         recalibrate(network, islice(batches.images_from_epoch(recipe.epochs), _RECALIBRATION_BATCHES))
     return Trained(network, state)
-
-
-def _load(model: keras.Model, folder: RunFolder, state: RunState, spread: Spread) -> None:
-    """Load the last checkpoint, which only the chief has, and give every machine the chief's weights to begin with."""
-    if state.epoch and spread.is_chief:
-        folder.load(model)
-    if spread.workers > 1:
-        variables = [*model.weights, *model.optimizer.variables]
-        values = spread.from_chief([keras.ops.convert_to_numpy(variable) for variable in variables])
-        for variable, value in zip(variables, values, strict=True):
-            variable.assign(value)
-        set_weights(model, model.get_weights())  # normalisation works out its constants anew
 
 
 def _network(dataset: Dataset, recipe: Recipe) -> keras.Model:
@@ -169,49 +162,6 @@ def _network(dataset: Dataset, recipe: Recipe) -> keras.Model:
     return build(dataset.input_shape, classes, recipe.widths, recipe.seed, recipe.convolutions)
 
 
-def _prepare(model: keras.Model, dataset: Dataset, recipe: Recipe, start: Start | None) -> None:
-    """Give a network the weights that it has before its first step, or what of them follows from the pictures."""
-    if start is not None:
-        _begin_with(model, start)
-    elif not recipe.backbone:
-        fit_to_pixels(model, dataset.train.images)
-
-
-def settings(dataset: Dataset, recipe: Recipe, start: Start | None, teacher: Teacher | None) -> dict[str, Any]:
-    """Return what makes two runs the same: resuming one with another would give neither."""
-    return {
-        **asdict(recipe),
-        "widths": list(recipe.widths),
-        "backbone_weights": describe_weights(recipe.backbone_weights) if recipe.backbone_weights else None,
-        "data": dataset.digest(),
-        "validation_images": len(dataset.validation),
-        "start_from": start.origin if start else None,
-        "teachers": list(teacher.origins) if teacher else None,
-    }
-
-
-def held_out(settings: dict[str, Any]) -> int:
-    """Return how many images, counted from the end, the training with ``settings`` and all that it built on left out.
-
-    ``settings`` are also in a version's metadata, under ``training``; 0 where they are of another trainer.
-    """
-    number: int = settings.get("validation_images", 0)
-    origins = filter(None, [settings.get("start_from"), *_teachers(settings)])
-    return min([number, *(held_out(origin["training"]) for origin in origins)])
-
-
-def smoothing(settings: dict[str, Any]) -> float | None:
-    """Return the label smoothing of the training with ``settings``, None where a teacher's answers took its place."""
-    share: float = settings["label_smoothing"]
-    return None if _teachers(settings) else share
-
-
-def _teachers(settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return what the teachers of the training with ``settings`` were; older versions have but one, by another name."""
-    older = settings.get("teacher")
-    return settings.get("teachers") or ([older] if older else [])
-
-
 def _begin_with(model: keras.Model, start: Start) -> None:
     expected = [tuple(weight.shape) for weight in model.weights]
     if [weight.shape for weight in start.weights] != expected:
@@ -219,6 +169,78 @@ def _begin_with(model: keras.Model, start: Start) -> None:
             "the version to start from is of another network; choose the preset that it was trained with"
         )
     set_weights(model, start.weights)
+
+
+def _batches(job: Job) -> Batches:
+    recipe, teacher = job.recipe, job.teacher
+    return Batches(
+        job.dataset.train,
+        len(job.dataset.labels),
+        recipe.batch_size,
+        recipe.translation,
+        cutout=recipe.cutout,
+        crop=recipe.crop,
+        change=recipe.change,
+        balance=recipe.balance,
+        flip=recipe.flip,
+        seed=recipe.seed,
+        teach=teacher.targets(recipe.teacher_share, recipe.teacher_temperature) if teacher else None,
+    )
+
+
+def _load_checkpoint(model: keras.Model, job: Job, state: RunState) -> None:
+    """Load the last checkpoint, which only the chief has, and give every machine the chief's weights to begin with."""
+    strategy = job.strategy
+    if state.epoch and strategy.is_chief:
+        job.folder.load(model)
+    if strategy.workers > 1:
+        variables = [*model.weights, *model.optimizer.variables]
+        values = strategy.from_chief([keras.ops.convert_to_numpy(variable) for variable in variables])
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+        set_weights(model, model.get_weights())  # normalisation works out its constants anew
+
+
+def _fit(
+    model: keras.Model,
+    batches: Batches,
+    job: Job,
+    state: RunState,
+    watchers: Sequence[keras.callbacks.Callback],
+) -> RunState:
+    """Train the epochs that are left, each saved at its end, and return the state after the last."""
+    dataset, recipe, strategy = job.dataset, job.recipe, job.strategy
+    validation = (
+        InOrder(dataset.validation, len(dataset.labels), recipe.batch_size) if len(dataset.validation) else None
+    )
+    stop = StopOnSignal()
+    progress = Progress(recipe.epochs, len(batches))
+    checkpoints = Checkpoints(job.folder, state)
+    callbacks = [StopWhenDiverged(recipe.learning_rate, job.folder.last)]
+    if strategy.is_chief:
+        callbacks += [checkpoints, progress, keras.callbacks.TensorBoard(job.folder.logs), *watchers]
+    callbacks += [stop]
+    try:
+        with stop.listening(), watched(recipe.batch_size):
+            if strategy.tensorflow:
+                from training.fit import replicas
+
+                epochs = range(state.epoch, recipe.epochs)
+                replicas.fit(model, strategy, batches, validation.whole() if validation else None, epochs, callbacks)
+                return checkpoints.state
+            model.fit(
+                batches.from_epoch(state.epoch),
+                steps_per_epoch=len(batches),
+                shuffle=False,  # an epoch is shuffled already
+                epochs=recipe.epochs,
+                initial_epoch=state.epoch,
+                validation_data=validation,
+                callbacks=callbacks,
+                verbose=0,
+            )
+    finally:
+        progress.close()
+    return checkpoints.state
 
 
 def recalibrate(model: keras.Model, batches: Iterable[Pixels]) -> None:
@@ -236,48 +258,3 @@ def recalibrate(model: keras.Model, batches: Iterable[Pixels]) -> None:
         model(images, training=True)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
-
-
-def _fit(
-    model: keras.Model,
-    batches: Batches,
-    dataset: Dataset,
-    recipe: Recipe,
-    folder: RunFolder,
-    state: RunState,
-    spread: Spread,
-    watchers: Sequence[keras.callbacks.Callback],
-) -> RunState:
-    if state.epoch >= recipe.epochs:
-        return state
-    stop = StopOnSignal()
-    progress = Progress(recipe.epochs, len(batches))
-    validation = (
-        InOrder(dataset.validation, len(dataset.labels), recipe.batch_size) if len(dataset.validation) else None
-    )
-    checkpoints = Checkpoints(folder, state)
-    callbacks = [StopWhenDiverged(recipe.learning_rate, folder.last)]
-    if spread.is_chief:
-        callbacks += [checkpoints, progress, keras.callbacks.TensorBoard(folder.logs), *watchers]
-    callbacks += [stop]
-    try:
-        with stop.listening(), watched(recipe.batch_size):
-            if spread.strategy:
-                from training.fit import replicas
-
-                epochs = range(state.epoch, recipe.epochs)
-                replicas.fit(model, spread, batches, validation.whole() if validation else None, epochs, callbacks)
-                return checkpoints.state
-            model.fit(
-                batches.from_epoch(state.epoch),
-                steps_per_epoch=len(batches),
-                shuffle=False,  # an epoch is shuffled already
-                epochs=recipe.epochs,
-                initial_epoch=state.epoch,
-                validation_data=validation,
-                callbacks=callbacks,
-                verbose=0,
-            )
-    finally:
-        progress.close()
-    return checkpoints.state

@@ -16,9 +16,9 @@ from artifact import Input
 from training.data.dataset import Pixels
 from training.errors import TrainingError
 from training.evaluation.calibration import KEPT, LEAST_SURPLUS, Correction
-from training.evaluation.confidence import logits_of
 from training.evaluation.familiarity import score_of
 from training.evaluation.inference import Answer, Outputs, openvino_answer
+from training.evaluation.post_hoc import logits_of
 
 _TOLERANCE = 1e-3
 _LARGEST_LOGIT = 80.0

@@ -16,17 +16,14 @@ from training.data.dataset import Split
 from training.errors import TrainingError, WorseVersion
 from training.evaluation.accuracy import Evaluation, evaluate
 from training.evaluation.inference import openvino_predict
-from training.evaluation.paired import Paired, Right
-
-LEVEL = 0.05
-"""How often a version that is no worse than the one before may be refused, by chance."""
+from training.evaluation.paired import LEVEL, Paired, Right
 
 SplitFor = Callable[[Input], Split]
 """Gives the test images as a version with this input takes them; TrainingError where there are none of that size."""
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Verdict:
     """What the version ``before`` and the new one got right of the same images; ``caveat`` is a sentence or empty."""
 
     before: Path
@@ -36,7 +33,7 @@ class Comparison:
 
     @property
     def worse(self) -> bool:
-        """Whether the new version is worse beyond noise."""
+        """Whether the new version is worse beyond noise; by chance, ``LEVEL`` of those that are no worse are."""
         return self.paired.p_second_worse() < LEVEL
 
     def __str__(self) -> str:
@@ -68,21 +65,21 @@ def pass_gate(
         return
     before = artifact.version_path(models, name, number)
     try:
-        comparison = compare(before, evaluation, digest, split_for)
+        verdict = compare(before, evaluation, digest, split_for)
     except (TrainingError, InvalidVersion) as reason:
         print(f"Publishing without a comparison with the version before: {reason}.")
         return
-    if not comparison.worse:
-        print(f"No worse than the version before: {comparison}.")
+    if not verdict.worse:
+        print(f"No worse than the version before: {verdict}.")
     elif publish_anyway:
-        print(f"Worse than the version before, and published anyway: {comparison}.")
+        print(f"Worse than the version before, and published anyway: {verdict}.")
     else:
         raise WorseVersion(
-            f"{comparison}; nothing is lost: the same command with --publish-anyway publishes it without training again"
+            f"{verdict}; nothing is lost: the same command with --publish-anyway publishes it without training again"
         )
 
 
-def compare(before: Path, evaluation: Evaluation, digest: str, split_for: SplitFor) -> Comparison:
+def compare(before: Path, evaluation: Evaluation, digest: str, split_for: SplitFor) -> Verdict:
     """Let version ``before`` classify the images of ``evaluation`` and compare.
 
     Raises:
@@ -99,7 +96,7 @@ def compare(before: Path, evaluation: Evaluation, digest: str, split_for: SplitF
     if metadata.dataset.get("sha256") != digest:
         caveat = "; it was trained on other data, which may have held some of these images"
     paired = Paired.count(_right_before(before, metadata, evaluation, split), evaluation.right)
-    return Comparison(before, paired, evaluation.measured_on, caveat)
+    return Verdict(before, paired, evaluation.measured_on, caveat)
 
 
 def _right_before(before: Path, metadata: Metadata, evaluation: Evaluation, split: Split) -> Right:

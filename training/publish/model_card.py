@@ -1,9 +1,8 @@
 """The model card: what a person should know before using a model version."""
 
-from typing import Any
-
 from artifact import Calibration, Familiarity, Int8, Metadata, Metrics
 from training.evaluation.out_of_distribution import KINDS
+from training.fit.lineage import in_words
 
 _PROBABILITIES = {
     True: "Its probabilities are calibrated: of answers with 80%, about 80% should be right on such pictures.",
@@ -16,17 +15,6 @@ CAPTIONS = {
     "mistakes.png": "The most confident mistakes",
     "reliability.png": "Reliability: how often answers are right, by how sure they are",
 }
-
-
-def setting(value: Any) -> str:
-    """Return a training's setting in words; of versions that it built on, what tells each from others."""
-    if isinstance(value, list) and any(isinstance(each, dict) for each in value):
-        return "; ".join(map(setting, value))
-    if not isinstance(value, dict):
-        return str(value)
-    version, training = f"{value['name']} version {value['version']}", value["training"]
-    minutes = value["training_seconds"] / 60
-    return f"{version}: {value['accuracy']:.2%} after {training['epochs']} epochs, {minutes:.1f} minutes"
 
 
 def int8_accuracy(int8: Int8) -> str:
@@ -62,11 +50,12 @@ def model_card(metadata: Metadata, plots: list[str]) -> str:
         f"| {label} | {figures['precision']:.2%} | {figures['recall']:.2%} |"
         for label, figures in metrics.per_class.items()
     )
-    recipe = "\n".join(f"| {name} | {setting(value)} |" for name, value in metadata.training.items())
+    recipe = "\n".join(f"| {name} | {in_words(value)} |" for name, value in metadata.training.items())
     int8 = f"| accuracy in int8 | {int8_accuracy(metadata.int8)} |\n" if metadata.int8 else ""
     calibration, familiarity = metadata.calibration, metadata.familiarity
     calibrated = f"| calibration | {calibration_in_words(calibration)} |\n" if calibration else ""
     familiar = f"| familiar | {familiarity_in_words(familiarity)} |\n" if familiarity else ""
+    score = "; how familiar a picture looks is told beside it" if familiarity else ""
     pictures = "\n\n".join(f"![{CAPTIONS[name]}]({name})" for name in plots)
     return f"""# {metadata.name}
 
@@ -85,7 +74,7 @@ Classifies a picture as one of {len(metadata.labels)} labels: {", ".join(metadat
 
 ## Use and limits
 
-It always answers with one of its labels, also for a picture of something else{_told(metadata)}. It was measured on
+It always answers with one of its labels, also for a picture of something else{score}. It was measured on
 pictures like those it was trained on; expect less on others. {_PROBABILITIES[calibration is not None]}
 
 ## By class
@@ -102,10 +91,6 @@ pictures like those it was trained on; expect less on others. {_PROBABILITIES[ca
 |---|---|
 {recipe}
 """
-
-
-def _told(metadata: Metadata) -> str:
-    return "; how familiar a picture looks is told beside it" if metadata.familiarity else ""
 
 
 def _out_of_distribution(metrics: Metrics) -> str:

@@ -13,23 +13,39 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino
 from scipy.stats import binomtest
 
 from artifact import Int8
 from artifact.layout import INT8_MODEL
+from machine import import_openvino, openvino_core
 from training.data.dataset import Dataset, Pixels, Split, evenly_spaced
-from training.errors import AccuracyLost
+from training.errors import AccuracyLost, TrainingError
 from training.evaluation.accuracy import evaluate
 from training.evaluation.inference import openvino_predict
+from training.evaluation.paired import LEVEL
+from training.fit.lineage import Lineage, Record
 from training.publish.model_card import int8_accuracy
 
 _TOLERANCE = 0.002
-_LEVEL = 0.05
 _CALIBRATION_IMAGES = 1000
 # Batch normalisation and SiLU: in int8 they would only add roundings, since OpenVINO runs them inside the convolutions.
 # And what comes after the logits, a few numbers a picture: their correction, and the exponentials of the familiarity.
 _LEFT_IN_FLOAT = ("Add", "Multiply", "Sigmoid", "Divide", "Maximum", "Minimum", "ReduceSum")
+
+
+def require_held_out(training: Record) -> int:
+    """Return how many images the training on this record, and all that it built on, left out.
+
+    Raises:
+        TrainingError: none; int8 needs some to measure what it costs.
+    """
+    number = Lineage.read(training).held_out()
+    if not number:
+        raise TrainingError(
+            "int8 is kept only where it costs little accuracy, and there are no held-out images to measure that on: "
+            "the network, or the version that it started from, saw them all; train with --validation-images"
+        )
+    return number
 
 
 def add_int8(version: Path, dataset: Dataset, held_out_images: int) -> Int8:
@@ -65,12 +81,12 @@ def loses_too_much(lost: int, images: int) -> bool:
     It is the exact binomial test, one-sided, at 5%. Without it a single picture of up to 499 would be too many, and
     a few of 1,000, although most pictures on which int8 differs are doubtful ones.
     """
-    return lost > 0 and bool(binomtest(lost, images, _TOLERANCE, alternative="greater").pvalue < _LEVEL)
+    return lost > 0 and bool(binomtest(lost, images, _TOLERANCE, alternative="greater").pvalue < LEVEL)
 
 
 def libraries() -> dict[str, str]:
     """Return the versions of what makes an int8 network."""
-    return {"nncf": _import_nncf().__version__, "openvino": openvino.__version__}
+    return {"nncf": _import_nncf().__version__, "openvino": import_openvino().__version__}
 
 
 def _quantize(version: Path, images: Pixels, target: Path) -> None:
@@ -79,7 +95,7 @@ def _quantize(version: Path, images: Pixels, target: Path) -> None:
     ranges = importlib.import_module("nncf.quantization.range_estimator")
     with contextlib.redirect_stdout(io.StringIO()):  # progress bars
         quantized = nncf.quantize(
-            openvino.Core().read_model(version),
+            openvino_core().read_model(version),
             nncf.Dataset([image[np.newaxis] for image in images]),
             subset_size=len(images),
             preset=nncf.QuantizationPreset.MIXED,  # SiLU's negative part is small, so its range is not symmetric
@@ -89,7 +105,7 @@ def _quantize(version: Path, images: Pixels, target: Path) -> None:
             ),
         )
     try:
-        openvino.save_model(quantized, target, compress_to_fp16=False)
+        import_openvino().save_model(quantized, target, compress_to_fp16=False)
     except RuntimeError as error:
         raise OSError(f"the int8 network cannot be written to {target.parent} ({error}); is the disk full?") from error
 

@@ -4,14 +4,14 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import keras
-import numpy as np
 
-from training.data.dataset import Dataset, Split
+from training.data.batching import batch_of
+from training.data.dataset import Dataset, Split, evenly_spaced
 from training.errors import TrainingError
 from training.fit.checkpoints import History, RunFolder, RunState
+from training.fit.lineage import Record
 from training.fit.optimizer import Triangle
 from training.fit.progress import Checkpoints, StopOnSignal
 from training.study.configurations import Configuration, Schedule
@@ -43,7 +43,7 @@ class Outcome:
     train_accuracy: float
     test_accuracy: float
     history: History
-    settings: dict[str, Any]
+    settings: Record
     environment: dict[str, str]
 
 
@@ -56,11 +56,11 @@ class Training:
     seed: int
     path: Path
 
-    def settings(self, data: str) -> dict[str, Any]:
+    def settings(self, data: str) -> Record:
         """Return what makes two runs the same, as JSON keeps it; ``data`` is the data set's digest."""
         chosen = {**asdict(self.schedule), **asdict(self.configuration), "schedule": self.schedule.name}
         chosen = {name: value for name, value in chosen.items() if name not in _DESCRIPTION}
-        settings: dict[str, Any] = json.loads(json.dumps({**chosen, "seed": self.seed, "data": data}))
+        settings: Record = json.loads(json.dumps({**chosen, "seed": self.seed, "data": data}))
         return settings
 
     def outcome(self, data: str) -> Outcome | None:
@@ -92,7 +92,7 @@ def run(
         OSError: the folder cannot be written.
     """
     keras.utils.clear_session()  # the network of the configuration before
-    train = spread(dataset.train, training.schedule.train_images)
+    train = subset(dataset.train, training.schedule.train_images)
     model = build(training.configuration, train.images, len(dataset.labels), training.seed)
     batches = Batches(train, training.schedule.batch_size, augment=training.configuration.augment, seed=training.seed)
     _compile(model, training, len(batches))
@@ -120,11 +120,11 @@ def run(
     return outcome
 
 
-def spread(split: Split, count: int | None) -> Split:
+def subset(split: Split, count: int | None) -> Split:
     """Return ``count`` pictures of ``split``, evenly spread over it; all where it has no more, or for None."""
     if count is None or count >= len(split):
         return split
-    chosen = np.linspace(0, len(split) - 1, count).astype(int)
+    chosen = evenly_spaced(len(split), count)
     return Split(split.images[chosen], split.classes[chosen])
 
 
@@ -152,7 +152,7 @@ def _fit(
     epochs = training.schedule.epochs_of(training.configuration)
     if state.epoch >= epochs:
         return state
-    curve = spread(test, training.schedule.curve_images)
+    curve = subset(test, training.schedule.curve_images)
     checkpoints = Checkpoints(folder, state)
     stop = StopOnSignal()
     with stop.listening():
@@ -163,7 +163,7 @@ def _fit(
             epochs=epochs,
             initial_epoch=state.epoch,
             validation_data=(curve.images, curve.classes),
-            validation_batch_size=_EVALUATION_BATCH,
+            validation_batch_size=_batch(curve),
             callbacks=[
                 _ChanceOfEpoch(training.seed, len(batches)),
                 _StopWithoutLoss(training.configuration.name),
@@ -205,9 +205,12 @@ class _StopWithoutLoss(keras.callbacks.Callback):  # type: ignore[misc]
 
 
 def _accuracy(model: keras.Model, split: Split) -> float:
-    return float(
-        model.evaluate(split.images, split.classes, _EVALUATION_BATCH, verbose=0, return_dict=True)["accuracy"]
-    )
+    return float(model.evaluate(split.images, split.classes, _batch(split), verbose=0, return_dict=True)["accuracy"])
+
+
+def _batch(split: Split) -> int:
+    height, width = split.images.shape[1:3]
+    return batch_of(height, width, _EVALUATION_BATCH)
 
 
 def _keep(outcome: Outcome, path: Path) -> None:

@@ -1,18 +1,12 @@
-"""``python -m training study``: train all configurations, one after the other, and report them."""
+"""Train the configurations of a study, one after the other, and report them."""
 
-import argparse
-import os
-import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import keras
-
-from training.data import sources
 from training.data.dataset import Dataset
-from training.fit.hardware import describe, set_precision
 from training.study import report
-from training.study.configurations import CONFIGURATIONS, FULL, QUICK, Schedule
+from training.study.configurations import CONFIGURATIONS, Schedule
 from training.study.plots import save_curves
 from training.study.progress import StudyProgress
 from training.study.run import Outcome, Training, run
@@ -25,14 +19,14 @@ class Study:
     Checkpoints lie in ``folder``/NAME/seed-N; table and plots go to ``out``.
     """
 
-    names: list[str]
+    names: tuple[str, ...]
     schedule: Schedule
     seeds: int
     dataset: Dataset
     folder: Path
     out: Path
 
-    def trainings(self, names: list[str]) -> list[Training]:
+    def trainings(self, names: Sequence[str]) -> list[Training]:
         """Return what is to be trained for the configurations with ``names``, in the order of the table."""
         return [
             Training(configuration, self.schedule, seed, self.folder / name / f"seed-{seed}")
@@ -40,31 +34,6 @@ class Study:
             if name in names
             for seed in range(self.seeds)
         ]
-
-
-def study(options: argparse.Namespace) -> int:
-    """Train as the command line says, print and write the table; return the exit code."""
-    schedule = QUICK if options.quick else FULL
-    folder = (options.run or Path(os.environ.get("RUN_DIR") or "runs") / "study") / schedule.name
-    chosen = Study(
-        names=options.only,
-        schedule=schedule,
-        seeds=options.seeds,
-        dataset=sources.load(options.data, 0, smoke=False),
-        folder=folder,
-        out=options.out or folder,
-    )
-    for written in (chosen.folder, chosen.out):
-        _require_writable(written)
-    precision = set_precision(options.precision)
-    environment = {"backend": keras.backend.backend(), "precision": precision, "hardware": describe()}
-    if options.fresh:
-        for training in chosen.trainings(chosen.names):
-            training.clear()
-    found = train_all(chosen, environment)
-    print(report.table(found))
-    print(f"Wrote study.md, study.json and study.png to {chosen.out}.")
-    return 0
 
 
 def train_all(study: Study, environment: dict[str, str]) -> list[report.Result]:
@@ -101,7 +70,7 @@ def _report(study: Study, digest: str) -> list[report.Result]:
 
 
 def _finished(study: Study, digest: str) -> list[Outcome]:
-    outcomes = (training.outcome(digest) for training in study.trainings(list(CONFIGURATIONS)))
+    outcomes = (training.outcome(digest) for training in study.trainings(tuple(CONFIGURATIONS)))
     return [outcome for outcome in outcomes if outcome]
 
 
@@ -115,10 +84,3 @@ def _describe(study: Study) -> str:
 
 def _words(environment: dict[str, str]) -> str:
     return "{backend} in {precision} on {hardware}".format(**environment)
-
-
-def _require_writable(folder: Path) -> None:
-    """Find out now that a folder cannot be written, not after the first training."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder):
-        pass

@@ -1,6 +1,5 @@
 """A configuration file says what the command line says, and what is wrong with it is named."""
 
-import argparse
 import dataclasses
 import shutil
 import tomllib
@@ -11,41 +10,43 @@ import pytest
 
 import artifact
 from artifact.layout import EXTRA
-from tests.training.conftest import Train
-from training.cli import _train_parser, main
-from training.commands import config
+from tests.training.conftest import call
+from tests.training.fit.test_defaults import data
+from training.cli import main
+from training.commands import config, train
 from training.errors import TrainingError
-from training.fit.recipe import PRESETS, Recipe, recipe
+from training.fit.choice import choose
+from training.fit.recipe import PRESETS, Recipe
+from training.fit.settings import TrainSettings
+from training.publish import configuration
 
 WEIGHTS = "variables/variables.data-00000-of-00001"
 
 
-def parse(tmp_path: Path, text: str, *arguments: str) -> argparse.Namespace:
+def parse(tmp_path: Path, text: str, *arguments: str) -> TrainSettings:
     """Parse a file and arguments as ``main`` does."""
     file = tmp_path / "run.toml"
     file.write_text(text, encoding="utf-8")
-    return _train_parser().parse_args(arguments, argparse.Namespace(**config.read(file, _train_parser())))
+    return train.parse(["--config", str(file), *arguments])
 
 
-def chosen(options: argparse.Namespace) -> Recipe:
-    """Return the recipe that parsed options ask for."""
-    own = config.own_recipe(options)
-    return own or config.with_fields(recipe(options.preset, epochs=options.epochs, seed=options.seed), options)
+def chosen(settings: TrainSettings) -> Recipe:
+    """Return the recipe that is asked for, for more pictures than any batch has."""
+    return choose(settings.recipe, data([1_000, 1_000]), taught=False)
 
 
 def test_the_file_gives_options_and_the_command_line_wins(tmp_path: Path) -> None:
     """An option in the file takes the place of the default, one on the command line that of the file."""
     text = 'data = "pictures"\nvalidation-images = 7\nint8 = true\nepochs = 3\nprecision = "float32"\n'
-    options = parse(tmp_path, text, "--epochs", "5", "--data", "others")
-    assert (options.data, options.epochs) == (Path("others"), 5)
-    assert (options.validation_images, options.int8, options.precision) == (7, True, "float32")
+    settings = parse(tmp_path, text, "--epochs", "5", "--data", "others")
+    assert (settings.data, settings.recipe.epochs) == (Path("others"), 5)
+    assert (settings.validation_images, settings.int8, settings.precision) == (7, True, "float32")
 
 
 def test_every_field_of_the_recipe_can_be_set(tmp_path: Path) -> None:
     """Each field takes a value other than every preset's, and comes back in the recipe."""
     wanted = Recipe(**{field.name: _other(getattr(Recipe(), field.name)) for field in dataclasses.fields(Recipe)})
-    parser = _train_parser()
-    text = config.write(parser, parser.parse_args([]), wanted)
+    text = configuration.write(train.parse([]).repeatable, wanted)
     assert chosen(parse(tmp_path, text)) == wanted
 
 
@@ -62,21 +63,20 @@ def _other(value: Any) -> Any:
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_what_a_run_writes_repeats_its_recipe(tmp_path: Path, preset: str) -> None:
     """The file of a run holds its whole recipe, whatever options it came from, and nothing of where it was put."""
-    parser = _train_parser()
-    options = parser.parse_args(["--preset", preset, "--epochs", "4", "--models", "elsewhere", "--publish-anyway"])
-    text = config.write(parser, options, chosen(options), "rate 1 -> 0.5", name="pets", precision="float32")
+    settings = train.parse(["--preset", preset, "--epochs", "4", "--models", "elsewhere", "--publish-anyway"])
+    repeatable = {**settings.repeatable, "name": "pets", "precision": "float32"}
+    text = configuration.write(repeatable, chosen(settings), "rate 1 -> 0.5")
     assert "\n# It was changed while it ran, which is not repeated: rate 1 -> 0.5.\n" in text
     assert not {"models", "run", "publish-anyway", "fresh"} & tomllib.loads(text).keys()
     again = parse(tmp_path, text)
     assert chosen(again) == dataclasses.replace(PRESETS[preset], epochs=4)
-    assert (again.name, again.precision, again.preset) == ("pets", "float32", preset)
+    assert (again.name, again.precision, again.recipe.preset) == ("pets", "float32", preset)
 
 
 def test_a_recipe_of_its_own_stays_when_presets_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a preset's name in [recipe], what that preset is now does not matter, nor whether it is there at all."""
-    parser = _train_parser()
     before = PRESETS["best"]
-    text = config.write(parser, parser.parse_args(["--preset", "best"]), before)
+    text = configuration.write(train.parse(["--preset", "best"]).repeatable, before)
     monkeypatch.setitem(PRESETS, "best", dataclasses.replace(before, epochs=99, cutout=1))
     assert chosen(parse(tmp_path, text)) == before
     monkeypatch.delitem(PRESETS, "best")
@@ -99,21 +99,19 @@ def test_fields_without_a_preset_change_the_one_that_is_chosen(tmp_path: Path) -
 
 def test_an_option_of_several_values_takes_one_or_a_list(tmp_path: Path) -> None:
     """Teachers stand in a list, one may stand alone, and those of the command line take the place of all of them."""
-    parser = _train_parser()
-    two = [Path("models/a/1"), Path("models/\N{SNOWMAN}/2")]
-    text = config.write(parser, parser.parse_args(["--teacher", *map(str, two)]), Recipe())
-    assert parse(tmp_path, text).teacher == two
-    assert parse(tmp_path, text, "--teacher", "models/b/1").teacher == [Path("models/b/1")]
-    assert parse(tmp_path, 'teacher = "models/a/1"').teacher == [Path("models/a/1")]
+    two = (Path("models/a/1"), Path("models/\N{SNOWMAN}/2"))
+    text = configuration.write(train.parse(["--teacher", *map(str, two)]).repeatable, Recipe())
+    assert parse(tmp_path, text).teachers == two
+    assert parse(tmp_path, text, "--teacher", "models/b/1").teachers == (Path("models/b/1"),)
+    assert parse(tmp_path, 'teacher = "models/a/1"').teachers == (Path("models/a/1"),)
 
 
 def test_values_are_written_so_that_toml_reads_them_back(tmp_path: Path) -> None:
     """Quotes, backslashes, control characters and any alphabet survive; a name that is no text does no harm."""
-    parser = _train_parser()
-    data = 'a "b" \\ c\td\x7f\N{SNOWMAN}\N{GRINNING FACE}'
-    text = config.write(parser, parser.parse_args(["--data", data]), Recipe())
-    assert parse(tmp_path, text).data == Path(data)
-    text = config.write(parser, parser.parse_args(["--data", "\udcff"]), Recipe())
+    path = 'a "b" \\ c\td\x7f\N{SNOWMAN}\N{GRINNING FACE}'
+    text = configuration.write(train.parse(["--data", path]).repeatable, Recipe())
+    assert parse(tmp_path, text).data == Path(path)
+    text = configuration.write(train.parse(["--data", "\udcff"]).repeatable, Recipe())
     assert parse(tmp_path, text).data == Path("?")
 
 
@@ -162,7 +160,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, message: str | None) 
     file = tmp_path / "run.toml"
     file.write_bytes(text.encode("latin1"))
     with pytest.raises(TrainingError, match=message or "is not a TOML file") as error:
-        config.read(file, _train_parser())
+        config.read(file, train.OPTIONS)
     assert str(error.value).startswith(str(file))
 
 
@@ -175,13 +173,13 @@ def test_a_wrong_file_is_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.slow
-def test_a_version_repeats_its_training(smoke: tuple[Path, str], run_training: Train, tmp_path: Path) -> None:
+def test_a_version_repeats_its_training(smoke: tuple[Path, str], tmp_path: Path) -> None:
     """The file that a version carries trains one with the same weights, to the last bit."""
     version = shutil.copytree(smoke[0], tmp_path / "models" / "smoke" / "1")
-    file = version / EXTRA / config.FILE
-    done = run_training("--config", file, "--models", tmp_path / "models", "--run", tmp_path / "run")
-    assert done.returncode == 0, done.stderr
+    file = version / EXTRA / configuration.FILE
+    code, printed, errors = call(["--config", file, "--models", tmp_path / "models", "--run", tmp_path / "run"])
+    assert code == 0, errors
     first, second = (artifact.validate(version.with_name(number)) for number in "12")
     assert second.files[WEIGHTS] == first.files[WEIGHTS]
-    assert second.files[f"{EXTRA}/{config.FILE}"] == first.files[f"{EXTRA}/{config.FILE}"]
-    assert f"No worse than the version before: {first.metrics.accuracy:.2%} of 500 images" in done.stdout
+    assert second.files[f"{EXTRA}/{configuration.FILE}"] == first.files[f"{EXTRA}/{configuration.FILE}"]
+    assert f"No worse than the version before: {first.metrics.accuracy:.2%} of 500 images" in printed

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 
@@ -12,16 +13,17 @@ from PIL import Image
 
 import artifact
 from artifact.layout import INT8_MODEL
-from tests.training.conftest import Train, python_layout, write_archive
+from tests.training.conftest import SMOKE, call, python_layout, write_archive
 from training.data.augmentation import Batches, Targets
 from training.data.dataset import Dataset, Pixels, Split
-from training.evaluation.confidence import logits_of
+from training.evaluation.post_hoc import logits_of
 from training.fit.checkpoints import RunFolder
-from training.fit.distillation import Teacher, soften, together
+from training.fit.distillation import Teacher, ensemble, soften
+from training.fit.lineage import Lineage, Origin
 from training.fit.recipe import recipe
-from training.fit.train import smoothing, train
+from training.fit.train import Job, train
 
-SMOKE = ("--preset", "smoke", "--epochs", "1")
+SHADE = Origin("shade", 1, 0.9, 60.0, {"validation_images": 0})
 ENVIRONMENT = {"backend": "tensorflow", "precision": "float32", "hardware": "any"}
 
 
@@ -54,11 +56,11 @@ def test_several_teachers_answer_with_their_mean() -> None:
         return np.eye(3, dtype=np.float32)[np.zeros(len(images), int)]
 
     white = np.full((2, 4, 4, 3), 255, np.uint8)
-    bright = Teacher(by_brightness, ({"name": "shade"},))
-    three = together([bright, Teacher(always_the_first, ({"name": "first"},)), bright])
+    bright = Teacher(by_brightness, (SHADE,))
+    three = ensemble([bright, Teacher(always_the_first, (replace(SHADE, name="first"),)), bright])
     np.testing.assert_allclose(three.predict(white), [[1.04 / 3, 0.16 / 3, 1.8 / 3]] * 2, rtol=1e-5)
     assert three.predict(white).dtype == np.float32
-    assert [origin["name"] for origin in three.origins] == ["shade", "first", "shade"]
+    assert [origin.name for origin in three.origins] == ["shade", "first", "shade"]
 
 
 def test_the_teacher_is_asked_about_the_augmented_pictures(small: Dataset) -> None:
@@ -100,29 +102,28 @@ def test_a_network_learns_what_its_teacher_answers(tmp_path: Path) -> None:
     train_split, rest = (Split(part, rng.integers(3, size=len(part))) for part in (images[:200], images[200:]))
     dataset = Dataset("two shades", ("a", "b", "c"), train_split, rest, rest)
     chosen = recipe("smoke", epochs=8, batch_size=25)
-    trained = train(
-        dataset, chosen, RunFolder(tmp_path), ENVIRONMENT, teacher=Teacher(by_brightness, ({"name": "shade"},))
-    )
+    trained = train(Job(dataset, chosen, RunFolder(tmp_path), teacher=Teacher(by_brightness, (SHADE,))), ENVIRONMENT)
     answers = logits_of(trained.model, rest.images).argmax(axis=1)
     np.testing.assert_array_equal(answers, by_brightness(rest.images).argmax(axis=1))
-    assert trained.state.settings["teachers"] == [{"name": "shade"}]
+    assert trained.state.settings["teachers"] == [asdict(SHADE)]
 
 
 @pytest.mark.slow
-def test_a_published_version_teaches(smoke: tuple[Path, str], run_training: Train, tmp_path: Path) -> None:
+def test_a_published_version_teaches(smoke: tuple[Path, str], tmp_path: Path) -> None:
     """With --teacher the version says who taught it, takes their pictures' size, and its configuration repeats it.
 
     Its teachers' answers take the place of smoothed labels.
     """
     models, teachers = tmp_path / "models", (smoke[0], shutil.copytree(smoke[0], tmp_path / "again" / "smoke" / "1"))
-    done = run_training(*SMOKE, "--models", models, "--run", tmp_path / "run", "--teacher", *teachers)
-    assert done.returncode == 0, done.stderr
+    arguments = ("--epochs", "1", "--models", models, "--run", tmp_path / "run", "--teacher", *teachers)
+    code, _, errors = call([*SMOKE, *arguments])
+    assert code == 0, errors
     version = models / "smoke" / "1"
     metadata = artifact.validate(version)
     assert [teacher["version"] for teacher in metadata.training["teachers"]] == [1, 1]
     assert metadata.training["teachers"][0]["training"]["epochs"] == 3
     assert metadata.training["label_smoothing"] == 0
-    assert smoothing(metadata.training) is None
+    assert Lineage.read(metadata.training).smoothing() is None
     card = (version / "assets.extra" / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert re.search(r"\| teachers \| smoke version 1: [^;]+; smoke version 1: [^;]+ \|\n", card)
     configuration = (version / "assets.extra" / "config.toml").read_text(encoding="utf-8")
@@ -130,36 +131,37 @@ def test_a_published_version_teaches(smoke: tuple[Path, str], run_training: Trai
 
 
 @pytest.mark.slow
-def test_a_teacher_answers_in_int8_where_it_can(smoke: tuple[Path, str], run_training: Train, tmp_path: Path) -> None:
+def test_a_teacher_answers_in_int8_where_it_can(smoke: tuple[Path, str], tmp_path: Path) -> None:
     """Of a version with an int8 network that one is asked, so that damage to it is what ends the training."""
     quantized = tmp_path / "models"
-    done = run_training("quantize", smoke[0], "--models", quantized)
-    assert done.returncode == 0, done.stderr
+    code, _, errors = call(["quantize", smoke[0], "--models", quantized])
+    assert code == 0, errors
     version = quantized / "smoke" / "1"
     assert artifact.validate(version).int8 is not None
     (version / INT8_MODEL).with_suffix(".bin").write_bytes(b"damaged")
-    done = run_training(*SMOKE, "--models", tmp_path / "m", "--run", tmp_path / "run", "--teacher", version)
-    assert done.returncode == 1
-    assert "sha256" in done.stderr
+    code, _, errors = call([*SMOKE, "--models", tmp_path / "m", "--run", tmp_path / "run", "--teacher", version])
+    assert code == 1
+    assert "sha256" in errors
 
 
 @pytest.mark.slow
-def test_a_teacher_of_something_else_is_refused(smoke: tuple[Path, str], run_training: Train, tmp_path: Path) -> None:
+def test_a_teacher_of_something_else_is_refused(smoke: tuple[Path, str], tmp_path: Path) -> None:
     """One with other labels, or that takes pictures of another size, ends the command before any training."""
-    arguments = ("--models", tmp_path / "m", "--run", tmp_path / "r", "--teacher", smoke[0])
+    folders = ("--models", tmp_path / "m", "--run", tmp_path / "r")
+    arguments = ("--precision", "float32", *folders, "--teacher", smoke[0])
     other = write_archive(tmp_path / "cifar.tar.gz", python_layout())
-    refused = run_training("--data", other, "--validation-images", "0", *arguments)
-    assert refused.returncode == 1
-    assert "knows disc, square, stripes; the data has airplane" in refused.stderr
+    code, _, errors = call(["--data", other, "--validation-images", "0", *arguments])
+    assert code == 1
+    assert "knows disc, square, stripes; the data has airplane" in errors
     for label in ("disc", "square", "stripes"):
         for number in range(12):
             picture = tmp_path / "pictures" / label / f"{number}.png"
             picture.parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (64, 64), (20 * number, 0, 0)).save(picture)
-    refused = run_training("--data", tmp_path / "pictures", "--image-size", "48", *arguments)
-    assert refused.returncode == 1
-    assert "takes pictures of 32x32 pixels (crop, bicubic), and the training has 48x48" in refused.stderr
-    refused = run_training(*SMOKE, "--models", tmp_path / "m", "--teacher", tmp_path / "nothing")
-    assert refused.returncode == 1
-    assert str(tmp_path / "nothing") in refused.stderr
+    code, _, errors = call(["--data", tmp_path / "pictures", "--image-size", "48", *arguments])
+    assert code == 1
+    assert "takes pictures of 32x32 pixels (crop, bicubic), and the training has 48x48" in errors
+    code, _, errors = call([*SMOKE, "--models", tmp_path / "m", "--teacher", tmp_path / "nothing"])
+    assert code == 1
+    assert str(tmp_path / "nothing") in errors
     assert not (tmp_path / "m" / "smoke").exists()

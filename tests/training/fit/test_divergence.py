@@ -12,7 +12,7 @@ from training.data.dataset import Dataset, Split, hold_out
 from training.errors import TrainingError
 from training.fit.checkpoints import RunFolder
 from training.fit.recipe import Recipe, recipe
-from training.fit.train import train
+from training.fit.train import Job, train
 
 pytestmark = pytest.mark.slow  # importing Keras takes seconds
 
@@ -50,7 +50,7 @@ def test_a_far_too_high_rate_is_named(unvalidated: Dataset, tmp_path: Path) -> N
     """With a learning rate of 1e9 nothing is saved, and the message tells the way out and the rate that failed."""
     steep = recipe("smoke", epochs=2, batch_size=16, learning_rate=1e9)
     with pytest.raises(TrainingError, match=r"not a number in epoch 1; give a lower --learning-rate \(it is 1e\+09\)"):
-        train(unvalidated, steep, RunFolder(tmp_path), ENVIRONMENT)
+        train(Job(unvalidated, steep, RunFolder(tmp_path)), ENVIRONMENT)
     assert not list(tmp_path.glob("epoch-*"))
 
 
@@ -58,10 +58,10 @@ def test_the_last_good_checkpoint_is_kept_and_gone_on_from(unvalidated: Dataset,
     """Infinite weights after the third epoch are not saved; a lower rate goes on from the second, and is on record."""
     folder = RunFolder(tmp_path)
     with pytest.raises(TrainingError, match=r"the weights became .* in epoch 3; .*epoch-2 is kept"):
-        train(unvalidated, short, folder, ENVIRONMENT, watchers=[_Spoil(epoch=2)])
+        train(Job(unvalidated, short, folder), ENVIRONMENT, [_Spoil(epoch=2)])
     assert [entry.name for entry in tmp_path.glob("epoch-*")] == ["epoch-2"]
     lower = recipe("smoke", epochs=4, batch_size=16, learning_rate=0.5)
-    trained = train(unvalidated, lower, folder, ENVIRONMENT)
+    trained = train(Job(unvalidated, lower, folder), ENVIRONMENT)
     assert all(np.isfinite(weight).all() for weight in trained.model.get_weights())
     assert len(trained.state.history) == 4
     saved = json.loads((tmp_path / "epoch-4" / "state.json").read_text())
@@ -71,7 +71,7 @@ def test_the_last_good_checkpoint_is_kept_and_gone_on_from(unvalidated: Dataset,
 
 def test_a_higher_rate_is_another_run(unvalidated: Dataset, short: Recipe, tmp_path: Path) -> None:
     """Only a lower learning rate may go on from a checkpoint."""
-    train(unvalidated, short, RunFolder(tmp_path), ENVIRONMENT)
+    train(Job(unvalidated, short, RunFolder(tmp_path)), ENVIRONMENT)
     higher = recipe("smoke", epochs=4, batch_size=16, learning_rate=2.0)
     with pytest.raises(TrainingError, match=r"learning_rate 1.5 -> 2.0"):
-        train(unvalidated, higher, RunFolder(tmp_path), ENVIRONMENT)
+        train(Job(unvalidated, higher, RunFolder(tmp_path)), ENVIRONMENT)

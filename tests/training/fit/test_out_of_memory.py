@@ -13,7 +13,7 @@ from training.errors import TrainingError
 from training.fit.checkpoints import RunFolder
 from training.fit.out_of_memory import OutOfMemory, is_out_of_memory, smaller_batch
 from training.fit.recipe import recipe
-from training.fit.train import train
+from training.fit.train import Job, train
 
 pytestmark = pytest.mark.slow  # importing Keras takes seconds
 
@@ -42,7 +42,7 @@ def test_the_batch_is_halved_and_the_training_goes_on(
     """Out of memory in the third epoch, it begins again with half the batch; schedule, record and resuming follow."""
     folder = RunFolder(tmp_path)
     short = recipe("smoke", epochs=4, batch_size=16)
-    trained = train(small, short, folder, ENVIRONMENT, watchers=[_Hog(steps=6)])
+    trained = train(Job(small, short, folder), ENVIRONMENT, [_Hog(steps=6)])
     printed = capsys.readouterr().out
     assert "Out of memory: going on with a batch of 8 in place of 16" in printed
     assert f"Resuming {tmp_path} after epoch 2 of 4." in printed
@@ -50,7 +50,7 @@ def test_the_batch_is_halved_and_the_training_goes_on(
     optimizer = trained.model.optimizer
     assert int(optimizer.iterations) == 4 * 6  # as if every epoch had had six steps, so the schedule ended at zero
     assert float(optimizer.learning_rate) == pytest.approx(0, abs=1e-6)
-    resumed = train(small, short, folder, ENVIRONMENT)
+    resumed = train(Job(small, short, folder), ENVIRONMENT)
     assert resumed.state.batch_size == 8
     assert resumed.state.environment["changed"] == "batch size 16 -> 8, for want of memory from epoch 3"
 

@@ -22,8 +22,8 @@ from training.errors import TrainingError
 from training.fit.checkpoints import RunFolder
 from training.fit.recipe import recipe
 from training.fit.replicas import shares, validation_shares
-from training.fit.strategy import Spread, parse
-from training.fit.train import train
+from training.fit.strategy import Strategy, parse
+from training.fit.train import Job, train
 
 pytestmark = pytest.mark.slow  # importing Keras takes seconds
 
@@ -63,36 +63,36 @@ def test_the_chief_comes_first() -> None:
     assert parse(config()).number == 0
 
 
-def spread(devices: int, worker: int = 0, workers: int = 1) -> Spread:
-    """Return a spread of which only the numbers are used."""
-    return Spread(SimpleNamespace(num_replicas_in_sync=devices), worker, workers)
+def strategy(devices: int, worker: int = 0, workers: int = 1) -> Strategy:
+    """Return a strategy of which only the numbers are used."""
+    return Strategy(SimpleNamespace(num_replicas_in_sync=devices), worker, workers)
 
 
 def test_a_batch_is_rounded_so_that_all_devices_get_as_much() -> None:
     """Up, with the learning rate in proportion; down where pictures are too few; one device takes what is asked."""
-    assert spread(8).shared(recipe("standard"), 50_000).batch_size == 504
-    assert spread(8).shared(recipe("standard"), 103).batch_size == 96
-    assert Spread().shared(recipe("standard"), 103).batch_size == 500
+    assert strategy(8).shared(recipe("standard"), 50_000).batch_size == 504
+    assert strategy(8).shared(recipe("standard"), 103).batch_size == 96
+    assert Strategy().shared(recipe("standard"), 103).batch_size == 500
     with pytest.raises(TrainingError, match="7 training images cannot be shared among 8 devices"):
-        spread(8).shared(recipe("standard"), 7)
+        strategy(8).shared(recipe("standard"), 7)
 
 
 def test_every_picture_of_a_batch_goes_to_one_device() -> None:
     """Two machines with two devices get the four quarters of a batch, in order."""
     batch = (np.arange(8, dtype=np.uint8), np.arange(8, dtype=np.float32))
-    parts = [images.tolist() for worker in (0, 1) for images, _ in shares(iter([batch]), spread(4, worker, 2))]
+    parts = [images.tolist() for worker in (0, 1) for images, _ in shares(iter([batch]), strategy(4, worker, 2))]
     assert parts == [[0, 1], [2, 3], [4, 5], [6, 7]]
 
 
 def test_every_validation_picture_is_seen_once() -> None:
     """Also where they do not go evenly into steps and devices; no share is empty."""
     validation = (np.arange(50, dtype=np.uint8), np.arange(50, dtype=np.float32))
-    parts = [images for worker in (0, 1) for images, _ in validation_shares(validation, spread(4, worker, 2), 16)]
+    parts = [images for worker in (0, 1) for images, _ in validation_shares(validation, strategy(4, worker, 2), 16)]
     assert len(parts) == 4 * 4
     assert sorted(np.concatenate(parts)) == list(range(50))
     assert {len(part) for part in parts} <= {3, 4}
     with pytest.raises(TrainingError, match="50 validation images cannot be shared among 64 devices"):
-        validation_shares(validation, spread(64), 16)
+        validation_shares(validation, strategy(64), 16)
 
 
 # Sums that are added up in another order decide near ties otherwise: one of 12 validation pictures is 0.083.
@@ -106,7 +106,7 @@ def test_two_devices_learn_what_one_does(root: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     two = json.loads(done.stdout.splitlines()[-1])
     assert two["batch_size"] == 16
-    one = train(small_dataset(), recipe("smoke", epochs=2, batch_size=16), RunFolder(tmp_path / "one"), {}).state
+    one = train(Job(small_dataset(), recipe("smoke", epochs=2, batch_size=16), RunFolder(tmp_path / "one")), {}).state
     for expected, found in zip(one.history, two["history"], strict=True):
         for name, tolerance in _TOLERANCES.items():
             assert found[name] == pytest.approx(expected[name], abs=tolerance), name
@@ -159,7 +159,9 @@ def test_two_machines_learn_what_one_does(root: Path, tmp_path: Path, start: lis
     assert not (tmp_path / "models1").exists()
     assert not (tmp_path / "run1").exists()
     keras.mixed_precision.set_global_policy("float32")
-    one = train(sources.load(None, None, smoke=True), recipe("smoke", epochs=2), RunFolder(tmp_path / "one"), {}).state
+    one = train(
+        Job(sources.load(None, None, smoke=True), recipe("smoke", epochs=2), RunFolder(tmp_path / "one")), {}
+    ).state
     pattern = r"epoch \d/2  loss (\S+)  accuracy (\S+)  validation loss (\S+)  accuracy (\S+)"
     two = [[float(figure) for figure in figures] for figures in re.findall(pattern, chief)]
     names = ("loss", "accuracy", "val_loss", "val_accuracy")

@@ -12,7 +12,7 @@ import pytest
 import requests
 
 import artifact
-from tests.training.conftest import Train, environment
+from tests.training.conftest import SMOKE, call, environment
 from training.errors import Interrupted, TrainingError
 from training.fit.tracking import MLFLOW_RUN, Tracker, tracked
 
@@ -92,14 +92,12 @@ def _wait_until_healthy(url: str, process: "subprocess.Popen[bytes]") -> None:
     pytest.fail("the server does not answer")
 
 
-def test_a_training_is_on_record(server: Server, run_training: Train, tmp_path: Path) -> None:
+def test_a_training_is_on_record(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Recipe, data, every epoch, the test's figures, card and plots are there; the version names the run."""
-    done = run_training(
-        *("--preset", "smoke", "--epochs", "2", "--models", tmp_path / "models", "--run", tmp_path / "run"),
-        MLFLOW_TRACKING_URI=server.url,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "warning" not in done.stderr
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+    code, printed, errors = call([*SMOKE, "--epochs", "2", "--models", tmp_path / "models", "--run", tmp_path / "run"])
+    assert code == 0, errors
+    assert "warning" not in errors
     version = tmp_path / "models" / "smoke" / "1"
     metadata = artifact.validate(version)
     [run] = server.runs("smoke")
@@ -113,7 +111,7 @@ def test_a_training_is_on_record(server: Server, run_training: Train, tmp_path: 
     assert {"accuracy", "val_loss", "val_accuracy", "seconds"} <= figures.keys()
     losses = server.history(run["info"]["run_id"], "loss")
     assert [step for step, _ in losses] == [1, 2]
-    assert f"loss {losses[0][1]:.4f}" in done.stdout
+    assert f"loss {losses[0][1]:.4f}" in printed
     tags = {each["key"]: each["value"] for each in run["data"]["tags"]}
     assert tags["version_path"] == str(version)
     plots = {"confusion_matrix.png", "learning_curves.png", "mistakes.png"}
@@ -145,7 +143,7 @@ def test_a_resumed_training_goes_on_in_its_run(server: Server, monkeypatch: pyte
     assert server.history(first, "loss") == [(1, 2.0), (2, 1.0)]
 
 
-def _train_and_fail(epoch: int, loss: float, resumed: dict[str, str], error: Exception) -> str:
+def _train_and_fail(epoch: int, loss: float, resumed: dict[str, str], error: BaseException) -> str:
     """Track one epoch of a training that ``error`` ends, and return the id of its run."""
     try:
         with tracked("resumed", {"seed": 1}, {}, resumed) as tracker:

@@ -13,7 +13,7 @@ from training.data.dataset import Dataset
 from training.errors import Interrupted, TrainingError
 from training.fit.checkpoints import RunFolder
 from training.fit.recipe import Recipe, recipe
-from training.fit.train import held_out, recalibrate, smoothing, train
+from training.fit.train import Job, recalibrate, train
 from training.network.model import build
 
 pytestmark = pytest.mark.slow
@@ -55,13 +55,13 @@ def test_a_resumed_run_ends_with_the_same_weights(
     small: Dataset, short: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Interrupted in the middle of the third epoch and resumed, it has the very weights of an uninterrupted run."""
-    whole = train(small, short, RunFolder(tmp_path / "whole"), ENVIRONMENT)
+    whole = train(Job(small, short, RunFolder(tmp_path / "whole")), ENVIRONMENT)
     folder = RunFolder(tmp_path / "broken")
     with monkeypatch.context() as patch:
         _interrupt(patch, epoch=2)
         with pytest.raises(Interrupted):
-            train(small, short, folder, ENVIRONMENT)
-    resumed = train(small, short, folder, {**ENVIRONMENT, "hardware": "other"})
+            train(Job(small, short, folder), ENVIRONMENT)
+    resumed = train(Job(small, short, folder), {**ENVIRONMENT, "hardware": "other"})
     assert len(resumed.state.history) == 4
     assert resumed.state.environment["hardware"] == "any"
     for expected, found in zip(whole.model.get_weights(), resumed.model.get_weights(), strict=True):
@@ -71,8 +71,8 @@ def test_a_resumed_run_ends_with_the_same_weights(
 def test_a_finished_run_is_not_trained_again(small: Dataset, short: Recipe, tmp_path: Path) -> None:
     """When publishing failed, the same command comes straight back to it with the same weights."""
     folder = RunFolder(tmp_path)
-    first = train(small, short, folder, ENVIRONMENT)
-    again = train(small, short, folder, ENVIRONMENT)
+    first = train(Job(small, short, folder), ENVIRONMENT)
+    again = train(Job(small, short, folder), ENVIRONMENT)
     assert again.state == first.state
     for expected, found in zip(first.model.get_weights(), again.model.get_weights(), strict=True):
         np.testing.assert_array_equal(found, expected)
@@ -80,28 +80,28 @@ def test_a_finished_run_is_not_trained_again(small: Dataset, short: Recipe, tmp_
 
 def test_another_run_is_not_resumed(small: Dataset, short: Recipe, tmp_path: Path) -> None:
     """A checkpoint of other settings is refused with the difference and the ways out, and stays as it is."""
-    train(small, short, RunFolder(tmp_path), ENVIRONMENT)
+    train(Job(small, short, RunFolder(tmp_path)), ENVIRONMENT)
     with pytest.raises(TrainingError, match=r"seed 0 -> 1.*--fresh"):
-        train(small, recipe("smoke", epochs=4, batch_size=16, seed=1), RunFolder(tmp_path), ENVIRONMENT)
+        train(Job(small, recipe("smoke", epochs=4, batch_size=16, seed=1), RunFolder(tmp_path)), ENVIRONMENT)
     assert (tmp_path / "epoch-4").is_dir()
 
 
 def test_a_damaged_checkpoint_is_named(small: Dataset, short: Recipe, tmp_path: Path) -> None:
     """A checkpoint that cannot be read says which one it is and how to go on."""
     folder = RunFolder(tmp_path)
-    train(small, short, folder, ENVIRONMENT)
+    train(Job(small, short, folder), ENVIRONMENT)
     (tmp_path / "epoch-4" / "checkpoint.weights.h5").write_bytes(b"damaged")
     with pytest.raises(TrainingError, match=r"epoch-4 .*--fresh"):
-        train(small, short, folder, ENVIRONMENT)
+        train(Job(small, short, folder), ENVIRONMENT)
     (tmp_path / "epoch-4" / "state.json").write_text("{")
     with pytest.raises(TrainingError, match=r"epoch-4 .*--fresh"):
-        train(small, short, folder, ENVIRONMENT)
+        train(Job(small, short, folder), ENVIRONMENT)
 
 
 def test_only_the_last_checkpoint_is_kept(small: Dataset, short: Recipe, tmp_path: Path) -> None:
     """A long run does not fill the disk, and clear() leaves an empty folder."""
     folder = RunFolder(tmp_path)
-    train(small, short, folder, ENVIRONMENT)
+    train(Job(small, short, folder), ENVIRONMENT)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["epoch-4", "tensorboard"]
     assert len(json.loads((tmp_path / "epoch-4" / "state.json").read_text())["history"]) == 4
     folder.clear()
@@ -122,7 +122,7 @@ def test_recalibration_measures_the_plain_mean(small: Dataset) -> None:
 def test_the_statistics_are_those_of_augmented_pictures(small: Dataset, tmp_path: Path) -> None:
     """Blanking a quarter of every picture moves them, as it moved those that the network learned with."""
     cut = recipe("smoke", epochs=1, batch_size=16, cutout=16)
-    model = train(small, cut, RunFolder(tmp_path), ENVIRONMENT).model
+    model = train(Job(small, cut, RunFolder(tmp_path)), ENVIRONMENT).model
     batches = Batches(small.train, 3, 16, cut.translation, cutout=16, flip=False, seed=cut.seed)
     norm = model.get_layer("group1_a_norm")
     before = keras.Model(model.input, norm.input)
@@ -130,25 +130,3 @@ def test_the_statistics_are_those_of_augmented_pictures(small: Dataset, tmp_path
     np.testing.assert_allclose(np.asarray(norm.moving_mean), np.mean(means, axis=0), rtol=2e-2, atol=2e-2)
     plain = np.asarray(before(small.train.images)).mean(axis=(0, 1, 2))
     assert np.abs(plain - norm.moving_mean).max() > 0.1
-
-
-def test_held_out_is_what_no_cycle_has_seen() -> None:
-    """Images that the first cycle or a teacher was trained on are not held out, though the last one leaves them out."""
-    first = {"validation_images": 100}
-    assert held_out(first) == 100
-    assert held_out({"validation_images": 500, "start_from": {"training": first}}) == 100
-    assert held_out({"validation_images": 500, "start_from": {"training": {"validation_images": 0}}}) == 0
-    assert held_out({"validation_images": 500, "start_from": None}) == 500
-    assert held_out({"validation_images": 500, "teachers": [{"training": {"validation_images": 500}}]}) == 500
-    assert held_out({"validation_images": 500, "teachers": [{"training": {}}, {"training": first}]}) == 0
-    assert held_out({"validation_images": 500, "teachers": [{"training": first}, {"training": {}}]}) == 0
-    assert held_out({"validation_images": 500, "teachers": None}) == 500
-    assert held_out({"validation_images": 500, "teacher": {"training": first}}) == 100  # as older versions say it
-    assert held_out({}) == 0
-
-
-def test_what_a_teacher_smooths_is_not_known() -> None:
-    """The smoothing of the labels is that of the settings, and to be found where a teacher's answers replaced them."""
-    assert smoothing({"label_smoothing": 0.1, "teachers": None}) == 0.1
-    assert smoothing({"label_smoothing": 0.0, "teachers": [{"name": "shade"}]}) is None
-    assert smoothing({"label_smoothing": 0.0, "teacher": {"name": "shade"}}) is None  # as older versions say it

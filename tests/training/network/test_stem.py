@@ -13,7 +13,7 @@ from training.data.dataset import Pixels, Split, hold_out
 from training.errors import TrainingError
 from training.fit.checkpoints import RunFolder
 from training.fit.recipe import PRESETS, recipe
-from training.fit.train import train
+from training.fit.train import Job, train
 from training.network.model import build, fit_to_pixels, megaflops
 from training.network.stem import patches, whitening_filters
 from training.publish.export import read_weights
@@ -118,7 +118,7 @@ def test_large_pictures_that_are_no_squares_are_learned(tmp_path: Path) -> None:
     dataset = hold_out("shapes", labels, training, test, validation_images=0)
     quick = dataclasses.replace(recipe("smoke", epochs=1, batch_size=16), learning_rate=4.0)
     environment = {"backend": "any", "precision": "float32", "hardware": "any"}
-    trained = train(dataset, quick, RunFolder(tmp_path), environment)
+    trained = train(Job(dataset, quick, RunFolder(tmp_path)), environment)
     answers = np.asarray(trained.model(test.images.astype(np.float32), training=False))
     assert (answers.argmax(axis=1) == test.classes).mean() > 0.8
 

@@ -14,7 +14,7 @@ import pytest
 
 import artifact
 from artifact.layout import INT8_MODEL, METADATA, MODEL_CARD
-from tests.training.conftest import Train
+from tests.training.conftest import SMOKE, call
 from training.cli import main
 from training.data import synthetic
 from training.data.dataset import Dataset, Split, hold_out
@@ -47,11 +47,11 @@ def edit(version: Path, **changes: Any) -> None:
     (version / METADATA).write_text(json.dumps(record))
 
 
-def test_the_next_version_carries_int8_as_well(version: Path, run_training: Train, tmp_path: Path) -> None:
+def test_the_next_version_carries_int8_as_well(version: Path, tmp_path: Path) -> None:
     """Quantising leaves the version alone and publishes one with its files, its metadata and the int8 network."""
     before = artifact.validate(version)
-    done = run_training("quantize", version)
-    assert done.returncode == 0, done.stderr
+    code, printed, errors = call(["quantize", version])
+    assert code == 0, errors
     assert artifact.validate(version) == before
     quantized = version.with_name("2")
     after = artifact.validate(quantized)
@@ -66,10 +66,10 @@ def test_the_next_version_carries_int8_as_well(version: Path, run_training: Trai
     assert same == before
     assert {name for name, sha in before.files.items() if after.files[name] != sha} == {MODEL_CARD}
     assert f"| accuracy in int8 | {int8.accuracy:.2%} of 200 images" in (quantized / MODEL_CARD).read_text()
-    assert done.stdout == f"accuracy in int8 {int8_accuracy(int8)}\nPublished {quantized}.\n"
-    again = run_training("quantize", quantized)
-    assert (again.returncode, again.stdout) == (1, "")
-    assert again.stderr == f"training: error: {quantized} carries an int8 network already\n"
+    assert printed == f"accuracy in int8 {int8_accuracy(int8)}\nPublished {quantized}.\n"
+    code, printed, errors = call(["quantize", quantized])
+    assert (code, printed) == (1, "")
+    assert errors == f"training: error: {quantized} carries an int8 network already\n"
 
 
 def test_the_int8_network_keeps_the_contract(version: Path, shapes: Dataset) -> None:
@@ -137,14 +137,14 @@ def test_what_loses_too_much_is_not_published(
     assert artifact.versions(version.parent.parent, "smoke") == [1]
 
 
-def test_a_training_publishes_int8_where_it_is_good(run_training: Train, tmp_path: Path) -> None:
+def test_a_training_publishes_int8_where_it_is_good(tmp_path: Path) -> None:
     """With --int8 the version that a training ends in carries the int8 network."""
-    done = run_training("--preset", "smoke", "--int8", "--models", tmp_path / "m", "--run", tmp_path / "r")
-    assert done.returncode == 0, done.stderr
+    code, printed, errors = call([*SMOKE, "--int8", "--models", tmp_path / "m", "--run", tmp_path / "r"])
+    assert code == 0, errors
     metadata = artifact.validate(tmp_path / "m" / "smoke" / "1")
     assert metadata.int8 is not None
     assert "nncf" in metadata.libraries
-    assert f"accuracy in int8 {metadata.int8.accuracy:.2%} of 200 images" in done.stdout
+    assert f"accuracy in int8 {metadata.int8.accuracy:.2%} of 200 images" in printed
 
 
 def test_a_training_is_published_without_int8_where_it_is_not(
@@ -158,23 +158,23 @@ def test_a_training_is_published_without_int8_where_it_is_not(
     assert artifact.validate(tmp_path / "m" / "smoke" / "1").int8 is None
 
 
-def test_without_held_out_images_there_is_no_int8(version: Path, run_training: Train, tmp_path: Path) -> None:
+def test_without_held_out_images_there_is_no_int8(version: Path, tmp_path: Path) -> None:
     """Where every training image was trained on, both commands say so before they do anything."""
     edit(version, training={"validation_images": 0})
     folders = ("--models", tmp_path / "m", "--run", tmp_path / "r")
-    train = ("--preset", "smoke", "--int8", "--validation-images", "0", *folders)
+    train = (*SMOKE, "--int8", "--validation-images", "0", *folders)
     for arguments in (("quantize", version), train):
-        done = run_training(*arguments)
-        assert (done.returncode, done.stdout) == (1, "")
-        assert "there are no held-out images to measure that on" in done.stderr.splitlines()[-1]
+        code, printed, errors = call(arguments)
+        assert (code, printed) == (1, "")
+        assert "there are no held-out images to measure that on" in errors.splitlines()[-1]
 
 
-def test_other_data_is_refused(version: Path, run_training: Train) -> None:
+def test_other_data_is_refused(version: Path) -> None:
     """Of other data nobody knows which images were held out, so they are no measure."""
     edit(version, dataset={"sha256": "0" * 64})
-    done = run_training("quantize", version)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"training: error: {version} was trained on other data; give the same with --data\n"
+    code, printed, errors = call(["quantize", version])
+    assert (code, printed) == (1, "")
+    assert errors == f"training: error: {version} was trained on other data; give the same with --data\n"
 
 
 def test_nothing_is_reported(root: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from training.data.dataset import Dataset
 from training.errors import Interrupted, TrainingError
 from training.study.configurations import QUICK, Configuration
 from training.study.progress import StudyProgress
-from training.study.run import Outcome, Training, run, spread
+from training.study.run import Outcome, Training, run, subset
 
 pytestmark = pytest.mark.slow
 
@@ -65,11 +65,11 @@ def test_a_loss_that_is_no_number_ends_the_training(small: Dataset, training: Tr
 
 def test_some_pictures_are_taken_from_everywhere(small: Dataset) -> None:
     """A subset is spread over all pictures, since a data set may be sorted by class; all are taken where asked."""
-    part = spread(small.train, 5)
+    part = subset(small.train, 5)
     places = [0, 11, 23, 35, 47]
     assert (part.images == small.train.images[places]).all()
     assert (part.classes == small.train.classes[places]).all()
-    assert spread(small.train, None) is spread(small.train, 1000) is small.train
+    assert subset(small.train, None) is subset(small.train, 1000) is small.train
 
 
 def test_a_damaged_outcome_is_named(training: Training) -> None:

@@ -1,4 +1,4 @@
-"""What is still learned when a training is over: how far to trust the network, from pictures that it has not seen."""
+"""What is fitted after a training, on pictures that it has not seen: calibration, and when a picture is familiar."""
 
 from typing import NamedTuple
 
@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from artifact import Calibration, Familiarity
+from training.data.batching import in_batches
 from training.data.dataset import Dataset, Pixels
 from training.evaluation.calibration import Correction, calibrate
 from training.evaluation.familiarity import find_threshold, score_of
@@ -14,8 +15,8 @@ from training.evaluation.familiarity import find_threshold, score_of
 _BATCH = 500
 
 
-class Trust(NamedTuple):
-    """How far a network is to be trusted; None where there is nothing to know it from."""
+class PostHoc(NamedTuple):
+    """Post-hoc calibration of a network and the threshold of its score; None where there was nothing to fit them on."""
 
     calibration: Calibration | None = None
     familiarity: Familiarity | None = None
@@ -32,24 +33,23 @@ class Trust(NamedTuple):
         return self.familiarity.threshold if self.familiarity else None
 
 
-def learn_trust(
+def fit_post_hoc(
     model: keras.Model, dataset: Dataset, held_out_images: int, label_smoothing: float | None = 0.0
-) -> Trust:
+) -> PostHoc:
     """Fit correction and threshold to the last ``held_out_images`` pictures of ``dataset.validation``.
 
     ``label_smoothing`` is that of the training, None where a teacher smoothed. Where there are no such pictures,
     nothing is fitted, since a network is surer of pictures that it was trained on.
     """
     if not held_out_images:
-        return Trust()
+        return PostHoc()
     last, measured_on = slice(-held_out_images, None), f"{dataset.name} validation"
     logits = logits_of(model, dataset.validation.images[last])
     calibration = calibrate(logits, dataset.validation.classes[last], measured_on, label_smoothing)
-    return Trust(calibration, find_threshold(score_of(logits), measured_on))
+    return PostHoc(calibration, find_threshold(score_of(logits), measured_on))
 
 
 def logits_of(model: keras.Model, images: Pixels) -> NDArray[np.float32]:
     """Return the logits float32 [N, classes] of ``model`` for ``images`` uint8 [N, H, W, 3], a batch at a time."""
-    batches = (images[begin : begin + _BATCH] for begin in range(0, len(images), _BATCH))
-    logits = (model(batch.astype(np.float32), training=False) for batch in batches)
+    logits = (model(batch.astype(np.float32), training=False) for batch in in_batches(images, _BATCH))
     return np.concatenate([keras.ops.convert_to_numpy(part) for part in logits])

@@ -1,0 +1,92 @@
+"""``python -m training quantize``: publish the next version of a model, with an int8 network as well."""
+
+import argparse
+import dataclasses
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import artifact
+from artifact import Metadata
+from artifact.layout import MODEL_CARD
+from training.commands.options import MAX_UNREADABLE, add
+from training.data.dataset import Dataset
+from training.data.pictures import Reading
+from training.errors import Interruption, TrainingError
+from training.fit.device import quiet_start
+from training.publish import provenance
+from training.publish.model_card import CAPTIONS, int8_accuracy, model_card
+from training.publish.quantization import add_int8, libraries, require_held_out
+
+
+@dataclass(frozen=True)
+class QuantizeSettings:
+    """Which version is quantised, with the data that it was trained on; ``models`` is None for its own folder."""
+
+    version: Path
+    data: Path | None
+    max_unreadable: float
+    models: Path | None
+
+
+def parse(arguments: Sequence[str]) -> QuantizeSettings:
+    """Return what the command line asks for."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training quantize",
+        description="Publish the next version of a model: the same files, and the network in int8 beside. Both are "
+        "measured on the images that were held out for validation; where int8 has more than 0.2 points of accuracy "
+        "less, beyond noise, nothing is published.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("version", type=Path, help="folder of the version, e.g. models/cifar10/5")
+    parser.add_argument(
+        "--data", type=Path, metavar="PATH", help="the data that it was trained on (default: download CIFAR-10)"
+    )
+    add(parser, (MAX_UNREADABLE,))
+    parser.add_argument(
+        "--models", type=Path, metavar="DIR", help="folder to publish under (default: the one that VERSION lies in)"
+    )
+    options = parser.parse_args(arguments)
+    return QuantizeSettings(options.version, options.data, options.max_unreadable, options.models)
+
+
+def run(settings: QuantizeSettings, interruption: Interruption) -> int:
+    """Publish what the version holds, and its int8 network; return the exit code.
+
+    Raises:
+        InvalidVersion: the folder is no version that can be trusted.
+        AccuracyLost: int8 costs too much accuracy.
+        TrainingError: it has an int8 network, nothing was held out, or other data is given than it was trained on.
+        OSError: the folder cannot be written.
+    """
+    version = settings.version
+    metadata = artifact.validate(version)
+    if metadata.int8:
+        raise TrainingError(f"{version} carries an int8 network already")
+    images = require_held_out(metadata.training)
+    dataset = _load(settings, metadata)
+    if dataset.digest() != metadata.dataset["sha256"]:  # what was held out could not be told from the rest
+        raise TrainingError(f"{version} was trained on other data; give the same with --data")
+    with artifact.draft(settings.models or version.resolve().parent.parent, metadata.name) as draft:
+        for name in metadata.files:
+            (draft.path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(version / name, draft.path / name)
+        int8 = add_int8(draft.path, dataset, images)
+        made_with = {**metadata.libraries, **libraries()}
+        quantized = dataclasses.replace(metadata, int8=int8, created=provenance.now(), libraries=made_with)
+        plots = [name for name in sorted(CAPTIONS) if (draft.extra / name).exists()]
+        (draft.path / MODEL_CARD).write_text(model_card(quantized, plots), encoding="utf-8")
+        interruption.check()
+        path = draft.publish(quantized)
+    print(f"accuracy in int8 {int8_accuracy(int8)}")
+    print(f"Published {path}.")
+    return 0
+
+
+def _load(settings: QuantizeSettings, metadata: Metadata) -> Dataset:
+    with quiet_start():
+        from training.data import sources  # which downloads with Keras
+
+    made_up, reading = metadata.dataset["name"] == sources.MADE_UP, Reading(max_unreadable=settings.max_unreadable)
+    return sources.load(settings.data, metadata.dataset["validation"], made_up, metadata.input, reading)

@@ -1,0 +1,272 @@
+"""``python -m training``: train an image classifier and publish it."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+from artifact.metadata import Resize
+from training.commands import config
+from training.commands.options import CPU, DATA, PRECISION, Option, add, at_least, positive
+from training.data.cifar10 import VALIDATION_IMAGES
+from training.errors import Interruption, TrainingError
+from training.fit.device import start_of_training
+from training.fit.recipe import PRESETS
+from training.fit.settings import RecipeSettings, TrainSettings
+from training.network.registry import BACKBONES
+
+_LEAST_SIDE, _MOST_SIDE = 16, 1024  # pixels
+
+_USAGE = """\
+python -m training [options]
+       python -m training evaluate VERSION [options]
+       python -m training compare VERSION VERSION [options]
+       python -m training predict VERSION PATH... [options]
+       python -m training quantize VERSION [options]
+       python -m training study [options]"""
+_HELP = """\
+Train an image classifier and publish it as the next version under MODELS/NAME/.
+
+--data takes a folder of pictures: one subfolder for each class, named after it, or train/, val/ and test/ of those.
+What is not given is split off: a tenth for the test, a tenth for validation. Without --data, CIFAR-10 is downloaded.
+The test images are measured once, when the version is published. A run that was interrupted goes on from its last epoch
+when the same command is given again.
+
+A version that gets fewer of the test images right than the latest of the same name, beyond noise (McNemar's exact test,
+one-sided, 5%), is not published. Its training is kept, and the same command with --publish-anyway publishes it.
+"""
+_EPILOG = """\
+examples:
+  python -m training                                     CIFAR-10, downloaded, with the standard preset
+  python -m training --data cifar-10-python.tar.gz       the same from an archive or folder
+  python -m training --data pets                         your own pictures: pets/cat/*.jpg, pets/dog/*.jpg, ...
+  python -m training --preset smoke                      the whole path in under a minute, on made-up pictures
+  python -m training --config models/cifar10/5/assets.extra/config.toml    the training of that version again
+  python -m training --backbone MobileNetV3Small         tune a network that was pretrained on ImageNet
+  python -m training --preset fast --teacher models/cifar10/5 --name fast    a faster network, which learns from that
+  python -m training evaluate models/cifar10/5 --data cifar-10-python.tar.gz
+  python -m training compare models/cifar10/5 models/cifar10/6
+  python -m training predict models/cifar10/5 photos
+  python -m training quantize models/cifar10/5           the next version, with an int8 network as well
+  python -m training study --quick                       the study that this project began with
+
+exit codes: 0 published, 1 it failed (the last line says why), 2 wrong usage, 3 not published, since it is worse than
+the version that it would replace, 4 no GPU where DARKROOM_DEVICE=gpu asks for one, as the container does, 130 and 143
+interrupted (resumable)
+"""
+
+
+def parse(arguments: Sequence[str]) -> TrainSettings:
+    """Return what the command line asks for, and the configuration file that it names; it wins over the file."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    fields: config.Fields = {}
+    if options.config:
+        try:
+            values, fields = config.read(options.config, OPTIONS)
+        except TrainingError as error:
+            parser.error(str(error))
+        options = parser.parse_args(arguments, argparse.Namespace(**values))
+    recipe = RecipeSettings(
+        preset=options.preset,
+        backbone=options.backbone,
+        backbone_weights=options.backbone_weights,
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        learning_rate=options.learning_rate,
+        seed=options.seed,
+        fields=fields,
+    )
+    return TrainSettings(
+        data=options.data,
+        max_unreadable=options.max_unreadable,
+        validation_images=options.validation_images,
+        image_size=options.image_size,
+        resize=options.resize,
+        cache=options.cache,
+        models=options.models,
+        name=options.name,
+        run=options.run,
+        fresh=options.fresh,
+        publish_anyway=options.publish_anyway,
+        int8=options.int8,
+        recipe=recipe,
+        start_from=options.start_from,
+        teachers=tuple(options.teacher or ()),
+        deterministic=options.deterministic,
+        precision=options.precision,
+        cpu=options.cpu,
+        arguments=tuple(arguments),
+        repeatable=config.repeatable(OPTIONS, vars(options)),
+    )
+
+
+def run(settings: TrainSettings, interruption: Interruption) -> int:
+    """Train and publish; return the exit code. See ``training.run`` for what it raises."""
+    with start_of_training(cpu=settings.cpu):
+        from training.run import train_and_publish
+
+    return train_and_publish(settings, interruption)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m training",
+        usage=_USAGE,
+        description=_HELP,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add(parser, _CONFIG)
+    add(parser.add_argument_group("data"), _DATA)
+    add(parser.add_argument_group("output"), _OUTPUT)
+    recipe = parser.add_argument_group("recipe")
+    add(recipe.add_mutually_exclusive_group(), _NETWORK)
+    add(recipe, _RECIPE)
+    return parser
+
+
+def _image_size(text: str) -> tuple[int, int]:
+    """Parse ``N`` or ``HxW``."""
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isascii() and part.isdigit() for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of pixels nor HEIGHTxWIDTH")
+    sides = [int(part) for part in parts]
+    if min(sides) < _LEAST_SIDE or max(sides) > _MOST_SIDE:
+        raise argparse.ArgumentTypeError(f"{text} is not between {_LEAST_SIDE} and {_MOST_SIDE} pixels")
+    return sides[0], sides[-1]
+
+
+def _model_name(text: str) -> str:
+    if not text or text.startswith(".") or not all(letter.isalnum() or letter in "._-" for letter in text):
+        raise argparse.ArgumentTypeError(f"{text!r} must consist of letters, digits, '.', '_' and '-'")
+    return text
+
+
+def _models() -> Path:
+    return Path(os.environ.get("MODEL_DIR") or "models")
+
+
+_CONFIG = (
+    Option(
+        "config",
+        "TOML file with these options, without their dashes, and a table [recipe] with every setting of the "
+        "recipe; options given here win. Each version carries the one of its training",
+        kind=Path,
+        metavar="FILE",
+        in_file=False,
+        part_of_run=False,
+    ),
+)
+_DATA = (
+    *DATA,
+    Option(
+        "validation-images",
+        "training images to hold out, in the same parts of every class; 0 trains on all "
+        f"(default: val/ or a tenth; CIFAR-10: the last {VALIDATION_IMAGES:,})",
+        kind=at_least(0),
+        metavar="N",
+    ),
+    Option(
+        "image-size",
+        "pixels that pictures are scaled to, N for NxN or HxW (default: follows from the pictures)",
+        kind=_image_size,
+        metavar="N",
+    ),
+    Option(
+        "resize",
+        "how: crop cuts out the centre, stretch ignores the aspect ratio (default: crop)",
+        choices=get_args(Resize),
+    ),
+    Option(
+        "cache",
+        "folder for pixels that do not fit into memory (default: that of --run)",
+        kind=Path,
+        metavar="DIR",
+        part_of_run=False,
+    ),
+)
+_OUTPUT = (
+    Option(
+        "models",
+        "folder to publish under (default: %(default)s, or $MODEL_DIR)",
+        kind=Path,
+        metavar="DIR",
+        default=_models,
+        part_of_run=False,
+    ),
+    Option(
+        "name",
+        "name of the model (default: that of the folder of pictures, cifar10, or smoke for that preset)",
+        kind=_model_name,
+    ),
+    Option(
+        "run",
+        "folder for checkpoints and TensorBoard logs (default: NAME under runs, or under $RUN_DIR)",
+        kind=Path,
+        metavar="DIR",
+        part_of_run=False,
+    ),
+    Option("fresh", "start over, even where a run could be resumed", switch=True, in_file=False, part_of_run=False),
+    Option("publish-anyway", "publish even where it is worse than the version before", switch=True, part_of_run=False),
+    Option(
+        "int8",
+        "also quantise to int8; kept unless it costs more than 0.2 points of accuracy on the validation images, "
+        "beyond noise",
+        switch=True,
+    ),
+)
+_NETWORK = (
+    Option(
+        "preset",
+        "fast, standard or best, which cost 79, 248 and 811 MFLOP a picture; quick, the network of standard in a "
+        "quarter of its time; smoke, made-up pictures in a minute (default: standard for CIFAR-10; for other data it "
+        "follows from that)",
+        choices=tuple(sorted(PRESETS)),
+    ),
+    Option(
+        "backbone",
+        "tune a pretrained network of keras.applications, e.g. MobileNetV3Small, EfficientNetV2B0, ConvNeXtTiny, "
+        "ResNet50V2; a wrong name lists all",
+        choices=tuple(sorted(BACKBONES)),
+        metavar="NAME",
+    ),
+)
+"""What decides on the network; one of them at most."""
+_RECIPE = (
+    Option(
+        "backbone-weights",
+        "file with the backbone's weights, without its top; imagenet takes them from Keras's cache or downloads "
+        "them, none begins at random (default: imagenet)",
+        metavar="PATH",
+    ),
+    Option(
+        "start-from",
+        "begin with the weights of a published version, e.g. models/cifar10/5",
+        kind=Path,
+        metavar="VERSION",
+    ),
+    Option(
+        "teacher",
+        "learn the answers of a published version as well as the labels, of several the mean: a small network "
+        "gets better by those of a larger one",
+        kind=Path,
+        metavar="VERSION",
+        several=True,
+    ),
+    Option("epochs", "passes over the training images", kind=at_least(1), metavar="N"),
+    Option("batch-size", "images a step; the learning rate follows in proportion", kind=at_least(1), metavar="N"),
+    Option("learning-rate", "peak learning rate for a batch of 500 images", kind=positive, metavar="RATE"),
+    Option("seed", "seed of all chance (default: 0)", kind=at_least(0), metavar="N"),
+    Option(
+        "deterministic",
+        "the same seed gives the same weights on a GPU too, more slowly; on a CPU it always does",
+        switch=True,
+    ),
+    PRECISION,
+    CPU,
+)
+OPTIONS = (*_CONFIG, *_DATA, *_OUTPUT, *_NETWORK, *_RECIPE)
+"""The options of a training, in the order of its help and of its configuration file."""

@@ -1,0 +1,56 @@
+"""What a user asks of a training. Without Keras, so that it is there before anything is loaded."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from artifact.metadata import Resize
+from training.fit.device import Precision
+
+
+@dataclass(frozen=True)
+class RecipeSettings:
+    """What is asked of the recipe; None where it is left open, as ``training.fit.recipe.Recipe`` says what each is.
+
+    ``fields`` are those of the table [recipe] of a configuration file.
+    """
+
+    preset: str | None = None
+    backbone: str | None = None
+    backbone_weights: str | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    seed: int | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """What is asked of a training and its publishing; None where it is left open.
+
+    ``arguments`` are those of the command line that says so. ``repeatable`` are the values of all options that make a
+    difference to the result, by their names in a configuration file, in the order in which that has them.
+    """
+
+    data: Path | None
+    max_unreadable: float
+    validation_images: int | None
+    image_size: tuple[int, int] | None
+    resize: Resize | None
+    cache: Path | None
+    models: Path
+    name: str | None
+    run: Path | None
+    fresh: bool
+    publish_anyway: bool
+    int8: bool
+    recipe: RecipeSettings
+    start_from: Path | None
+    teachers: tuple[Path, ...]
+    deterministic: bool
+    precision: Precision
+    cpu: bool
+    arguments: tuple[str, ...]
+    repeatable: Mapping[str, object]

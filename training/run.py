@@ -78,7 +78,7 @@ def train_and_publish(settings: TrainSettings, interruption: Interruption) -> in
         with artifact.draft(settings.models, run.name) as draft:
             exported = export(run, trained, draft)
             measured = evaluate(run, exported, draft)
-            path = publish(run, trained, exported, measured, draft, interruption)
+            path = publish(run, draft, trained=trained, exported=exported, measured=measured, interruption=interruption)
         tracker.published(path)
     folder.clear()
     strategy.finish()
@@ -167,7 +167,7 @@ def evaluate(run: Run, exported: Exported, draft: Draft) -> Measured:
 
 
 def publish(
-    run: Run, trained: Trained, exported: Exported, measured: Measured, draft: Draft, interruption: Interruption
+    run: Run, draft: Draft, *, trained: Trained, exported: Exported, measured: Measured, interruption: Interruption
 ) -> Path:
     """Write all else that a version carries into the draft, publish it, and return its folder."""
     settings, dataset, state = run.settings, run.job.dataset, trained.state

@@ -69,7 +69,7 @@ def test_an_image_size_is_a_side_or_height_and_width(text: str, size: tuple[int,
     assert train.parse(["--image-size", text]).image_size == size
 
 
-@pytest.mark.slow
+@pytest.mark.keras
 def test_a_run_publishes_a_valid_version(smoke: tuple[Path, str]) -> None:
     """The smoke preset ends in a version that validates, and evaluate measures what the metadata says."""
     path, printed = smoke
@@ -85,7 +85,7 @@ def test_a_run_publishes_a_valid_version(smoke: tuple[Path, str]) -> None:
     assert measured.splitlines()[-1] == printed.splitlines()[-2]
 
 
-@pytest.mark.slow
+@pytest.mark.keras
 def test_a_run_says_how_far_to_trust_it(smoke: tuple[Path, str]) -> None:
     """Temperature and threshold come from the held-out images, and what they do is told, kept and in the card."""
     path, printed = smoke
@@ -109,6 +109,7 @@ def test_a_run_says_how_far_to_trust_it(smoke: tuple[Path, str]) -> None:
     assert "(reliability.png)" in card
 
 
+@pytest.mark.keras
 @pytest.mark.slow
 def test_a_run_can_start_from_a_version(smoke: tuple[Path, str], tmp_path: Path) -> None:
     """With --start-from the first epoch begins where the version ended, and the metadata says where that was.
@@ -134,6 +135,7 @@ def test_a_run_can_start_from_a_version(smoke: tuple[Path, str], tmp_path: Path)
     assert "knows disc, square, stripes; the data has airplane" in errors
 
 
+@pytest.mark.process
 @pytest.mark.slow
 def test_another_keras_backend_trains_too(run_training: Train, tmp_path: Path) -> None:
     """Under JAX the same code learns the same task; TensorFlow then publishes it."""
@@ -145,6 +147,8 @@ def test_another_keras_backend_trains_too(run_training: Train, tmp_path: Path) -
     assert metadata.metrics.accuracy > 0.9
 
 
+@pytest.mark.keras
+@pytest.mark.process
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_and_the_same_command_resumes(number: signal.Signals, root: Path, tmp_path: Path) -> None:
@@ -175,6 +179,7 @@ def test_a_signal_stops_and_the_same_command_resumes(number: signal.Signals, roo
     assert artifact.versions(tmp_path / "m", "smoke") == [1]
 
 
+@pytest.mark.process
 @pytest.mark.slow
 def test_no_data_and_no_network(run_training: Train, tmp_path: Path) -> None:
     """Where CIFAR-10 can neither be found nor downloaded, the error says what to do."""
@@ -186,7 +191,7 @@ def test_no_data_and_no_network(run_training: Train, tmp_path: Path) -> None:
     assert re.fullmatch(r"training: error: CIFAR-10 could not be downloaded .* --data", done.stderr.splitlines()[-1])
 
 
-@pytest.mark.slow
+@pytest.mark.keras
 @pytest.mark.parametrize("cut", [None, 100])
 def test_unreadable_data(tmp_path: Path, cut: int | None) -> None:
     """A missing archive and one cut short are each one sentence on the last line, and exit code 1."""
@@ -199,7 +204,7 @@ def test_unreadable_data(tmp_path: Path, cut: int | None) -> None:
     assert errors.count("\n") == 1
 
 
-@pytest.mark.slow
+@pytest.mark.keras
 def test_an_unwritable_folder_is_found_before_training(tmp_path: Path) -> None:
     """A model folder that cannot be written stops the run at once, not at its end."""
     (tmp_path / "file").write_text("not a folder")
@@ -223,7 +228,7 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-@pytest.mark.slow
+@pytest.mark.keras
 def test_a_full_disk_leaves_nothing_half_written(tiny_disk: Path, tmp_path: Path) -> None:
     """When the model folder's disk fills up, the error says so and no part of a version is left."""
     code, _, errors = call([*SMOKE, "--epochs", "1", "--models", tiny_disk, "--run", tmp_path / "run"])
@@ -232,7 +237,6 @@ def test_a_full_disk_leaves_nothing_half_written(tiny_disk: Path, tmp_path: Path
     assert list(tiny_disk.iterdir()) == []
 
 
-@pytest.mark.slow
 def test_evaluate_names_what_is_wrong(tmp_path: Path) -> None:
     """A folder that is no version is an error of one line."""
     code, printed, errors = call(["evaluate", tmp_path])
@@ -240,6 +244,7 @@ def test_evaluate_names_what_is_wrong(tmp_path: Path) -> None:
     assert errors == f"training: error: {tmp_path}: saved_model.pb is missing\n"
 
 
+@pytest.mark.process
 @pytest.mark.slow
 def test_a_signal_while_publishing_leaves_nothing(root: Path, tmp_path: Path) -> None:
     """SIGTERM between training and publishing removes the draft and keeps the checkpoint."""

@@ -13,7 +13,7 @@ from training.errors import TrainingError
 from training.data.folders import File
 from machine import usable_cores
 
-_CHUNK = 16
+CHUNK = 16  # pictures that a thread reads at a time
 _SHOWN = 5
 
 Faults = dict[int, str]
@@ -31,7 +31,7 @@ def read_all(files: Sequence[File], picture: Input, images: Pixels, max_unreadab
 
     def read_chunk(begin: int) -> Faults:
         faults = {}
-        for index in range(begin, min(begin + _CHUNK, len(files))):
+        for index in range(begin, min(begin + CHUNK, len(files))):
             try:
                 images[index] = read(files[index].path, picture)
             except UnreadablePicture as error:
@@ -43,16 +43,16 @@ def read_all(files: Sequence[File], picture: Input, images: Pixels, max_unreadab
     pool = ThreadPoolExecutor(usable_cores())
     try:
         with bar:
-            for found in pool.map(read_chunk, range(0, len(files), _CHUNK)):
+            for found in pool.map(read_chunk, range(0, len(files), CHUNK)):
                 faults |= found
-                bar.update(min(_CHUNK, len(files) - bar.n))
-                _require_readable(files, faults, max_unreadable)
+                bar.update(min(CHUNK, len(files) - bar.n))
+                require_readable(files, faults, max_unreadable)
     finally:
         pool.shutdown(cancel_futures=True)
     return faults
 
 
-def _require_readable(files: Sequence[File], faults: Faults, max_unreadable: float) -> None:
+def require_readable(files: Sequence[File], faults: Faults, max_unreadable: float) -> None:
     """Find out, as soon as it is certain, that this is not a folder of pictures with a damaged one here and there."""
     if len(faults) <= max_unreadable * len(files):
         return

@@ -16,7 +16,7 @@ from training.data import synthetic
 from training.evaluation.inference import openvino_predict
 from training.evaluation.paired import Paired
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.keras
 
 Version = tuple[Path, str]
 
@@ -28,6 +28,7 @@ def rights(smoke: Version, worse: Version) -> list[np.ndarray]:
     return [openvino_predict(version)(test.images).argmax(axis=1) == test.classes for version, _ in (smoke, worse)]
 
 
+@pytest.mark.slow
 def test_the_figures_are_those_of_the_answers(smoke: Version, worse: Version, rights: list[np.ndarray]) -> None:
     """Accuracies, counts, p and recalls equal those computed from what each version answers."""
     code, printed, errors = call(["compare", str(smoke[0]), str(worse[0]), "--json"])
@@ -48,6 +49,7 @@ def test_the_figures_are_those_of_the_answers(smoke: Version, worse: Version, ri
         assert {label: pair[place] for label, pair in found["recalls"].items()} == pytest.approx(recalls)
 
 
+@pytest.mark.slow
 def test_the_table_says_which_is_better(smoke: Version, worse: Version, rights: list[np.ndarray]) -> None:
     """People read the accuracies, their difference and a verdict; a version is no different from itself."""
     code, printed, errors = call(["compare", str(worse[0]), str(smoke[0])])
@@ -61,6 +63,7 @@ def test_the_table_says_which_is_better(smoke: Version, worse: Version, rights: 
     assert printed.splitlines()[-1] == "McNemar's exact test: p = 1; no difference beyond noise at a level of 0.05."
 
 
+@pytest.mark.slow
 def test_the_pictures_on_which_they_differ_are_written(smoke: Version, worse: Version, tmp_path: Path) -> None:
     """The list has all of them with both answers, and the sheet is a picture."""
     arguments = ["compare", str(smoke[0]), str(worse[0]), "--plots", str(tmp_path / "new")]
@@ -92,6 +95,7 @@ def test_labels_in_another_order_are_the_same_labels(smoke: Version, tmp_path: P
     assert recalls["stripes"][1] == recalls["stripes"][0]
 
 
+@pytest.mark.process
 def test_other_labels_cannot_be_compared(smoke: Version, published: Path) -> None:
     """Versions of two tasks have nothing in common; the error names the labels of both."""
     code, printed, errors = call(["compare", str(smoke[0]), str(published)])

@@ -20,6 +20,8 @@ from training.fit.recipe import PRESETS, Recipe
 from training.fit.settings import TrainSettings
 from training.publish import configuration
 
+pytestmark = pytest.mark.keras
+
 WEIGHTS = "variables/variables.data-00000-of-00001"
 
 

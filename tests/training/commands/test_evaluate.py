@@ -11,7 +11,7 @@ from tests.training.conftest import call, write_pictures
 from training.data import synthetic
 from training.data.dataset import Split
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.keras
 
 Version = tuple[Path, str]
 

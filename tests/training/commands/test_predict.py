@@ -66,7 +66,7 @@ def test_answers_keep_their_files_over_several_batches(tmp_path: Path) -> None:
             assert (result.error, result.predictions) == ("unreadable", ())
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_a_table_with_a_line_for_each_file(published: Path, pictures: Path) -> None:
     """Below a head stand name, label and probability, and the exit code is 0."""
     code, printed, errors = call(["predict", str(published), str(pictures)])
@@ -82,7 +82,7 @@ def test_a_table_with_a_line_for_each_file(published: Path, pictures: Path) -> N
     assert all(90 < float(line.split()[2].rstrip("%")) <= 100 for line in lines)
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_json_lines_hold_what_the_service_would_answer(published: Path, pictures: Path) -> None:
     """Each line has the client's keys, and the numbers of the pixels that the service's decoder makes of the file."""
     code, printed, _ = call(["predict", str(published), str(pictures), "--json", "--top", "2"])
@@ -100,7 +100,7 @@ def test_json_lines_hold_what_the_service_would_answer(published: Path, pictures
         ]
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_a_picture_unlike_those_of_the_training_is_told(published: Path, pictures: Path, tmp_path: Path) -> None:
     """Where the version has a threshold, a black picture is not familiar: in JSON, and behind its line in the table."""
     version = copy(published, tmp_path, 1, threshold=4.0)
@@ -114,7 +114,7 @@ def test_a_picture_unlike_those_of_the_training_is_told(published: Path, picture
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_bad_files_are_told_and_the_others_answered(published: Path, pictures: Path, tmp_path: Path) -> None:
     """What is damaged, missing, empty or no picture is listed with the reason, and the exit code is 1."""
     (tmp_path / "empty").mkdir()
@@ -134,7 +134,7 @@ def test_bad_files_are_told_and_the_others_answered(published: Path, pictures: P
     assert failed["missing.png"] == "No such file or directory"
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_names_do_no_harm_to_a_terminal(published: Path, tmp_path: Path) -> None:
     """Control characters and bytes that are no text come out as a mark in the table, and in JSON as they are."""
     content = io.BytesIO()

@@ -11,6 +11,8 @@ import pytest
 from training.data.augmentation import Batch, Batches, InOrder, crop_at_random, cut_out, pad, quotas, repeat, shift
 from training.data.dataset import Dataset, Pixels, Split, evenly_spaced
 
+pytestmark = pytest.mark.keras
+
 
 def _batches(dataset: Dataset, *, translation: int = 0, flip: bool = True, size: int = 8) -> Batches:
     return Batches(dataset.train, 3, size, translation, flip=flip, seed=1)

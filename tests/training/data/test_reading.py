@@ -66,9 +66,9 @@ def test_several_threads_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         both.wait()
         return read(path, picture)
 
-    monkeypatch.setattr(reading, "cores", lambda: 2)
+    monkeypatch.setattr(reading, "usable_cores", lambda: 2)
     monkeypatch.setattr(reading, "read", read_together)
-    files = pictures(tmp_path, 2 * reading._CHUNK)
+    files = pictures(tmp_path, 2 * reading.CHUNK)
     images = np.zeros((len(files), 8, 8, 3), np.uint8)
     assert read_all(files, PICTURE, images, max_unreadable=0) == {}
     assert images.any(axis=(1, 2, 3)).all()
@@ -84,7 +84,7 @@ def test_a_signal_ends_the_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         count += 1
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(reading, "_require_readable", interrupt)
+    monkeypatch.setattr(reading, "require_readable", interrupt)
     images = np.zeros((len(files), 8, 8, 3), np.uint8)
     with pytest.raises(KeyboardInterrupt):
         read_all(files, PICTURE, images, max_unreadable=0)

@@ -12,6 +12,8 @@ from training.data import sources
 from training.errors import TrainingError
 from training.data.pictures import Reading
 
+pytestmark = pytest.mark.keras
+
 
 def test_a_folder_of_pictures(tmp_path: Path) -> None:
     """It is read as such, in the size asked for, and names the model."""

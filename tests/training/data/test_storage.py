@@ -59,7 +59,7 @@ def test_a_disk_that_fills_up_is_an_error_and_not_a_crash(tmp_path: Path) -> Non
     if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
         pytest.skip("mounting a small file system is not allowed here")
     fill = (
-        "import shutil, sys, types; from pathlib import Path; from training import storage\n"
+        "import shutil, sys, types; from pathlib import Path; from training.data import storage\n"
         "shutil.disk_usage = lambda _: types.SimpleNamespace(free=10**9)\n"  # another process takes the room just then
         "try: storage.allocate((100, 32, 32, 3), Path(sys.argv[1]), budget=0)[:] = 1\n"
         "except OSError as error: sys.exit(error.strerror)\n"

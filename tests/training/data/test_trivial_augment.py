@@ -10,6 +10,8 @@ from training.data.augmentation import Batches
 from training.data.dataset import Dataset
 from training.data.trivial_augment import CHANGES, change_at_random
 
+pytestmark = pytest.mark.keras
+
 _COLOUR = (1, 2, 3)
 
 

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from training.data.dataset import Split
@@ -19,14 +18,12 @@ def evaluation(labels: tuple[str, ...], count: int) -> Evaluation:
     return Evaluation(labels, "made up", split, probabilities)
 
 
-@pytest.mark.slow
 def test_any_label_can_be_drawn(tmp_path: Path) -> None:
     """Labels that look like formulas, or in scripts that the font lacks, do not end a training at its last step."""
     labels = ("a$b_{$", "$\\frac$", "猫", "собака", "x_1^2")
     assert {"confusion_matrix.png", "mistakes.png"} <= set(save_plots(evaluation(labels, 20), [], tmp_path))
 
 
-@pytest.mark.slow
 def test_many_labels_make_a_picture_of_bearable_size(tmp_path: Path) -> None:
     """The confusion matrix of fifty labels is no larger than a screen or two."""
     save_plots(evaluation(tuple(f"label {number}" for number in range(50)), 100), [], tmp_path)

@@ -12,7 +12,7 @@ from training.evaluation.familiarity import score_of
 from training.evaluation.post_hoc import PostHoc, fit_post_hoc, logits_of
 from training.network.model import build, fit_to_pixels
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.keras
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from training.data.augmentation import Batches
 from training.data.dataset import Dataset, Split
 from training.fit.defaults import explain, for_data, steps_per_epoch
 
-pytestmark = pytest.mark.slow  # importing Keras takes seconds
+pytestmark = pytest.mark.keras
 
 
 def data(counts: list[int], height: int = 32, width: int = 32) -> Dataset:

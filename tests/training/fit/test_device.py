@@ -106,6 +106,7 @@ def test_a_driver_that_does_not_start_or_is_too_old_is_told(devices: list[Path])
     assert "knows CUDA 12.4" in why_no_gpu({}, devices, lambda _: Driver())
 
 
+@pytest.mark.process
 @pytest.mark.slow
 @pytest.mark.parametrize("command", [("--preset", "smoke"), ("study", "--quick")])
 def test_a_training_that_is_meant_for_a_gpu_ends_at_once(
@@ -121,6 +122,7 @@ def test_a_training_that_is_meant_for_a_gpu_ends_at_once(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.process
 @pytest.mark.slow
 def test_cpu_says_yes_to_training_without_a_gpu(run_training: Train, tmp_path: Path) -> None:
     """The same command with --cpu trains and publishes, and the repeatable configuration does not ask for the CPU."""

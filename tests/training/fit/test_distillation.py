@@ -23,6 +23,8 @@ from training.fit.lineage import Lineage, Origin
 from training.fit.recipe import recipe
 from training.fit.train import Job, train
 
+pytestmark = pytest.mark.keras
+
 SHADE = Origin("shade", 1, 0.9, 60.0, {"validation_images": 0})
 ENVIRONMENT = {"backend": "tensorflow", "precision": "float32", "hardware": "any"}
 
@@ -130,7 +132,6 @@ def test_a_published_version_teaches(smoke: tuple[Path, str], tmp_path: Path) ->
     assert f"teacher = {json.dumps(list(map(str, teachers)))}" in configuration
 
 
-@pytest.mark.slow
 def test_a_teacher_answers_in_int8_where_it_can(smoke: tuple[Path, str], tmp_path: Path) -> None:
     """Of a version with an int8 network that one is asked, so that damage to it is what ends the training."""
     quantized = tmp_path / "models"
@@ -144,7 +145,6 @@ def test_a_teacher_answers_in_int8_where_it_can(smoke: tuple[Path, str], tmp_pat
     assert "sha256" in errors
 
 
-@pytest.mark.slow
 def test_a_teacher_of_something_else_is_refused(smoke: tuple[Path, str], tmp_path: Path) -> None:
     """One with other labels, or that takes pictures of another size, ends the command before any training."""
     folders = ("--models", tmp_path / "m", "--run", tmp_path / "r")

@@ -14,7 +14,7 @@ from training.fit.checkpoints import RunFolder
 from training.fit.recipe import Recipe, recipe
 from training.fit.train import Job, train
 
-pytestmark = pytest.mark.slow  # importing Keras takes seconds
+pytestmark = pytest.mark.keras
 
 
 @pytest.fixture

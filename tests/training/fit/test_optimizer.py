@@ -7,7 +7,7 @@ import pytest
 from training.fit.optimizer import Muon, ScaledBiasSGD, Triangle, optimizer, orthogonal
 from training.fit.recipe import recipe
 
-pytestmark = pytest.mark.slow  # importing Keras takes seconds
+pytestmark = pytest.mark.keras
 
 
 def test_the_learning_rate_rises_and_falls() -> None:

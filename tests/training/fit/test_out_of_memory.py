@@ -15,17 +15,27 @@ from training.fit.out_of_memory import OutOfMemory, is_out_of_memory, smaller_ba
 from training.fit.recipe import recipe
 from training.fit.train import Job, train
 
-pytestmark = pytest.mark.slow  # importing Keras takes seconds
+pytestmark = pytest.mark.keras
 
 TOO_MUCH = (2**20, 2**22)  # 16 TiB of float32, which no allocator gives
 
 
-class _Hog(keras.callbacks.Callback):  # type: ignore[misc]
-    """Ask TensorFlow for more memory than there is, in the third epoch, while it has fewer than ``steps`` steps."""
+@pytest.fixture(scope="module")
+def exhausted() -> Exception:
+    """Return what TensorFlow raises where memory runs out; it first waits ten seconds for some."""
+    with pytest.raises(tf.errors.ResourceExhaustedError) as raised:
+        tf.zeros(TOO_MUCH)
+    error: Exception = raised.value
+    return error
 
-    def __init__(self, steps: int) -> None:
+
+class _Hog(keras.callbacks.Callback):  # type: ignore[misc]
+    """Let memory run out in the third epoch, while that has fewer than ``steps`` steps."""
+
+    def __init__(self, steps: int, exhausted: Exception) -> None:
         super().__init__()
         self._steps = steps
+        self._exhausted = exhausted
         self._epoch = 0
 
     def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
@@ -33,16 +43,17 @@ class _Hog(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_batch_begin(self, batch: int, logs: object = None) -> None:
         if self._epoch == 2 and batch == 1 and self.params["steps"] < self._steps:
-            tf.zeros(TOO_MUCH)
+            raise self._exhausted
 
 
+@pytest.mark.slow
 def test_the_batch_is_halved_and_the_training_goes_on(
-    small: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    small: Dataset, exhausted: Exception, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Out of memory in the third epoch, it begins again with half the batch; schedule, record and resuming follow."""
     folder = RunFolder(tmp_path)
     short = recipe("smoke", epochs=4, batch_size=16)
-    trained = train(Job(small, short, folder), ENVIRONMENT, [_Hog(steps=6)])
+    trained = train(Job(small, short, folder), ENVIRONMENT, [_Hog(6, exhausted)])
     printed = capsys.readouterr().out
     assert "Out of memory: going on with a batch of 8 in place of 16" in printed
     assert f"Resuming {tmp_path} after epoch 2 of 4." in printed
@@ -55,13 +66,12 @@ def test_the_batch_is_halved_and_the_training_goes_on(
     assert resumed.state.environment["changed"] == "batch size 16 -> 8, for want of memory from epoch 3"
 
 
-def test_out_of_memory_is_told_from_other_errors() -> None:
+@pytest.mark.slow
+def test_out_of_memory_is_told_from_other_errors(exhausted: Exception) -> None:
     """The real errors of TensorFlow and NumPy are; a full disk, which TensorFlow calls the same, is not."""
-    with pytest.raises(tf.errors.ResourceExhaustedError) as from_tensorflow:
-        tf.zeros(TOO_MUCH)
     with pytest.raises(MemoryError) as from_numpy:
         np.empty(2**55)
-    assert is_out_of_memory(from_tensorflow.value)
+    assert is_out_of_memory(exhausted)
     assert is_out_of_memory(from_numpy.value)
     assert not is_out_of_memory(tf.errors.ResourceExhaustedError(None, None, "/runs; No space left on device"))
     assert not is_out_of_memory(ValueError("2 is not 3"))

@@ -25,7 +25,7 @@ from training.fit.replicas import shares, validation_shares
 from training.fit.strategy import Strategy, parse
 from training.fit.train import Job, train
 
-pytestmark = pytest.mark.slow  # importing Keras takes seconds
+pytestmark = pytest.mark.keras
 
 ADDRESSES = ["10.0.0.1:2222", "10.0.0.2:2222"]
 
@@ -99,6 +99,8 @@ def test_every_validation_picture_is_seen_once() -> None:
 _TOLERANCES = {"loss": 1e-3, "val_loss": 1e-3, "accuracy": 0.1, "val_accuracy": 0.1}
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_two_devices_learn_what_one_does(root: Path, tmp_path: Path) -> None:
     """Losses of two epochs agree within 1e-3, accuracies but for near ties, and TensorBoard gets its logs."""
     command = [sys.executable, "-m", "tests.training.mirrored", str(tmp_path / "two")]
@@ -147,6 +149,8 @@ def start(root: Path, tmp_path: Path) -> Iterator[list[Machines]]:
                 process.kill()
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_two_machines_learn_what_one_does(root: Path, tmp_path: Path, start: list[Machines]) -> None:
     """Losses agree within 1e-3, the chief publishes, and the worker ends well and leaves nothing behind."""
     machines = Machines(root, tmp_path, "--epochs", "2")
@@ -170,6 +174,9 @@ def test_two_machines_learn_what_one_does(root: Path, tmp_path: Path, start: lis
             assert figure == pytest.approx(expected[name], abs=_TOLERANCES[name]), name
 
 
+@pytest.mark.process
+@pytest.mark.slow
+@pytest.mark.timing
 def test_the_chief_does_not_wait_for_a_dead_worker(root: Path, tmp_path: Path, start: list[Machines]) -> None:
     """When a worker is killed, the chief ends within a minute with a sentence, and keeps its checkpoint."""
     machines = Machines(root, tmp_path, "--epochs", "500")
@@ -188,6 +195,8 @@ def test_the_chief_does_not_wait_for_a_dead_worker(root: Path, tmp_path: Path, s
     assert RunFolder(tmp_path / "run0").last()
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_a_machine_does_not_wait_for_ever_for_the_others(root: Path) -> None:
     """Where the other machine never joins, it is named and the exit code is 1."""
     ports = free_ports(2)

@@ -16,7 +16,7 @@ from tests.training.conftest import SMOKE, call, environment
 from training.errors import Interrupted, TrainingError
 from training.fit.tracking import MLFLOW_RUN, Tracker, tracked
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.keras
 
 NOBODY = "http://127.0.0.1:9"  # the port of the discard protocol, on which nothing listens
 
@@ -92,6 +92,8 @@ def _wait_until_healthy(url: str, process: "subprocess.Popen[bytes]") -> None:
     pytest.fail("the server does not answer")
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_a_training_is_on_record(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Recipe, data, every epoch, the test's figures, card and plots are there; the version names the run."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
@@ -118,6 +120,8 @@ def test_a_training_is_on_record(server: Server, tmp_path: Path, monkeypatch: py
     assert server.artifacts(run["info"]["run_id"]) >= {"MODEL_CARD.md", *plots}
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_what_a_training_built_on_is_named_in_words(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """A long line of versions, each built on the one before, fits into MLflow's limit of 6,000 characters."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
@@ -131,6 +135,8 @@ def test_what_a_training_built_on_is_named_in_words(server: Server, monkeypatch:
     assert parameters == {"start_from": words, "teachers": f"{words}; {words}"}
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_a_resumed_training_goes_on_in_its_run(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """An interrupted run is marked as such, and taken up again with its id; a failed one is marked too."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
@@ -153,6 +159,7 @@ def _train_and_fail(epoch: int, loss: float, resumed: dict[str, str], error: Bas
         return str(tracker.run_id)
 
 
+@pytest.mark.timing
 def test_a_server_that_is_down_costs_a_warning(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -172,6 +179,8 @@ def test_a_server_that_is_down_costs_a_warning(
     assert "the training goes on" in capsys.readouterr().err
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_mlflow_is_left_alone_unless_it_is_asked_for(root: Path) -> None:
     """Without MLFLOW_TRACKING_URI it is not even imported."""
     code = "import sys; from training.fit.tracking import tracked\nwith tracked('x', {}, {}, {}) as tracker:\n"

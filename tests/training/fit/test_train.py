@@ -16,7 +16,7 @@ from training.fit.recipe import Recipe, recipe
 from training.fit.train import Job, recalibrate, train
 from training.network.model import build
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.keras
 
 ENVIRONMENT = {"backend": "tensorflow", "precision": "float32", "hardware": "any"}
 
@@ -51,6 +51,7 @@ def _interrupt(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
     monkeypatch.setattr(keras.Model, "fit", fit_and_stop)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_with_the_same_weights(
     small: Dataset, short: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

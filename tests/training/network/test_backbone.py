@@ -21,7 +21,7 @@ from training.network.model import every_layer, in_float32, megaflops
 from training.network.registry import BACKBONES
 from training.publish.export import read_weights
 
-pytestmark = pytest.mark.slow  # importing Keras takes seconds
+pytestmark = pytest.mark.keras
 
 NAME = "MobileNet"
 SHAPE = (32, 32, 3)
@@ -100,6 +100,7 @@ def test_the_head_learns_before_the_backbone() -> None:
     assert learning.get_config()["head_steps"] == 2
 
 
+@pytest.mark.slow
 def test_the_command_line_tunes_and_publishes_a_backbone(
     pretrained: tuple[keras.Model, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

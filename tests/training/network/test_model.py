@@ -8,7 +8,7 @@ from training.data.dataset import Dataset
 from training.fit.recipe import PRESETS
 from training.network.model import build, fit_to_pixels, in_float32, megaflops
 
-pytestmark = pytest.mark.slow  # importing Keras takes seconds
+pytestmark = pytest.mark.keras
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from training.network.normalization import BatchNormalization
 
-pytestmark = pytest.mark.slow  # importing Keras takes seconds
+pytestmark = pytest.mark.keras
 
 
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])

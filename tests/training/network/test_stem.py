@@ -18,7 +18,7 @@ from training.network.model import build, fit_to_pixels, megaflops
 from training.network.stem import patches, whitening_filters
 from training.publish.export import read_weights
 
-pytestmark = pytest.mark.slow  # importing Keras takes seconds
+pytestmark = pytest.mark.keras
 
 WIDTHS = (64, 256, 256)
 

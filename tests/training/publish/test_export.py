@@ -15,7 +15,7 @@ from training.evaluation.inference import openvino_predict, openvino_score
 from training.network.model import build, fit_to_pixels
 from training.publish import export
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.keras
 
 PICTURE = Input(height=32, width=32)
 CORRECTION = Correction(0.5, 0.2)

@@ -19,7 +19,7 @@ from training.evaluation.accuracy import Evaluation, evaluate
 from training.evaluation.inference import openvino_predict
 from training.publish.gate import compare, pass_gate
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.keras
 
 DIGEST = "of other data"
 
@@ -63,6 +63,7 @@ def hold(models: Path, evaluation: Evaluation, *, publish_anyway: bool = False) 
     pass_gate(models, "smoke", evaluation, DIGEST, split_for, publish_anyway=publish_anyway)
 
 
+@pytest.mark.slow
 def test_a_worse_training_is_not_published_and_not_lost(refused: Refused) -> None:
     """Exit code 3 and the last line say so with both accuracies, and the run's checkpoint stays."""
     assert refused.code == 3
@@ -78,6 +79,7 @@ def test_a_worse_training_is_not_published_and_not_lost(refused: Refused) -> Non
     assert "Published" not in refused.printed
 
 
+@pytest.mark.slow
 def test_the_same_command_publishes_it_anyway_without_training(worse: tuple[Path, str]) -> None:
     """With --publish-anyway the run goes straight from its checkpoint to publishing, and says that it is worse."""
     version, printed = worse
@@ -99,6 +101,7 @@ def test_noise_is_not_worse(models: Path, answered: Evaluation, capsys: pytest.C
         hold(models, with_mistakes(answered, 5))
 
 
+@pytest.mark.slow
 def test_a_version_is_held_against_the_latest_one(models: Path, answered: Evaluation, worse: tuple[Path, str]) -> None:
     """What would be refused after the smoke version is published after one that is worse still."""
     shutil.copytree(worse[0], models / "smoke" / "2")

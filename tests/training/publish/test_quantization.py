@@ -23,7 +23,7 @@ from training.evaluation.inference import openvino_predict, openvino_score
 from training.publish import quantization
 from training.publish.model_card import int8_accuracy
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.keras
 
 
 @pytest.fixture
@@ -137,6 +137,7 @@ def test_what_loses_too_much_is_not_published(
     assert artifact.versions(version.parent.parent, "smoke") == [1]
 
 
+@pytest.mark.slow
 def test_a_training_publishes_int8_where_it_is_good(tmp_path: Path) -> None:
     """With --int8 the version that a training ends in carries the int8 network."""
     code, printed, errors = call([*SMOKE, "--int8", "--models", tmp_path / "m", "--run", tmp_path / "r"])
@@ -147,6 +148,7 @@ def test_a_training_publishes_int8_where_it_is_good(tmp_path: Path) -> None:
     assert f"accuracy in int8 {metadata.int8.accuracy:.2%} of 200 images" in printed
 
 
+@pytest.mark.slow
 def test_a_training_is_published_without_int8_where_it_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -177,6 +179,7 @@ def test_other_data_is_refused(version: Path) -> None:
     assert errors == f"training: error: {version} was trained on other data; give the same with --data\n"
 
 
+@pytest.mark.process
 def test_nothing_is_reported(root: Path, tmp_path: Path) -> None:
     """NNCF does without the package that reports its use to its maker, also where that is installed."""
     (tmp_path / "openvino_telemetry.py").write_text("class Telemetry: pass\n")

@@ -10,7 +10,7 @@ from training.errors import TrainingError
 from training.study.configurations import CONFIGURATIONS, Configuration, Scaling
 from training.study.network import build
 
-pytestmark = pytest.mark.slow  # importing Keras takes seconds
+pytestmark = pytest.mark.keras
 
 IMAGES = np.random.default_rng(0).integers(256, size=(50, 32, 32, 3), dtype=np.uint8)
 PLAIN, NORMALISED = 550_570, 552_874  # 4 values more for each channel that batch normalisation sees

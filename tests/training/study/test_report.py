@@ -8,7 +8,7 @@ from training.study.configurations import QUICK
 from training.study.report import results, table, write
 from training.study.run import Outcome
 
-pytestmark = pytest.mark.slow  # importing Keras takes seconds
+pytestmark = pytest.mark.keras
 
 
 def _outcome(name: str, seed: int, test_accuracy: float) -> Outcome:

@@ -12,7 +12,7 @@ from training.study.configurations import QUICK, Configuration
 from training.study.progress import StudyProgress
 from training.study.run import Outcome, Training, run, subset
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.keras
 
 ENVIRONMENT = {"backend": "tensorflow", "precision": "float32", "hardware": "any"}
 CONFIGURATION = Configuration("moved", "dropped and moved", blocks=1, dropout=0.5, augment=True)
@@ -29,6 +29,7 @@ def _run(training: Training, small: Dataset) -> Outcome:
     return run(training, small, "digest", ENVIRONMENT, progress, "[1/1]")
 
 
+@pytest.mark.slow
 def test_a_resumed_training_learns_what_an_uninterrupted_one_does(
     small: Dataset, training: Training, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

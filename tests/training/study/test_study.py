@@ -15,7 +15,7 @@ from training.data import cifar10
 from training.study.configurations import CONFIGURATIONS, QUICK
 from training.study.network import build
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.keras
 
 
 def _accuracy(name: str, folder: Path, archive: Path) -> float:
@@ -46,6 +46,7 @@ def test_an_unknown_configuration_is_wrong_usage(capsys: pytest.CaptureFixture[s
     assert "invalid choice: 'vgg4' (choose from vgg1, " in capsys.readouterr().err.replace("'vgg1'", "vgg1")
 
 
+@pytest.mark.slow
 def test_a_study_is_interrupted_resumed_and_reported(
     colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from training.commands.options import CPU, DATA, PRECISION, add, at_least
 from training.errors import Interruption
-from training.fit.device import Precision, start_of_training
+from training.fit.device import start_of_training
+from training.fit.settings import Precision
 from training.study.configurations import CONFIGURATIONS, FULL, QUICK, Schedule
 
 _HELP = """\

@@ -15,11 +15,11 @@ from artifact import Input
 from artifact.metadata import Resize
 from training.data.dataset import Dataset, Pixels, Split, hold_out
 from training.data.decoding import shorter_side
-from training.errors import TrainingError
 from training.data.folders import File, Found, find
 from training.data.reading import Faults, read_all
 from training.data.splitting import interleave, split_off
 from training.data.storage import allocate
+from training.errors import TrainingError
 
 _SIDES = (32, 64, 96, 128, 160, 224)  # pixels
 _MEASURED_FILES = 500

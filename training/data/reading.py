@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from tqdm import tqdm
 
 from artifact import Input
+from machine import usable_cores
 from training.data.dataset import Pixels
 from training.data.decoding import UnreadablePicture, read
-from training.errors import TrainingError
 from training.data.folders import File
-from machine import usable_cores
+from training.errors import TrainingError
 
 CHUNK = 16  # pictures that a thread reads at a time
 _SHOWN = 5

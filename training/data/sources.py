@@ -10,8 +10,8 @@ import keras
 from artifact import Input
 from training.data import cifar10, pictures, synthetic
 from training.data.dataset import Dataset, hold_out
-from training.errors import TrainingError
 from training.data.pictures import Reading
+from training.errors import TrainingError
 
 _ORIGIN = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 _SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
@@ -47,7 +47,9 @@ def load(
         if path is not None and path.is_file():
             _require_archive(path)
         labels, training, test = cifar10.load(path or _download())
-        dataset = hold_out("CIFAR-10", labels, training, test, _or_default(validation_images, cifar10.VALIDATION_IMAGES))
+        dataset = hold_out(
+            "CIFAR-10", labels, training, test, _or_default(validation_images, cifar10.VALIDATION_IMAGES)
+        )
     _require_size(dataset, picture, reading)
     return dataset
 

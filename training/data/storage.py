@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from machine import free_memory
 from training.data.dataset import Pixels
 from training.errors import TrainingError
-from machine import free_memory
 
 
 def allocate(shape: tuple[int, int, int, int], cache: Path | None, budget: int | None = None) -> Pixels:

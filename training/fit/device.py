@@ -11,15 +11,13 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequenc
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from machine import keep_freed_memory
 from training.errors import NoGpu, TrainingError
 
 VARIABLE = "DARKROOM_DEVICE"
 GPU_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))  # Linux, and Linux under Windows
-
-Precision = Literal["auto", "float32", "bfloat16"]
 
 _DRIVER = "libcuda.so.1"
 _WHERE_TO_TURN = "give --cpu to train on the CPU"

@@ -7,7 +7,7 @@ import keras
 
 from machine import usable_cores
 from training.errors import TrainingError
-from training.fit.device import Precision
+from training.fit.settings import Precision
 
 
 def gpus() -> int:

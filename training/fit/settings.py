@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from artifact.metadata import Resize
-from training.fit.device import Precision
+
+Precision = Literal["auto", "float32", "bfloat16"]
+"""The arithmetic of a training; ``auto`` is what the hardware is good at."""
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from training.errors import TrainingError
 from training.data.folders import Found, find
+from training.errors import TrainingError
 
 
 def make(folder: Path, *names: str) -> Path:

@@ -10,8 +10,8 @@ from artifact import Input
 from training.data import pictures
 from training.data.dataset import Dataset
 from training.data.decoding import read
-from training.errors import TrainingError
 from training.data.pictures import Reading, load, model_name
+from training.errors import TrainingError
 
 READING = Reading(size=(8, 8))
 

@@ -10,9 +10,9 @@ from PIL import Image
 from artifact import Input
 from training.data import reading
 from training.data.decoding import read
-from training.errors import TrainingError
 from training.data.folders import File
 from training.data.reading import read_all
+from training.errors import TrainingError
 
 PICTURE = Input(height=8, width=8)
 

@@ -9,8 +9,8 @@ from artifact import Input
 from tests.training.conftest import PER_BATCH, binary_layout, python_layout, write_archive, write_folder
 from tests.training.data.test_pictures import write
 from training.data import sources
-from training.errors import TrainingError
 from training.data.pictures import Reading
+from training.errors import TrainingError
 
 pytestmark = pytest.mark.keras
 
@@ -49,7 +49,9 @@ def test_names_without_a_folder_of_pictures() -> None:
 def test_pixels_that_are_data_are_not_scaled(tmp_path: Path) -> None:
     """CIFAR-10 in another size, for a version or by an option, is an error; in its own it is not."""
     archive = write_archive(tmp_path / "cifar.tar.gz", python_layout())
-    assert sources.load(archive, 0, smoke=False, picture=Input(32, 32), reading=Reading(size=(64, 64))).test.images.any()
+    assert sources.load(
+        archive, 0, smoke=False, picture=Input(32, 32), reading=Reading(size=(64, 64))
+    ).test.images.any()
     with pytest.raises(TrainingError, match=r"CIFAR-10 has pictures of 32x32 pixels, and 64x48 are wanted"):
         sources.load(archive, 0, smoke=False, reading=Reading(size=(64, 48)))
     with pytest.raises(TrainingError, match=r"and 16x16 are wanted; only folders of pictures are scaled"):

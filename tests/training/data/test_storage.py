@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.errors import TrainingError
 from training.data.storage import allocate
+from training.errors import TrainingError
 
 SHAPE = (50, 8, 10, 3)
 SIZE = 50 * 8 * 10 * 3

@@ -1,0 +1,1 @@
+"""From files to labelled pixels: finding, decoding, splitting and augmenting pictures."""

@@ -1,0 +1,20 @@
+"""Batches for asking a network: as many pictures as a bound on their pixels allows."""
+
+from collections.abc import Iterator
+
+from training.data.dataset import Pixels
+
+_MOST_PIXELS = 2**22  # 83 pictures of 224x224
+
+
+def batch_of(height: int, width: int, most: int) -> int:
+    """Return how many pictures of this size are a batch: at most ``most``, fewer of large ones, at least one."""
+    return min(max(_MOST_PIXELS // (height * width), 1), most)
+
+
+def in_batches(images: Pixels, most: int) -> Iterator[Pixels]:
+    """Yield ``images`` uint8 [N, H, W, 3] in their order, in batches of at most ``most``."""
+    height, width = images.shape[1:3]
+    size = batch_of(height, width, most)
+    for begin in range(0, len(images), size):
+        yield images[begin : begin + size]

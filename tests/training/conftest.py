@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.shared import made_once
 from training.cli import main
 from training.data.dataset import Dataset, Split, hold_out
 
@@ -107,10 +108,14 @@ def run_training(root: Path) -> Train:
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Train with the smoke preset; return the published version's folder and what was printed."""
-    folder = tmp_path_factory.mktemp("smoke")
-    code, printed, errors = call([*SMOKE, "--models", folder / "models", "--run", folder / "run"])
-    assert code == 0, errors
-    return folder / "models" / "smoke" / "1", printed
+
+    def train(folder: Path) -> None:
+        code, printed, errors = call([*SMOKE, "--models", folder / "models", "--run", folder / "run"])
+        assert code == 0, errors
+        (folder / "printed").write_text(printed, encoding="utf-8")
+
+    folder = made_once(tmp_path_factory, "smoke", train)
+    return folder / "models" / "smoke" / "1", (folder / "printed").read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True)

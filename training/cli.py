@@ -17,13 +17,15 @@ from artifact import InvalidVersion
 from training.errors import Interrupted, Interruption, NoGpu, TrainingError, WorseVersion
 from training.fit.resume import how_to_resume
 
-_COMMANDS = (  # modules of training.commands
+COMMANDS = (
     "compare",
     "evaluate",
     "predict",
     "quantize",
     "study",
 )
+"""The commands by the names of their modules in ``training.commands``."""
+
 _WITHOUT_A_COMMAND = "train"
 _NOT_PUBLISHED = 3
 _NO_GPU = 4
@@ -41,7 +43,7 @@ class Command(Protocol):
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command line and return its exit code."""
-    named = bool(arguments) and arguments[0] in _COMMANDS
+    named = bool(arguments) and arguments[0] in COMMANDS
     command = _command(arguments[0] if named else _WITHOUT_A_COMMAND)
     settings = command.parse(arguments[1:] if named else arguments)
     interruption = Interruption()

@@ -631,7 +631,6 @@ def test_deadline_counts_while_waiting_for_a_thread(start_service: StartService)
 
 
 @pytest.mark.slow
-@pytest.mark.timing
 def test_body_that_stops_coming_is_told(shared_service: StartService) -> None:
     """Who stops in the middle of a body gets a 408 after 20 seconds, and the log holds no fault."""
     running = shared_service()

@@ -176,7 +176,6 @@ def test_two_machines_learn_what_one_does(root: Path, tmp_path: Path, start: lis
 
 @pytest.mark.process
 @pytest.mark.slow
-@pytest.mark.timing
 def test_the_chief_does_not_wait_for_a_dead_worker(root: Path, tmp_path: Path, start: list[Machines]) -> None:
     """When a worker is killed, the chief ends within a minute with a sentence, and keeps its checkpoint."""
     machines = Machines(root, tmp_path, "--epochs", "500")

@@ -1,4 +1,4 @@
-"""What docs/design.md says about where things are, and about what to change for something new, is so."""
+"""What docs/design.md says about where things are, and docs/training.md about a new command, is so."""
 
 import re
 import shutil
@@ -8,26 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from artifact import read_metadata
 from training.cli import COMMANDS
-
-TOY = '''
-"""``python -m training toy``: say a word."""
-
-import argparse
-
-
-def parse(arguments):
-    """Return the word."""
-    parser = argparse.ArgumentParser(prog="python -m training toy")
-    parser.add_argument("word")
-    return parser.parse_args(arguments).word
-
-
-def run(settings, _interruption):
-    """Print the word and return an exit code of its own."""
-    print(f"It says {settings}.")
-    return 7
-'''
 
 
 @pytest.fixture
@@ -37,46 +19,47 @@ def design(root: Path) -> str:
 
 
 def test_every_place_that_the_design_names_exists(root: Path, design: str) -> None:
-    """Rooms and files in the map are there; those of something new are named NAME."""
+    """Rooms and files in the map are there."""
     places = set(re.findall(r"`((?:artifact|machine|imaging|training|service|client|tests|docker)/[\w/.-]*)`", design))
     assert len(places) > 25
-    assert [place for place in sorted(places) if not (root / place).exists()] == ["training/commands/NAME.py"]
+    assert [place for place in sorted(places) if not (root / place).exists()] == []
 
 
 def test_every_room_is_in_the_map(root: Path, design: str) -> None:
     """No folder of the two large packages is left for the reader to guess."""
-    rooms = {f"{folder.parent.name}/{folder.name}/" for p in ("training", "service") for folder in (root / p).iterdir()
-             if (folder / "__init__.py").exists()}  # fmt: skip
+    folders = [folder for package in ("training", "service") for folder in (root / package).iterdir()]
+    rooms = {f"{room.parent.name}/{room.name}/" for room in folders if (room / "__init__.py").exists()}
     assert len(rooms) > 10
     assert [room for room in sorted(rooms) if f"| `{room}` |" not in design] == []
 
 
-def test_what_the_design_asks_for_a_command_makes_one(root: Path, design: str, tmp_path: Path) -> None:
-    """With the three changes that the design lists, and no other, a toy command runs and is told of by --help."""
-    [steps] = re.findall(r"^- \*\*A command\*\*(.*?)^- ", design, re.MULTILINE | re.DOTALL)
-    assert re.findall(r"`(training/[^`]+)`", steps) == [
+def test_the_example_of_a_command_takes_the_files_that_are_listed(root: Path, tmp_path: Path) -> None:
+    """In a copy of the packages the three changes of docs/training.md, and no other, make a command that works."""
+    text = (root / "docs" / "training.md").read_text(encoding="utf-8")
+    _, _, section = text.partition("## How to add a command")
+    assert re.findall(r"^\d\. `([^`]+)`", section, re.MULTILINE) == [
         "training/commands/NAME.py",
         "training/cli.py",
         "training/commands/train.py",
     ]
+    [example] = re.findall(r"^```python\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
     for package in ("artifact", "imaging", "machine", "training"):
         shutil.copytree(root / package, tmp_path / package)
-    (tmp_path / "training" / "commands" / "toy.py").write_text(TOY, encoding="utf-8")
-    insert(tmp_path / "training" / "cli.py", "COMMANDS = (", '\n    "toy",')
-    insert(
-        tmp_path / "training" / "commands" / "train.py",
-        "python -m training study [options]",
-        "\n  python -m training toy WORD",
-    )
+    (tmp_path / "training" / "commands" / "labels.py").write_text(example, encoding="utf-8")
+    insert(tmp_path / "training" / "cli.py", "COMMANDS = (", '\n    "labels",')
+    usage = "python -m training labels VERSION"
+    insert(tmp_path / "training" / "commands" / "train.py", "python -m training study [options]", f"\n{usage}")
 
-    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "training", *arguments]
+    def call(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "training", *map(str, arguments)]
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
 
-    done = call("toy", "hello")
-    assert (done.returncode, done.stdout) == (7, "It says hello.\n"), done.stderr
-    assert call("toy").returncode == 2
-    assert "python -m training toy WORD" in call("--help").stdout
+    version = root / "models" / "cifar10" / "5"
+    done = call("labels", version)
+    assert (done.returncode, tuple(done.stdout.split())) == (0, read_metadata(version).labels), done.stderr
+    assert call("labels").returncode == 2
+    assert call("labels", tmp_path).returncode == 1
+    assert usage in call("--help").stdout
 
 
 def insert(file: Path, after: str, text: str) -> None:

@@ -107,6 +107,7 @@ def test_a_busy_service_is_asked_again_after_the_time_it_names(start_scripted: S
     assert 1 <= second.came - first.came < 5
 
 
+@pytest.mark.slow
 @pytest.mark.timing
 def test_a_time_to_come_back_may_be_a_date(start_scripted: StartScripted, tmp_path: Path) -> None:
     """Retry-After as a date is waited for; one in the past, or nonsense, means soon."""

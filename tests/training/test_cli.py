@@ -228,6 +228,7 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.keras
 def test_a_full_disk_leaves_nothing_half_written(tiny_disk: Path, tmp_path: Path) -> None:
     """When the model folder's disk fills up, the error says so and no part of a version is left."""

@@ -132,6 +132,7 @@ def test_a_published_version_teaches(smoke: tuple[Path, str], tmp_path: Path) ->
     assert f"teacher = {json.dumps(list(map(str, teachers)))}" in configuration
 
 
+@pytest.mark.slow
 def test_a_teacher_answers_in_int8_where_it_can(smoke: tuple[Path, str], tmp_path: Path) -> None:
     """Of a version with an int8 network that one is asked, so that damage to it is what ends the training."""
     quantized = tmp_path / "models"

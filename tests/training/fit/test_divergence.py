@@ -54,6 +54,7 @@ def test_a_far_too_high_rate_is_named(unvalidated: Dataset, tmp_path: Path) -> N
     assert not list(tmp_path.glob("epoch-*"))
 
 
+@pytest.mark.slow
 def test_the_last_good_checkpoint_is_kept_and_gone_on_from(unvalidated: Dataset, short: Recipe, tmp_path: Path) -> None:
     """Infinite weights after the third epoch are not saved; a lower rate goes on from the second, and is on record."""
     folder = RunFolder(tmp_path)

@@ -111,6 +111,7 @@ def test_pictures_in_a_file_are_measured_as_those_in_memory(tmp_path: Path) -> N
     np.testing.assert_allclose(inside.mean(axis=(0, 1, 2)), 0, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_large_pictures_that_are_no_squares_are_learned(tmp_path: Path) -> None:
     """A small network tells made-up shapes of 96x128 pixels apart after 50 steps."""
     labels, *splits = synthetic.load(800, 100, seed=0)

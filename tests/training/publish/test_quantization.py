@@ -47,6 +47,7 @@ def edit(version: Path, **changes: Any) -> None:
     (version / METADATA).write_text(json.dumps(record))
 
 
+@pytest.mark.slow
 def test_the_next_version_carries_int8_as_well(version: Path, tmp_path: Path) -> None:
     """Quantising leaves the version alone and publishes one with its files, its metadata and the int8 network."""
     before = artifact.validate(version)
@@ -127,6 +128,7 @@ def test_a_loss_counts_where_it_is_beyond_noise(lost: int, images: int, expected
     assert quantization.loses_too_much(lost, images) is expected
 
 
+@pytest.mark.slow
 def test_what_loses_too_much_is_not_published(
     version: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,7 +17,6 @@ from imaging import (
     open_picture,
     to_input,
 )
-from training.errors import Interrupted
 
 MAX_PIXELS = 100_000_000
 _MAX_BYTES = 1024**3
@@ -86,8 +85,6 @@ def shorter_side(path: Path) -> int | None:
     try:
         with Image.open(path, formats=(*FORMATS, *_other_formats())) as image:
             return min(image.size)
-    except Interrupted:
-        raise
     except Exception:  # noqa: BLE001 - whatever is wrong with it is told when its pixels are read
         return None
 

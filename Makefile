@@ -17,11 +17,11 @@ SERVE := .venv-serve/bin
 VERSION_OF_CODE = sed -n 's/^__version__ = "\(.*\)"$$/\1/p' service/__init__.py
 DOCKERFILES := $(wildcard docker/*.Dockerfile)
 BEHIND_TLS := docker compose -f docker-compose.yml -f docker-compose.override.yml -f docker/tls.yml
-# $(call tests,MARKERS): the selection on all cores, and then, beside nothing else, what of it depends on time. The second
-# part runs whatever comes of the first; where ARGS selects nothing in one of them (pytest's exit code 5), the other counts.
+# $(call tests,MARKERS,WORKERS): the selection on all cores, and then, beside nothing else, what of it depends on time. The
+# second part runs whatever comes of the first; where ARGS selects nothing in one of them (pytest's 5), the other counts.
 define tests
 	@result=5; for part in 'not timing' timing; do \
-	all_cores='--numprocesses auto --dist loadgroup'; [ "$$part" != timing ] || all_cores=; \
+	all_cores='--numprocesses $(2) --dist loadgroup'; [ "$$part" != timing ] || all_cores=; \
 	run=($(DEV)/python -m pytest $$all_cores -m "$(1) and $$part" $(ARGS)); echo "$${run[*]}"; \
 	"$${run[@]}" && code=0 || code=$$?; \
 	case $$code in 0) [ $$result -ne 5 ] || result=0 ;; 5) ;; *) result=$$code ;; esac; \
@@ -45,7 +45,7 @@ train: .venv/stamp ## train CIFAR-10 and publish under models/ (ARGS="--help" li
 
 .PHONY: test
 test: .venv/stamp .venv-interop/stamp .venv-tracking/stamp ## all tests but those of test-stack; of containers and pages where Docker and Chromium are there
-	$(call tests,not stack)
+	$(call tests,not stack,auto)
 
 .PHONY: test-stack
 test-stack: .venv/stamp .venv-kubernetes/stamp ## the monitored stack, updates under load and the manifests; needs Docker (five minutes)
@@ -53,7 +53,7 @@ test-stack: .venv/stamp .venv-kubernetes/stamp ## the monitored stack, updates u
 
 .PHONY: test-fast
 test-fast: .venv/stamp ## the tests that take under two minutes together, a training among them
-	$(call tests,not slow and not containers and not stack)
+	$(call tests,not slow and not containers and not stack,logical)
 
 .PHONY: check
 check: .venv/stamp ## format, lint, types, workflows, Dockerfiles, compose files, kustomizations

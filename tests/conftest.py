@@ -24,9 +24,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--rerun-timing", action="store_true", help="run a failed test marked timing once more")
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """Return how many workers ``--numprocesses auto`` starts."""
-    return min(usable_cores() + 1, _MOST_WORKERS)  # one more than cores: processes and containers are often waited for
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return how many workers ``--numprocesses`` starts: one for each core, with ``auto`` one more.
+
+    Slow tests often wait for processes and containers; for the fast ones another worker would only import Keras again.
+    """
+    return min(usable_cores() + (config.option.numprocesses == "auto"), _MOST_WORKERS)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -38,8 +38,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         item.add_marker(pytest.mark.xdist_group(_CONTAINERS if _minds_containers(item) else item.location[0]))
         if config.getoption("--rerun-timing") and item.get_closest_marker("timing"):
             item.add_marker(pytest.mark.flaky(reruns=1))
-    slow = Counter(_group(item) for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: -slow[_group(item)])
+    long = [item for item in items for marker in ("slow", "process") if item.get_closest_marker(marker)]
+    of_group = Counter(map(_group, long))
+    items.sort(key=lambda item: -of_group[_group(item)])
 
 
 def _minds_containers(item: pytest.Item) -> bool:

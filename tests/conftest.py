@@ -29,7 +29,8 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
     Slow tests often wait for processes and containers; for the fast ones another worker would only import Keras again.
     """
-    return min(usable_cores() + (config.option.numprocesses == "auto"), _MOST_WORKERS)
+    more = 1 if config.option.numprocesses == "auto" else 0
+    return min(usable_cores() + more, _MOST_WORKERS)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -124,6 +124,8 @@ class Exported:
 
     model: keras.Model
     post_hoc: PostHoc
+    held_out: int
+    """How many validation images, counted from the end, no training has seen."""
 
 
 def export(run: Run, trained: Trained, draft: Draft) -> Exported:
@@ -132,7 +134,8 @@ def export(run: Run, trained: Trained, draft: Draft) -> Exported:
 
     dataset, model = run.job.dataset, in_float32(trained.model)
     lineage = Lineage.read(trained.state.settings)
-    post_hoc = fit_post_hoc(model, dataset, lineage.held_out(), lineage.smoothing())
+    held_out = lineage.held_out()
+    post_hoc = fit_post_hoc(model, dataset, held_out, lineage.smoothing())
     if post_hoc.calibration and post_hoc.familiarity:
         print(f"Calibrated: {calibration_in_words(post_hoc.calibration)}.")
         print(f"A picture is familiar {familiarity_in_words(post_hoc.familiarity)}.")
@@ -144,7 +147,7 @@ def export(run: Run, trained: Trained, draft: Draft) -> Exported:
     save(model, dataset.picture, draft.path, post_hoc.correction)
     gap = check(model, draft.path, dataset.train.images[:_CHECKED_IMAGES], post_hoc.correction)
     print(f"The SavedModel answers as the network does, within {gap:.1e}, under TensorFlow and OpenVINO.")
-    return Exported(model, post_hoc)
+    return Exported(model, post_hoc, held_out)
 
 
 @dataclass(frozen=True)
@@ -174,7 +177,7 @@ def publish(
     model, post_hoc = exported.model, exported.post_hoc
     uncalibrated = Correction().probabilities(logits_of(model, dataset.test.images)) if post_hoc.calibration else None
     plots = save_plots(measured.evaluation, state.history, draft.extra, uncalibrated)
-    int8 = _int8(run, trained, draft) if settings.int8 else None
+    int8 = _int8(run.job.dataset, exported.held_out, draft) if settings.int8 else None
     metadata = Metadata(
         name=run.name,
         version=1 + (artifact.latest(settings.models, run.name) or 0),
@@ -292,10 +295,10 @@ def _pass_gate(run: Run, evaluation: Evaluation) -> None:
         raise
 
 
-def _int8(run: Run, trained: Trained, draft: Draft) -> Int8 | None:
+def _int8(dataset: Dataset, held_out: int, draft: Draft) -> Int8 | None:
     """Add the int8 network to the draft, or say that the version is published without."""
     try:
-        int8 = add_int8(draft.path, run.job.dataset, Lineage.read(trained.state.settings).held_out())
+        int8 = add_int8(draft.path, dataset, held_out)
     except AccuracyLost as lost:
         print(f"Publishing without int8, since {lost}.")
         return None

@@ -14,8 +14,7 @@ from training.data.dataset import Dataset
 from training.errors import TrainingError
 from training.fit.checkpoints import RunFolder, RunState
 from training.fit.defaults import for_data
-from training.fit.fine_tuning import FineTuning
-from training.fit.optimizer import optimizer
+from training.fit.optimizer import FineTuning, optimizer
 from training.network.backbone import build_on_backbone, describe_weights, preprocess
 from training.network.model import every_layer, in_float32, megaflops
 from training.network.registry import BACKBONES

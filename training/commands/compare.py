@@ -15,7 +15,6 @@ from training.commands import labelled
 from training.commands.labelled import Labelled, Source
 from training.commands.options import DATA, SPLIT, add
 from training.errors import Interruption, TrainingError
-from training.evaluation import differences
 from training.evaluation.accuracy import Evaluation, evaluate
 from training.evaluation.comparison import Comparison
 from training.evaluation.inference import openvino_predict
@@ -80,6 +79,8 @@ def run(settings: CompareSettings, _interruption: Interruption) -> int:
     else:
         print(f"A is {settings.first}, B is {settings.second}.\n{compared.table()}")
     if settings.plots:
+        from training.evaluation import differences  # imports Matplotlib
+
         written = differences.save(a, b, settings.plots)
         if not settings.json:
             print(f"Wrote {', '.join(written)} to {settings.plots}.")

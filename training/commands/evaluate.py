@@ -13,7 +13,6 @@ from training.errors import Interruption
 from training.evaluation import report
 from training.evaluation.accuracy import evaluate
 from training.evaluation.inference import openvino_predict
-from training.evaluation.plots import save_plots
 
 
 @dataclass(frozen=True)
@@ -59,6 +58,8 @@ def run(settings: EvaluateSettings, _interruption: Interruption) -> int:
     else:
         print(report.table(evaluation))
     if settings.plots:
+        from training.evaluation.plots import save_plots  # imports Matplotlib
+
         settings.plots.mkdir(parents=True, exist_ok=True)
         written = save_plots(evaluation, [], settings.plots)
         if not settings.json:

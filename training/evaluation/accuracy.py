@@ -1,6 +1,5 @@
 """Measure a classifier on labelled pictures."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,10 +8,8 @@ from numpy.typing import NDArray
 
 from artifact import Metrics
 from training.data.batching import in_batches
-from training.data.dataset import Classes, Pixels, Split
-
-Predict = Callable[[Pixels], NDArray[np.float32]]
-"""Pictures uint8 [N, H, W, 3] -> probabilities float32 [N, classes]."""
+from training.data.dataset import Classes, Split
+from training.evaluation.inference import Predict
 
 _BATCH = 500
 _BINS = 15

@@ -5,8 +5,6 @@ logarithm of the sum of the exponentials of the logits, which is smaller for pic
 measurement that chose it is in docs/design.md.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
@@ -15,11 +13,10 @@ from tqdm import tqdm
 from artifact import Familiarity
 from training.data.batching import in_batches
 from training.data.dataset import Pixels
+from training.evaluation.inference import Score
 from training.evaluation.out_of_distribution import KINDS, draw
 
 Scores = NDArray[np.float32]  # [N], higher where a picture is more familiar
-Score = Callable[[Pixels], Scores]
-"""Pictures uint8 [N, H, W, 3] -> their familiarity float32 [N]."""
 
 _SHARE = 0.95
 _KNOWN_IMAGES = 2000

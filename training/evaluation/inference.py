@@ -8,9 +8,11 @@ from numpy.typing import NDArray
 
 from machine import openvino_core
 from training.data.dataset import Pixels
-from training.evaluation.accuracy import Predict
-from training.evaluation.familiarity import Score
 
+Predict = Callable[[Pixels], NDArray[np.float32]]
+"""Pictures uint8 [N, H, W, 3] -> probabilities float32 [N, classes]."""
+Score = Callable[[Pixels], NDArray[np.float32]]
+"""Pictures uint8 [N, H, W, 3] -> their familiarity float32 [N]."""
 Outputs = dict[str, NDArray[np.float32]]
 Answer = Callable[[Pixels], Outputs]
 """Pictures uint8 [N, H, W, 3] -> the outputs of a signature by name."""

@@ -5,7 +5,6 @@ from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
 LEVEL = 0.05
 """A difference is beyond noise where a test's p is below this."""
@@ -78,4 +77,6 @@ class Paired:
         discordant = self.only_first + self.only_second
         if not discordant:
             return 1.0
+        from scipy.stats import binomtest  # takes half a second, which --help need not wait for
+
         return float(binomtest(successes, discordant, 0.5, alternative=alternative).pvalue)

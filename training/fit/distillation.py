@@ -13,8 +13,8 @@ import numpy as np
 
 from training.data.augmentation import Targets
 from training.data.dataset import Pixels
-from training.evaluation.accuracy import Predict
 from training.evaluation.calibration import Correction
+from training.evaluation.inference import Predict
 from training.fit.lineage import Origin
 
 _LEAST = 1e-7  # of a probability, before its logarithm is taken

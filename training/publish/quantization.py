@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest
 
 from artifact import Int8
 from artifact.layout import INT8_MODEL
@@ -81,6 +80,8 @@ def loses_too_much(lost: int, images: int) -> bool:
     It is the exact binomial test, one-sided, at 5%. Without it a single picture of up to 499 would be too many, and
     a few of 1,000, although most pictures on which int8 differs are doubtful ones.
     """
+    from scipy.stats import binomtest  # takes half a second, which --help need not wait for
+
     return lost > 0 and bool(binomtest(lost, images, _TOLERANCE, alternative="greater").pvalue < LEVEL)
 
 

@@ -24,14 +24,19 @@ Graph = Mapping[str, set[str]]
 
 def imported(folder: Path) -> set[str]:
     """Return the top-level names that the modules below ``folder`` import anywhere, also inside functions."""
-    modules = [_parsed(file) for file in folder.rglob("*.py")]
-    assert modules, f"{folder} holds no modules"
-    return {name.partition(".")[0] for module in modules for name in _names(module)}
+    parsed = [_parsed(file) for file in folder.rglob("*.py")]
+    assert parsed, f"{folder} holds no modules"
+    return {name.partition(".")[0] for module in parsed for name in _names(module)}
+
+
+def modules(root: Path) -> dict[str, Path]:
+    """Return the files of the packages in ``root`` by the names of their modules."""
+    return {_module(root, file): file for package in PACKAGES for file in (root / package).rglob("*.py")}
 
 
 def graph(root: Path) -> dict[str, set[str]]:
     """Return which module of the packages in ``root`` imports which others of them, anywhere."""
-    files = {_module(root, file): file for package in PACKAGES for file in (root / package).rglob("*.py")}
+    files = modules(root)
     return {
         module: {found for name in _names(_parsed(file)) if (found := _known(name, files)) and found != module}
         for module, file in files.items()
@@ -114,7 +119,7 @@ def test_rooms_import_from_below_only(root: Path, package: str) -> None:
     assert upward(graph(root), package, ROOMS[package]) == []
 
 
-def upward(modules: Graph, package: str, rooms: tuple[str, ...]) -> list[str]:
+def upward(imports: Graph, package: str, rooms: tuple[str, ...]) -> list[str]:
     """Return the imports inside ``package`` that lead from a room to one that stands above it in ``rooms``."""
     height = {f"{package}.{room}": number for number, room in enumerate(rooms)}
 
@@ -122,7 +127,7 @@ def upward(modules: Graph, package: str, rooms: tuple[str, ...]) -> list[str]:
         return height.get(".".join(module.split(".")[:2]), -1)  # the package itself is below all
 
     return [
-        f"{module} -> {other}" for module in modules for other in modules[module] if -1 < place(module) < place(other)
+        f"{module} -> {other}" for module in imports for other in imports[module] if -1 < place(module) < place(other)
     ]
 
 
@@ -131,10 +136,10 @@ def test_no_circle_of_files(root: Path) -> None:
     assert circle(graph(root)) == []
 
 
-def circle(modules: Graph) -> list[str]:
+def circle(imports: Graph) -> list[str]:
     """Return modules that import each other in a ring; none where there is no ring."""
     try:
-        graphlib.TopologicalSorter(modules).prepare()
+        graphlib.TopologicalSorter(imports).prepare()
     except graphlib.CycleError as error:
         return list(error.args[1])
     return []
@@ -142,11 +147,10 @@ def circle(modules: Graph) -> list[str]:
 
 def test_inference_knows_no_http(root: Path) -> None:
     """Pictures become probabilities without a web framework, a server or a metrics library, at any remove."""
-    modules = graph(root)
-    reached = {module for module in modules if module.startswith("service.inference")}
-    while more := {other for module in reached for other in modules[module]} - reached:
+    files, imports = modules(root), graph(root)
+    reached = {module for module in imports if module.startswith("service.inference")}
+    while more := {other for module in reached for other in imports[module]} - reached:
         reached |= more
-    files = {_module(root, file): file for package in PACKAGES for file in (root / package).rglob("*.py")}
     packages = {name for module in reached for name in _file_imports(files[module])}
     assert {"numpy", "PIL"} <= packages
     assert not packages & {"flask", "werkzeug", "gunicorn", "gevent", "prometheus_client"}
@@ -170,9 +174,9 @@ def test_circles_and_wrong_ways_are_found(tmp_path: Path) -> None:
         "high": "import training.low.two\ng = 1\n", "low/two": "from training.low import one\n",
     }.items():  # fmt: skip
         (tmp_path / "training" / f"{name}.py").write_text(text, encoding="utf-8")
-    modules = graph(tmp_path)
-    assert set(circle(modules)) == {"training.low.one", "training.high", "training.low.two"}
-    assert upward(modules, "training", ("low", "high")) == ["training.low.one -> training.high"]
+    imports = graph(tmp_path)
+    assert set(circle(imports)) == {"training.low.one", "training.high", "training.low.two"}
+    assert upward(imports, "training", ("low", "high")) == ["training.low.one -> training.high"]
 
 
 def _file_imports(file: Path) -> set[str]:

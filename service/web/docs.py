@@ -3,20 +3,18 @@
 import importlib.resources
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from flask import Blueprint, Response, current_app, request
-from msgspec import Meta
 from werkzeug.exceptions import NotFound
 
 from service.web import openapi
 from service.web.errors import Dialect, ErrorAnswer
-from service.web.operations import JSON, operation
+from service.web.operations import JSON, only, operation
 from service.web.services import Services
 from service.web.static_files import ISOLATED, PAGES, answers, send
 
 SWAGGER_FILES = ("swagger-ui-bundle.js", "swagger-ui.css")
-SwaggerFile = Annotated[str, Meta(description="A file of Swagger UI.", extra_json_schema={"enum": list(SWAGGER_FILES)})]
 
 # Swagger UI sets styles in its elements and keeps its drawings in data: addresses; scripts come from files only.
 _POLICY = (
@@ -27,6 +25,7 @@ _POLICY = (
 def blueprint(services: Services, dialects: Sequence[Dialect]) -> Blueprint:
     """Return the routes that describe the others."""
     blueprint = Blueprint("docs", __name__)
+    file_name = only(str, "A file of Swagger UI.", *SWAGGER_FILES)
 
     @blueprint.get("/openapi.json")
     @operation()
@@ -42,7 +41,7 @@ def blueprint(services: Services, dialects: Sequence[Dialect]) -> Blueprint:
 
     @blueprint.get("/docs/<name>")
     @operation(answers={**answers(".css", ".js"), 404: {JSON: ErrorAnswer}})
-    def swagger_file(name: SwaggerFile) -> Response:
+    def swagger_file(name: file_name) -> Response:  # type: ignore[valid-type]  # made at run time
         """Give a file of Swagger UI."""
         if name not in SWAGGER_FILES:
             raise NotFound

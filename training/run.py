@@ -29,7 +29,7 @@ from training.fit.checkpoints import RunFolder, require_writable
 from training.fit.choice import choose
 from training.fit.distillation import Teacher, ensemble
 from training.fit.lineage import Lineage, Origin
-from training.fit.progress import duration
+from training.progress import duration
 from training.fit.settings import TrainSettings
 from training.fit.strategy import connect
 from training.fit.tracking import MLFLOW_RUN, Tracker, tracked

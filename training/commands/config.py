@@ -67,7 +67,12 @@ def repeatable(options: Iterable[Option], values: Mapping[str, object]) -> dict[
     Where the run puts things is no part of it, nor is what makes no difference to its result.
     """
     repeated = (option for option in options if option.part_of_run and option.field not in _FIELDS)
-    return {option.name: values[option.field] for option in repeated}
+    return {option.name: _given(option, values[option.field]) for option in repeated}
+
+
+def _given(option: Option, value: object) -> object:
+    """Return ``value``, None in place of that of a switch which can only be turned on and is not."""
+    return None if option.switch and not option.negatable and not value else value
 
 
 def _options(table: Mapping[str, Any], options: Iterable[Option]) -> dict[str, Any]:

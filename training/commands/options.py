@@ -13,7 +13,8 @@ class Option:
     """An option of the command line, ``--name``.
 
     ``kind`` makes a value of its text and raises ArgumentTypeError where it cannot; a ``switch`` has none, and of
-    ``several`` values there is a list. ``default`` may be a function, called when a parser is made. A configuration
+    ``several`` values there is a list. A switch that is ``negatable`` can be turned off as well, by ``--no-name``; where
+    neither is said, its value is None. ``default`` may be a function, called when a parser is made. A configuration
     file may hold it unless it is not ``in_file``; the one that a version carries does unless it is no
     ``part_of_run``, since it makes no difference to the result.
     """
@@ -25,6 +26,7 @@ class Option:
     metavar: str | None = None
     default: Any = None
     switch: bool = False
+    negatable: bool = False
     several: bool = False
     in_file: bool = True
     part_of_run: bool = True
@@ -38,7 +40,9 @@ class Option:
 def add(parser: argparse._ActionsContainer, options: Iterable[Option]) -> None:
     """Add ``options`` to a parser, or to a group of one."""
     for option in options:
-        if option.switch:
+        if option.negatable:
+            parser.add_argument(f"--{option.name}", action=argparse.BooleanOptionalAction, help=option.help)
+        elif option.switch:
             parser.add_argument(f"--{option.name}", action="store_true", help=option.help)
         else:
             parser.add_argument(
@@ -72,6 +76,14 @@ def positive(text: str) -> float:
     number = _number(text)
     if not 0 < number < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return number
+
+
+def not_negative(text: str) -> float:
+    """Parse a number from 0."""
+    number = _number(text)
+    if not 0 <= number < math.inf:  # so that NaN fails
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 0")
     return number
 
 

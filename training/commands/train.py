@@ -8,13 +8,13 @@ from typing import get_args
 
 from artifact.metadata import Resize
 from training.commands import config
-from training.commands.options import CPU, DATA, PRECISION, Option, add, at_least, positive
+from training.commands.options import CPU, DATA, PRECISION, Option, add, at_least, not_negative, positive
 from training.data.cifar10 import VALIDATION_IMAGES
 from training.errors import Interruption, TrainingError
 from training.fit.device import start_of_training
 from training.fit.recipe import PRESETS
 from training.fit.settings import RecipeSettings, TrainSettings
-from training.network.registry import BACKBONES
+from training.network.registry import BACKBONES, DEFAULT, OWN_NETWORK, bundled
 
 _LEAST_SIDE, _MOST_SIDE = 16, 1024  # pixels
 
@@ -91,6 +91,8 @@ def parse(arguments: Sequence[str]) -> TrainSettings:
         fresh=options.fresh,
         publish_anyway=options.publish_anyway,
         int8=options.int8,
+        minutes=options.minutes,
+        budget_ms=options.budget_ms,
         recipe=recipe,
         start_from=options.start_from,
         teachers=tuple(options.teacher or ()),
@@ -213,9 +215,10 @@ _OUTPUT = (
     Option("publish-anyway", "publish even where it is worse than the version before", switch=True, part_of_run=False),
     Option(
         "int8",
-        "also quantise to int8; kept unless it costs more than 0.2 points of accuracy on the validation images, "
-        "beyond noise",
+        "also quantise to int8; kept unless it costs more than 0.2 points of accuracy on images that were held out, "
+        "beyond noise (default: with a pretrained network)",
         switch=True,
+        negatable=True,
     ),
 )
 _NETWORK = (
@@ -228,10 +231,17 @@ _NETWORK = (
     ),
     Option(
         "backbone",
-        "tune a pretrained network of keras.applications, e.g. MobileNetV3Small, EfficientNetV2B0, ConvNeXtTiny, "
-        "ResNet50V2; a wrong name lists all",
-        choices=tuple(sorted(BACKBONES)),
+        f"pretrained network to start from: {', '.join(reversed(bundled()))} are here without a download, others come "
+        "from keras.applications, e.g. MobileNetV3Small; a wrong name lists all. none trains the project's own "
+        f"network from random weights (default: {DEFAULT} for photographs, none for tiny pictures)",
+        choices=(*sorted(BACKBONES), OWN_NETWORK),
         metavar="NAME",
+    ),
+    Option(
+        "budget-ms",
+        "choose the most accurate of the pretrained networks that answers within N milliseconds here, in int8",
+        kind=positive,
+        metavar="N",
     ),
 )
 """What decides on the network; one of them at most."""
@@ -255,6 +265,13 @@ _RECIPE = (
         kind=Path,
         metavar="VERSION",
         several=True,
+    ),
+    Option(
+        "minutes",
+        "for tuning a pretrained network, once its new head is published; 0 leaves it at the head (default: half a "
+        "second for each picture, 8 to 25 minutes)",
+        kind=not_negative,
+        metavar="N",
     ),
     Option("epochs", "passes over the training images", kind=at_least(1), metavar="N"),
     Option("batch-size", "images a step; the learning rate follows in proportion", kind=at_least(1), metavar="N"),

@@ -108,16 +108,32 @@ def _input(files: list[File], reading: Reading) -> Input:
     """Return the input that ``reading`` says, or one that is about as large as most of ``files``."""
     if reading.size:
         return Input(*reading.size, resize=reading.resize)
-    sides = [side for side in map(shorter_side, (file.path for file in files[:_MEASURED_FILES])) if side]
-    if not sides:  # reading them will tell what is wrong
+    median = _middle_side(files)
+    if median is None:  # reading them will tell what is wrong
         return Input(_SIDES[0], _SIDES[0], resize=reading.resize)
-    median = statistics.median_low(sides)
     side = min(_SIDES, key=lambda side: abs(math.log(side / median)))
     print(
         f"Pictures are brought to {side}x{side} pixels ({reading.resize}), since the shorter side of the middle one in "
         f"size has {median}; --image-size chooses another."
     )
     return Input(side, side, resize=reading.resize)
+
+
+def middle_side(folder: Path, fewest_classes: int) -> int | None:
+    """Return the pixels of the shorter side of the middle one in size of the pictures to train on in ``folder``.
+
+    None where none of them can be read.
+
+    Raises:
+        TrainingError: the folder does not hold ``fewest_classes`` of pictures.
+        OSError: a folder cannot be read.
+    """
+    return _middle_side(interleave(find(folder, fewest_classes).train))
+
+
+def _middle_side(files: list[File]) -> int | None:
+    sides = [side for side in map(shorter_side, (file.path for file in files[:_MEASURED_FILES])) if side]
+    return statistics.median_low(sides) if sides else None
 
 
 def _print_faults(files: list[File], faults: Faults) -> None:

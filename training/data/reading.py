@@ -1,10 +1,7 @@
 """Read many pictures at once, and list those that cannot be read."""
 
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-
-from tqdm import tqdm
 
 from artifact import Input
 from machine import usable_cores
@@ -12,6 +9,7 @@ from training.data.dataset import Pixels
 from training.data.decoding import UnreadablePicture, read
 from training.data.folders import File
 from training.errors import TrainingError
+from training.progress import bar
 
 CHUNK = 16  # pictures that a thread reads at a time
 _SHOWN = 5
@@ -39,13 +37,12 @@ def read_all(files: Sequence[File], picture: Input, images: Pixels, max_unreadab
         return faults
 
     faults: Faults = {}
-    bar = tqdm(total=len(files), desc="reading", unit="picture", disable=not sys.stderr.isatty(), dynamic_ncols=True)
     pool = ThreadPoolExecutor(usable_cores())
     try:
-        with bar:
-            for found in pool.map(read_chunk, range(0, len(files), CHUNK)):
+        with bar(len(files), "Reading", "picture") as shown:
+            for begin, found in zip(range(0, len(files), CHUNK), pool.map(read_chunk, range(0, len(files), CHUNK))):
                 faults |= found
-                bar.update(min(CHUNK, len(files) - bar.n))
+                shown.update(min(CHUNK, len(files) - begin))
                 require_readable(files, faults, max_unreadable)
     finally:
         pool.shutdown(cancel_futures=True)

@@ -8,7 +8,32 @@ from training.errors import TrainingError
 from training.fit import defaults
 from training.fit.recipe import Recipe, recipe
 from training.fit.settings import RecipeSettings
-from training.network.registry import IMAGENET_WEIGHTS
+from training.network.registry import BACKBONES, DEFAULT, IMAGENET_WEIGHTS, OWN_NETWORK
+
+
+_TINY = 64
+"""Pictures with a shorter side below this have too few pixels for what a network has learned of photographs."""
+
+
+def backbone_for(asked: RecipeSettings, side: int | None) -> tuple[str | None, str]:
+    """Return the pretrained network to begin with, None for the project's own, and a sentence that says why.
+
+    ``side`` is the shorter side in pixels that pictures of a folder have, or are to be brought to; None where the data
+    is no folder of pictures. The sentence is empty where the network was asked for.
+    """
+    if asked.backbone:
+        return (None if asked.backbone == OWN_NETWORK else asked.backbone), ""
+    if asked.preset or "preset" in asked.fields:
+        return asked.fields.get("backbone"), ""
+    if side is None:
+        return None, ""
+    if side < _TINY:
+        return None, f"The project's own network, since pictures of {side} pixels are tiny; --backbone takes another."
+    known = BACKBONES[DEFAULT]
+    return DEFAULT, (
+        f"{DEFAULT}, trained on ImageNet's photographs ({known.imagenet:.1%} right there), gets a new head, which "
+        "takes no training from nothing; --backbone takes another, or none."
+    )
 
 
 def choose(asked: RecipeSettings, dataset: Dataset, *, taught: bool) -> Recipe:
@@ -20,7 +45,7 @@ def choose(asked: RecipeSettings, dataset: Dataset, *, taught: bool) -> Recipe:
     Raises:
         TrainingError: ``asked`` contradicts itself.
     """
-    if asked.backbone_weights and not asked.backbone:
+    if asked.backbone_weights and asked.backbone in (None, OWN_NETWORK):
         raise TrainingError("--backbone-weights says nothing without --backbone; give both")
     fields, own = asked.fields, asked.fields.get("preset")
     if own is not None and own == asked.preset:

@@ -47,8 +47,8 @@ def for_data(
 ) -> Recipe:
     """Return a recipe for ``dataset``; what is given is taken as it is.
 
-    The rates of a backbone are those with which such networks are commonly tuned: 1e-3 for the head at a batch of 32,
-    as in Keras's guide, and a twentieth of it below (the guide's 1e-5 is constant, this falls to zero).
+    A pretrained backbone is tuned from a head that fits it already (``training.fit.head``): with one small rate for
+    both, 1e-4 at a batch of 32, as Kumar et al. (arXiv 2202.10054) tune such heads.
     """
     count = len(dataset.train)
     recipe = Recipe(
@@ -61,6 +61,8 @@ def for_data(
     )
     if backbone:
         recipe = replace(recipe, learning_rate=4e-3, weight_decay=0.05, warmup=0.1, label_smoothing=0.1)
+    if recipe.pretrained:
+        recipe = replace(recipe, learning_rate=4e-4, weight_decay=0.01, head_share=0.0, backbone_rate=1.0)
     recipe = replace(recipe, **_augmentation(dataset, tuning=recipe.pretrained))
     epochs = epochs or _epochs(count, steps_per_epoch(dataset, recipe), tuning=recipe.pretrained)
     return replace(recipe, epochs=epochs, average_epochs=epochs / 28)  # of 28 epochs, the last one is averaged

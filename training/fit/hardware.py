@@ -33,13 +33,18 @@ def describe() -> str:
 def set_precision(precision: Precision) -> str:
     """Set Keras's precision policy and return it as ``float32`` or ``bfloat16``.
 
-    ``auto`` takes bfloat16 on a GPU and on processors that compute in it, where it trains about 1.5 times as fast;
-    weights, losses and batch statistics stay in float32.
+    ``auto`` takes bfloat16 on a GPU and on processors that compute in it, where the project's own network trains about
+    1.5 times as fast; for others see ``training.fit.precision``. Weights, losses and batch statistics stay in float32.
     """
     if precision == "auto":
-        precision = "bfloat16" if has_gpu() or _computes_bfloat16() else "float32"
-    keras.mixed_precision.set_global_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
+        precision = "bfloat16" if has_gpu() or may_compute_bfloat16() else "float32"
+    set_policy(precision)
     return precision
+
+
+def set_policy(precision: Precision) -> None:
+    """Let Keras build networks that compute in ``float32`` or ``bfloat16`` from now on."""
+    keras.mixed_precision.set_global_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
 
 
 def environment(precision: Precision) -> dict[str, str]:
@@ -67,7 +72,8 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _computes_bfloat16() -> bool:
+def may_compute_bfloat16() -> bool:
+    """Say whether the processor has instructions for bfloat16."""
     flags = next((line for line in _cpuinfo() if line.startswith("flags")), "")
     return any(flag in flags.split() for flag in ("avx512_bf16", "amx_bf16"))
 

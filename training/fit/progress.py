@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from training.errors import Interrupted
 from training.fit.checkpoints import RunFolder, RunState
+from training.progress import duration
 
 _SILENCE = 30.0  # seconds without a word, at most, until it is said how long an epoch takes
 
@@ -139,11 +140,3 @@ class StopOnSignal(keras.callbacks.Callback):  # type: ignore[misc]
     def _restore(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-
-
-def duration(seconds: float) -> str:
-    """Return a span of time as people say it: ``45 s``, ``12 min``, ``1 h 05 min``."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -19,7 +19,7 @@ class RecipeSettings:
     """
 
     preset: str | None = None
-    backbone: str | None = None
+    backbone: str | None = None  # OWN_NETWORK where none is wanted
     backbone_weights: str | None = None
     epochs: int | None = None
     batch_size: int | None = None
@@ -47,7 +47,9 @@ class TrainSettings:
     run: Path | None
     fresh: bool
     publish_anyway: bool
-    int8: bool
+    int8: bool | None
+    minutes: float | None
+    budget_ms: float | None
     recipe: RecipeSettings
     start_from: Path | None
     teachers: tuple[Path, ...]

@@ -19,13 +19,13 @@ RECIPE = "recipe"
 def write(options: Mapping[str, object], recipe: Recipe, changed: str = "") -> str:
     """Return the file that repeats a run with these values of ``options``, by their names, and this recipe.
 
-    What is None or False is the default. ``changed`` says in words what was changed while the run went on, which no
+    What is None is the default. ``changed`` says in words what was changed while the run went on, which no
     file repeats.
     """
     lines = ["# python -m training --config THIS_FILE repeats the run."]
     if changed:
         lines.append(f"# It was changed while it ran, which is not repeated: {changed}.")
-    lines += [f"{name} = {toml(value)}" for name, value in options.items() if value not in (None, False)]
+    lines += [f"{name} = {toml(value)}" for name, value in options.items() if value is not None]
     lines += ["", f"[{RECIPE}]"]
     lines += [f"{name} = {toml(value)}" for name, value in asdict(recipe).items() if value is not None]
     return "\n".join(lines) + "\n"

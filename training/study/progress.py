@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from tqdm import tqdm
 
-from training.fit.progress import duration
+from training.progress import duration
 from training.study.configurations import Configuration, Schedule
 
 # Time a picture in relation to the network of three blocks: TensorFlow in bfloat16 on two cores of an AMD EPYC (Zen 4).

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from training.fit.progress import duration
+from training.progress import duration
 from training.study.configurations import BASELINE, CONFIGURATIONS, Configuration, Schedule
 from training.study.run import Outcome
 

@@ -1,0 +1,99 @@
+"""What a frozen backbone makes of pictures: each passes it once, and what came of it is kept in the run folder."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from machine import openvino_core
+from training.data.batching import in_batches
+from training.data.dataset import Pixels
+from training.network.backbone import embedding_of
+from training.progress import bar
+
+Vectors = NDArray[np.float32]
+"""A row for each picture, float32 [N, D]."""
+Embed = Callable[[Pixels], Vectors]
+"""Pictures uint8 [B, H, W, 3] -> their features float32 [B, D]."""
+
+_BATCH = 8  # on a CPU more at once are no faster, and their maps no longer fit into its caches
+_DIGEST = 16  # bytes
+
+
+def embedder(model: keras.Model) -> Embed:
+    """Return what gives the features of pictures that the head of ``model``, a network on a backbone, gets.
+
+    They are computed by OpenVINO where Keras runs on TensorFlow, which it reads; else by Keras itself.
+    """
+    network = keras.Model(model.input, embedding_of(model))
+    if keras.backend.backend() != "tensorflow":
+        return lambda images: keras.ops.convert_to_numpy(network(images.astype(np.float32), training=False))
+    import openvino
+    import tensorflow as tf
+
+    signature = [tf.TensorSpec([None, *model.input_shape[1:]], tf.uint8)]
+    function = tf.function(lambda images: network(tf.cast(images, tf.float32), training=False), signature)
+    converted = openvino.convert_model(function.get_concrete_function())
+    compiled = openvino_core().compile_model(converted, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda images: np.array(compiled(images)[0])
+
+
+class Features:
+    """The features of pictures by one backbone, in a file that holds those of all pictures that it was asked for."""
+
+    def __init__(self, file: Path, make: Callable[[], Embed]) -> None:
+        """Take what ``file`` holds; ``make`` returns the backbone, which is only made for pictures that it lacks."""
+        self._file = file
+        self._make = make
+        self._known = _read(file)
+
+    def of(self, images: Pixels, *, mirrored: bool = False) -> Vectors:
+        """Return the features float32 [N, D] of ``images`` uint8 [N, H, W, 3], or of their mirror images.
+
+        Whatever ends it early, those that are known by then are kept.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        digests = [hashlib.blake2b(image, digest_size=_DIGEST, salt=b"m" * mirrored).digest() for image in images]
+        missing = [index for index, digest in enumerate(digests) if digest not in self._known]
+        if missing:
+            try:
+                for index, vector in self._embedded(images, missing, mirrored=mirrored):
+                    self._known[digests[index]] = vector
+            finally:
+                _write(self._file, self._known)
+        return np.stack([self._known[digest] for digest in digests])
+
+    def _embedded(self, images: Pixels, missing: Sequence[int], *, mirrored: bool) -> Iterator[tuple[int, Vectors]]:
+        embed = self._make()
+        what = "Features, mirrored" if mirrored else "Features"
+        with bar(len(missing), what, "picture") as shown:
+            for chosen in np.split(np.array(missing), range(_BATCH, len(missing), _BATCH)):
+                batch = images[chosen]
+                for index, vector in zip(chosen.tolist(), embed(batch[:, :, ::-1].copy() if mirrored else batch)):
+                    yield index, vector
+                shown.update(len(chosen))
+
+
+def _read(file: Path) -> dict[bytes, Vectors]:
+    try:
+        with np.load(file) as held:
+            return dict(zip(map(bytes, held["digests"]), held["features"], strict=True))
+    except (OSError, ValueError, KeyError, EOFError):
+        return {}  # what is missing or damaged is computed again
+
+
+def _write(file: Path, known: dict[bytes, Vectors]) -> None:
+    if not known:
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draft = file.with_suffix(".draft")
+    with draft.open("wb") as opened:
+        digests = np.frombuffer(b"".join(known), np.uint8).reshape(-1, _DIGEST)
+        np.savez(opened, digests=digests, features=np.stack(list(known.values())))
+    os.replace(draft, file)

@@ -54,6 +54,8 @@ class Int8:
 
     ``accuracy`` is that of the quantised network and ``float32_accuracy`` the network's own, both fractions of 1 and
     over the same ``images`` pictures; ``calibration_images`` is how many training pictures its ranges were taken from.
+    Where the ``images`` were too few to judge it by, ``agreement`` is the share of ``agreement_images`` pictures, those
+    of the training among them, to which both networks give the same label.
     """
 
     measured_on: str
@@ -61,6 +63,8 @@ class Int8:
     accuracy: float
     float32_accuracy: float
     calibration_images: int
+    agreement: float | None = None
+    agreement_images: int | None = None
 
 
 @dataclass(frozen=True)

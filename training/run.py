@@ -14,13 +14,14 @@ import artifact
 from artifact import Draft, Input, Int8, Metadata, Metrics
 from artifact.layout import INT8_MODEL, MODEL_CARD
 from training.data import sources
-from training.data.dataset import Dataset, Split
+from training.data.dataset import Dataset, Split, size_in_words
 from training.data.pictures import Reading
 from training.errors import AccuracyLost, Interruption, TrainingError, WorseVersion
 from training.evaluation import accuracy, report
 from training.evaluation.accuracy import Evaluation
 from training.evaluation.calibration import Correction
 from training.evaluation.familiarity import measure
+from training.evaluation.few_images import why_not_calibrated
 from training.evaluation.inference import openvino_predict, openvino_score
 from training.evaluation.plots import save_plots
 from training.evaluation.post_hoc import PostHoc, fit_post_hoc, logits_of
@@ -140,10 +141,7 @@ def export(run: Run, trained: Trained, draft: Draft) -> Exported:
         print(f"Calibrated: {calibration_in_words(post_hoc.calibration)}.")
         print(f"A picture is familiar {familiarity_in_words(post_hoc.familiarity)}.")
     else:
-        print(
-            "Not calibrated, and no threshold for familiar pictures: there are no held-out images, since the network, "
-            "or the version that it started from, saw them all; the temperature is 1. See --validation-images."
-        )
+        print(why_not_calibrated(held_out))
     save(model, dataset.picture, draft.path, post_hoc.correction)
     gap = check(model, draft.path, dataset.train.images[:_CHECKED_IMAGES], post_hoc.correction)
     print(f"The SavedModel answers as the network does, within {gap:.1e}, under TensorFlow and OpenVINO.")
@@ -233,16 +231,12 @@ def _teacher(version: Path, dataset: Dataset) -> Teacher:
     metadata = artifact.validate(version)
     _require_same_labels(version, metadata, dataset)
     if metadata.input != dataset.picture:
-        takes, has = (_in_words(picture) for picture in (metadata.input, dataset.picture))
+        takes, has = (size_in_words(picture) for picture in (metadata.input, dataset.picture))
         raise TrainingError(
             f"{version} takes pictures of {takes}, and the training has {has}; a teacher needs the same"
         )
     network = version / INT8_MODEL if metadata.int8 else version
     return Teacher(openvino_predict(network), (Origin.of(metadata),))
-
-
-def _in_words(picture: Input) -> str:
-    return f"{picture.height}x{picture.width} pixels ({picture.resize}, {picture.interpolation})"
 
 
 def _require_same_labels(version: Path, metadata: Metadata, dataset: Dataset) -> None:

@@ -36,7 +36,7 @@ def parse(arguments: Sequence[str]) -> QuantizeSettings:
         prog="python -m training quantize",
         description="Publish the next version of a model: the same files, and the network in int8 beside. Both are "
         "measured on the images that were held out for validation; where int8 has more than 0.2 points of accuracy "
-        "less, beyond noise, nothing is published.",
+        "less, beyond noise, nothing is published. Where fewer than 50 were, it has to give the same labels instead.",
         allow_abbrev=False,
     )
     parser.add_argument("version", type=Path, help="folder of the version, e.g. models/cifar10/5")
@@ -56,7 +56,7 @@ def run(settings: QuantizeSettings, interruption: Interruption) -> int:
 
     Raises:
         InvalidVersion: the folder is no version that can be trusted.
-        AccuracyLost: int8 costs too much accuracy.
+        AccuracyLost: int8 costs too much accuracy, or gives other labels.
         TrainingError: it has an int8 network, nothing was held out, or other data is given than it was trained on.
         OSError: the folder cannot be written.
     """

@@ -34,7 +34,8 @@ The test images are measured once, when the version is published. A run that was
 when the same command is given again.
 
 A version that gets fewer of the test images right than the latest of the same name, beyond noise (McNemar's exact test,
-one-sided, 5%), is not published. Its training is kept, and the same command with --publish-anyway publishes it.
+one-sided, 5%), is not published. Its training is kept, and the same command with --publish-anyway publishes it. Where
+the test images are too few to tell, it is said so, and the version is published.
 """
 _EPILOG = """\
 examples:
@@ -216,7 +217,7 @@ _OUTPUT = (
     Option(
         "int8",
         "also quantise to int8; kept unless it costs more than 0.2 points of accuracy on images that were held out, "
-        "beyond noise (default: with a pretrained network)",
+        "beyond noise, or of fewer than 50 images, unless it gives other labels (default: with a pretrained network)",
         switch=True,
         negatable=True,
     ),

@@ -12,17 +12,29 @@ from training.errors import TrainingError
 
 Pixels = NDArray[np.uint8]
 Classes = NDArray[np.int64]
+Digests = NDArray[np.uint8]
+"""The sha256 of files, uint8 [N, 32]."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Pictures uint8 [N, H, W, 3] with their classes int64 [N]."""
+    """Pictures uint8 [N, H, W, 3] with their classes int64 [N].
+
+    ``files`` are the digests of the files that the pictures were read from; None where they are their own pixels, or
+    were made of others.
+    """
 
     images: Pixels
     classes: Classes
+    files: Digests | None = None
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def __getitem__(self, part: slice) -> "Split":
+        """Return a part of the pictures, with all that belongs to them."""
+        files = None if self.files is None else self.files[part]
+        return Split(self.images[part], self.classes[part], files)
 
 
 @dataclass(frozen=True)
@@ -55,14 +67,26 @@ class Dataset:
     def digest(self) -> str:
         """Return a sha256 over labels, pictures and classes, the same for every layout on disk.
 
-        Training and validation pictures count as one, so that the share held out does not change it.
+        Pictures that were read from files count by these, so that the size that they are brought to does not change it;
+        others by their pixels. Training and validation pictures count as one, so that the share held out does not.
         """
+        splits = (self.train, self.validation, self.test)
+        contents = [split.files for split in splits if split.files is not None]
         sha = hashlib.sha256("\n".join(self.labels).encode())
-        for split in (self.train, self.validation, self.test):
-            sha.update(np.ascontiguousarray(split.images).data)
-        for split in (self.train, self.validation, self.test):
+        if len(contents) == len(splits):
+            sha.update(f"\n{len(self.test)} files for the test".encode())
+        else:
+            contents = [split.images for split in splits]
+        for content in contents:
+            sha.update(np.ascontiguousarray(content).data)
+        for split in splits:
             sha.update(np.ascontiguousarray(split.classes).data)
         return sha.hexdigest()
+
+
+def size_in_words(picture: Input) -> str:
+    """Return the size of pictures in words, and how they are brought to it."""
+    return f"{picture.height}x{picture.width} pixels ({picture.resize}, {picture.interpolation})"
 
 
 def hold_out(name: str, labels: tuple[str, ...], train: Split, test: Split, validation_images: int) -> Dataset:
@@ -79,8 +103,8 @@ def hold_out(name: str, labels: tuple[str, ...], train: Split, test: Split, vali
     return Dataset(
         name=name,
         labels=labels,
-        train=Split(train.images[:kept], train.classes[:kept]),
-        validation=Split(train.images[kept:], train.classes[kept:]),
+        train=train[:kept],
+        validation=train[kept:],
         test=test,
     )
 

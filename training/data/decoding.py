@@ -40,14 +40,22 @@ def read(path: Path, picture: Input) -> Pixels:
     Raises:
         UnreadablePicture: there is no such file, it cannot be read, or ``decode`` cannot decode it.
     """
+    return decode(read_content(path), picture)
+
+
+def read_content(path: Path) -> bytes:
+    """Return the bytes of file ``path``.
+
+    Raises:
+        UnreadablePicture: there is no such file, it is too large for a picture, or it cannot be read.
+    """
     try:
         size = path.stat().st_size
         if size > _MAX_BYTES:
             raise UnreadablePicture(f"{size:,} bytes are too many")
-        content = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise UnreadablePicture(error.strerror or str(error)) from error
-    return decode(content, picture)
 
 
 def decode(content: bytes, picture: Input) -> Pixels:

@@ -4,6 +4,7 @@ What is decoded here is what the service decodes: both do it by ``imaging`` and 
 """
 
 import dataclasses
+import hashlib
 import math
 import statistics
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import numpy as np
 
 from artifact import Input
 from artifact.metadata import Resize
-from training.data.dataset import Dataset, Pixels, Split, hold_out
+from training.data.dataset import Classes, Dataset, Pixels, Split, hold_out
 from training.data.decoding import shorter_side
 from training.data.folders import File, Found, find
 from training.data.reading import Faults, read_all
@@ -62,10 +63,12 @@ def load(folder: Path, validation_images: int | None, picture: Input | None, rea
     picture = picture or _input(parts.train, reading)
     files = [*parts.train, *parts.validation, *parts.test]
     images = allocate((len(files), picture.height, picture.width, 3), reading.cache)
-    faults = read_all(files, picture, images, reading.max_unreadable)
+    digests = np.empty((len(files), hashlib.sha256().digest_size), np.uint8)
+    faults = read_all(files, picture, images, digests, reading.max_unreadable)
     _print_faults(files, faults)
     readable = parts.without({files[index] for index in faults})
-    dataset = _split(_name(folder), found.labels, readable, _without(images, faults), validation_images)
+    pictures = Split(_without(images, faults), readable.classes(found.labels), np.delete(digests, list(faults), axis=0))
+    dataset = _split(_name(folder), found.labels, readable, pictures, validation_images)
     return dataclasses.replace(dataset, resize=picture.resize, interpolation=picture.interpolation)
 
 
@@ -87,6 +90,11 @@ class _Parts:
     train: list[File]
     validation: list[File]
     test: list[File]
+
+    def classes(self, labels: tuple[str, ...]) -> Classes:
+        """Return the place in ``labels`` of each file's label, int64 [N]."""
+        class_of = {label: number for number, label in enumerate(labels)}
+        return np.array([class_of[file.label] for file in (*self.train, *self.validation, *self.test)], np.int64)
 
     def without(self, files: set[File]) -> "_Parts":
         """Return the same in the same order, without ``files``."""
@@ -153,19 +161,13 @@ def _without(images: Pixels, faults: Faults) -> Pixels:
     return images[:target]
 
 
-def _split(name: str, labels: tuple[str, ...], parts: _Parts, images: Pixels, validation_images: int | None) -> Dataset:
-    """Split ``images`` uint8 [N, H, W, 3] of the files in ``parts``, in their order."""
-    class_of = {label: number for number, label in enumerate(labels)}
-    files = [*parts.train, *parts.validation, *parts.test]
-    classes = np.array([class_of[file.label] for file in files], np.int64)
+def _split(
+    name: str, labels: tuple[str, ...], parts: _Parts, pictures: Split, validation_images: int | None
+) -> Dataset:
+    """Split the ``pictures`` of the files in ``parts``, which are in the same order."""
     known = len(parts.train) + len(parts.validation)
-    dataset = hold_out(
-        name,
-        labels,
-        Split(images[:known], classes[:known]),
-        Split(images[known:], classes[known:]),
-        _held_out(name, labels, parts, validation_images),
-    )
+    held_out = _held_out(name, labels, parts, validation_images)
+    dataset = hold_out(name, labels, pictures[:known], pictures[known:], held_out)
     if not len(dataset.test):
         raise TrainingError(f"no picture for the test of {name} can be read")
     present = set(np.unique(dataset.train.classes))

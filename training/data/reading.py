@@ -1,12 +1,15 @@
 """Read many pictures at once, and list those that cannot be read."""
 
+import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
+
 from artifact import Input
 from machine import usable_cores
-from training.data.dataset import Pixels
-from training.data.decoding import UnreadablePicture, read
+from training.data.dataset import Digests, Pixels
+from training.data.decoding import UnreadablePicture, decode, read_content
 from training.data.folders import File
 from training.errors import TrainingError
 from training.progress import bar
@@ -18,10 +21,10 @@ Faults = dict[int, str]
 """What is wrong with files, by their place in the list."""
 
 
-def read_all(files: Sequence[File], picture: Input, images: Pixels, max_unreadable: float) -> Faults:
+def read_all(files: Sequence[File], picture: Input, images: Pixels, digests: Digests, max_unreadable: float) -> Faults:
     """Decode ``files`` into ``images`` uint8 [N, H, W, 3], each into its place, and return the faults.
 
-    All cores work: Pillow lets other threads run while it decodes.
+    Their sha256 go into ``digests`` uint8 [N, 32]. All cores work: Pillow lets other threads run while it decodes.
 
     Raises:
         TrainingError: more than the share ``max_unreadable`` of the files cannot be read.
@@ -31,7 +34,9 @@ def read_all(files: Sequence[File], picture: Input, images: Pixels, max_unreadab
         faults = {}
         for index in range(begin, min(begin + CHUNK, len(files))):
             try:
-                images[index] = read(files[index].path, picture)
+                content = read_content(files[index].path)
+                images[index] = decode(content, picture)
+                digests[index] = np.frombuffer(hashlib.sha256(content).digest(), np.uint8)
             except UnreadablePicture as error:
                 faults[index] = str(error)
         return faults

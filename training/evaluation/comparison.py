@@ -3,6 +3,7 @@
 from typing import Any
 
 from training.evaluation.accuracy import Evaluation
+from training.evaluation.few_images import accuracy_beside, accuracy_in_words, accuracy_interval
 from training.evaluation.paired import LEVEL, Paired
 
 
@@ -24,6 +25,7 @@ class Comparison:
             "measured_on": self._measured_on,
             "images": paired.images,
             "accuracies": paired.accuracies,
+            "accuracies_95": [accuracy_interval(int(right.sum()), paired.images) for right in self._right],
             "difference": paired.difference,
             "difference_95": paired.interval(),
             "both_right": paired.both,
@@ -42,14 +44,20 @@ class Comparison:
         recalls = self._recalls()
         width = max(len("accuracy"), *map(len, recalls))
         both_wrong = int((self._differ & ~self._right[0] & ~self._right[1]).sum())
+        first, second = paired.accuracies
+        accuracies = (
+            f"A has {accuracy_in_words(first, paired.images, self._measured_on)}, "
+            f"B {accuracy_beside(second, paired.images)}."
+        )
         counts = (
-            f"Of {paired.images:,} images ({self._measured_on}) both get {paired.both:,} right, only A "
-            f"{paired.only_first:,}, only B {paired.only_second:,}, neither {paired.neither:,}."
+            f"Both get {paired.both:,} right, only A {paired.only_first:,}, only B {paired.only_second:,}, "
+            f"neither {paired.neither:,}."
         )
         lines = [
             f"{'recall':{width}}        A        B   B - A",
             *(f"{label:{width}}  {a:7.2%}  {b:7.2%}  {100 * (b - a):+6.2f}" for label, (a, b) in recalls.items()),
-            "{:{}}  {:7.2%}  {:7.2%}  {:+6.2f}".format("accuracy", width, *paired.accuracies, 100 * paired.difference),
+            f"{'accuracy':{width}}  {first:7.2%}  {second:7.2%}  {100 * paired.difference:+6.2f}",
+            accuracies,
             f"The difference is between {100 * low:+.2f} and {100 * high:+.2f} points, at a confidence of 95%.",
             counts,
             f"They answer {int(self._differ.sum()):,} differently, {both_wrong:,} of them both wrong.",

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from training.data.dataset import Classes
 from training.evaluation.accuracy import Evaluation, by_confidence
+from training.evaluation.few_images import calibration_error_in_words
 
 _MISTAKES = 40
 _COLUMNS = 8
@@ -89,7 +90,9 @@ def _reliability(evaluation: Evaluation, uncalibrated: NDArray[np.float32] | Non
         some = before.counts > 0
         above.plot(before.confidence[some], before.accuracy[some], color="C1", marker="o", label="before calibration")
     above.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
-    above.set_title(f"expected calibration error {evaluation.metrics().expected_calibration_error:.4f}")
+    metrics = evaluation.metrics()
+    error = calibration_error_in_words(metrics.expected_calibration_error, metrics.images)
+    above.set_title(f"expected calibration error {error}", fontsize=11)
     figure.legend(loc="outside lower center", ncols=3, fontsize=9)  # in the axes it would hide bars
     below.set(xlabel="confidence, the probability of the label", ylabel="images", yscale="symlog")
     return figure

@@ -11,12 +11,13 @@ from training.data.batching import in_batches
 from training.data.dataset import Dataset, Pixels
 from training.evaluation.calibration import Correction, calibrate
 from training.evaluation.familiarity import find_threshold, score_of
+from training.evaluation.few_images import LEAST_HELD_OUT
 
 _BATCH = 500
 
 
 class PostHoc(NamedTuple):
-    """Post-hoc calibration of a network and the threshold of its score; None where there was nothing to fit them on."""
+    """Post-hoc calibration of a network and the threshold of its score; None where there were too few pictures."""
 
     calibration: Calibration | None = None
     familiarity: Familiarity | None = None
@@ -38,14 +39,15 @@ def fit_post_hoc(
 ) -> PostHoc:
     """Fit correction and threshold to the last ``held_out_images`` pictures of ``dataset.validation``.
 
-    ``label_smoothing`` is that of the training, None where a teacher smoothed. Where there are no such pictures,
-    nothing is fitted, since a network is surer of pictures that it was trained on.
+    ``label_smoothing`` is that of the training, None where a teacher smoothed. Where there are fewer such pictures than
+    ``LEAST_HELD_OUT``, nothing is fitted: they are too few to tell, and of those that it was trained on a network is
+    surer.
     """
-    if not held_out_images:
+    if held_out_images < LEAST_HELD_OUT:
         return PostHoc()
-    last, measured_on = slice(-held_out_images, None), f"{dataset.name} validation"
-    logits = logits_of(model, dataset.validation.images[last])
-    calibration = calibrate(logits, dataset.validation.classes[last], measured_on, label_smoothing)
+    held_out, measured_on = dataset.validation[-held_out_images:], f"{dataset.name} validation"
+    logits = logits_of(model, held_out.images)
+    calibration = calibrate(logits, held_out.classes, measured_on, label_smoothing)
     return PostHoc(calibration, find_threshold(score_of(logits), measured_on))
 
 

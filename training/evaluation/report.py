@@ -3,6 +3,7 @@
 from typing import Any
 
 from training.evaluation.accuracy import Evaluation
+from training.evaluation.few_images import accuracy_in_words, accuracy_interval, calibration_error_in_words
 
 
 def table(evaluation: Evaluation) -> str:
@@ -21,10 +22,9 @@ def table(evaluation: Evaluation) -> str:
         figures = metrics.per_class[label]
         recall = f"{figures['recall']:6.2%}" if pictures[index] else "     -"
         lines.append(f"{label:{width}}  {figures['precision']:9.2%}  {recall}")
-    lines.append(
-        f"accuracy {metrics.accuracy:.2%} of {metrics.images:,} images ({metrics.measured_on}), "
-        f"expected calibration error {metrics.expected_calibration_error:.4f}"
-    )
+    accuracy = accuracy_in_words(metrics.accuracy, metrics.images, metrics.measured_on)
+    calibration_error = calibration_error_in_words(metrics.expected_calibration_error, metrics.images)
+    lines.append(f"accuracy {accuracy}, expected calibration error {calibration_error}")
     return "\n".join(lines)
 
 
@@ -37,6 +37,7 @@ def record(evaluation: Evaluation) -> dict[str, Any]:
         "measured_on": metrics.measured_on,
         "images": metrics.images,
         "accuracy": metrics.accuracy,
+        "accuracy_95": accuracy_interval(int(evaluation.right.sum()), metrics.images),
         "expected_calibration_error": metrics.expected_calibration_error,
         "per_class": {
             label: {

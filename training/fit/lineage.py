@@ -35,12 +35,14 @@ class Origin:
 class RunSettings:
     """What makes two runs the same: resuming one with the settings of another would give neither.
 
-    ``data`` is the digest of the data set, ``backbone_weights`` says in words which ones those of the recipe are.
+    ``data`` is the digest of the data set and ``pictures`` says in words what its pictures were brought to, as
+    ``backbone_weights`` says which ones those of the recipe are.
     """
 
     recipe: Recipe
     backbone_weights: str | None
     data: str
+    pictures: str
     validation_images: int
     start_from: Origin | None = None
     teachers: tuple[Origin, ...] = ()
@@ -52,6 +54,7 @@ class RunSettings:
             "widths": list(self.recipe.widths),
             "backbone_weights": self.backbone_weights,
             "data": self.data,
+            "pictures": self.pictures,
             "validation_images": self.validation_images,
             "start_from": asdict(self.start_from) if self.start_from else None,
             "teachers": [asdict(teacher) for teacher in self.teachers] or None,

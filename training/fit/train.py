@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.data.augmentation import Batches, InOrder
-from training.data.dataset import Dataset, Pixels
+from training.data.dataset import Dataset, Pixels, size_in_words
 from training.errors import TrainingError
 from training.fit.checkpoints import RunFolder, RunState
 from training.fit.distillation import Teacher
@@ -61,6 +61,7 @@ class Job:
             recipe=self.recipe,
             backbone_weights=describe_weights(weights) if weights else None,
             data=self.dataset.digest(),
+            pictures=size_in_words(self.dataset.picture),
             validation_images=len(self.dataset.validation),
             start_from=self.start.origin if self.start else None,
             teachers=self.teacher.origins if self.teacher else (),

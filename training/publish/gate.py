@@ -15,11 +15,19 @@ from artifact import Input, InvalidVersion, Metadata
 from training.data.dataset import Split
 from training.errors import TrainingError, WorseVersion
 from training.evaluation.accuracy import Evaluation, evaluate
+from training.evaluation.few_images import accuracy_beside, accuracy_in_words
 from training.evaluation.inference import openvino_predict
 from training.evaluation.paired import LEVEL, Paired, Right
 
 SplitFor = Callable[[Input], Split]
 """Gives the test images as a version with this input takes them; TrainingError where there are none of that size."""
+
+_LOSS_THAT_MATTERS = 0.05
+"""A loss of accuracy that the images must be able to rule out before a version is called no worse.
+
+Of 54 images that both versions answer alike, the interval of the difference ends there. With less, such as 2 points, a
+folder of some hundred pictures would be told so after every training, and nobody would read it any more.
+"""
 
 
 @dataclass(frozen=True)
@@ -36,15 +44,30 @@ class Verdict:
         """Whether the new version is worse beyond noise; by chance, ``LEVEL`` of those that are no worse are."""
         return self.paired.p_second_worse() < LEVEL
 
+    @property
+    def too_few_to_tell(self) -> bool:
+        """Whether the new version may well be worse by more than 5 points, and the images do not show it."""
+        low, _ = self.paired.interval()
+        return not self.worse and low < -_LOSS_THAT_MATTERS
+
     def __str__(self) -> str:
         paired = self.paired
         before, now = paired.accuracies
         p = paired.p_second_worse()
         return (
-            f"{now:.2%} of {paired.images:,} images ({self.measured_on}), where {self.before} has {before:.2%}; "
+            f"{accuracy_in_words(now, paired.images, self.measured_on)}, "
+            f"where {self.before} has {accuracy_beside(before, paired.images)}; "
             f"{paired.only_first:,} that it got right are wrong now, {paired.only_second:,} the other way round "
             f"(McNemar's exact test, one-sided: p = {p:.2g}, {'below' if self.worse else 'not below'} {LEVEL:g})"
             f"{self.caveat}"
+        )
+
+    def interval_in_words(self) -> str:
+        """Return between which differences the true one lies, and what would narrow that down."""
+        low, high = (100 * end for end in self.paired.interval())
+        return (
+            f"the difference is between {low:+.1f} and {high:+.1f} points, at a confidence of 95%, "
+            "and only more test images would tell"
         )
 
 
@@ -55,7 +78,7 @@ def pass_gate(
 
     ``evaluation`` is that of the new version on the test images of the data with this ``digest``. A version with other
     labels does another task, and one that cannot be read has nothing to compare with: those are no reason not to
-    publish.
+    publish. Nor are images that are too few to tell, or a folder of few pictures could never be trained on again.
 
     Raises:
         WorseVersion: the new version is worse beyond noise, and it is not to be published anyway.
@@ -69,7 +92,12 @@ def pass_gate(
     except (TrainingError, InvalidVersion) as reason:
         print(f"Publishing without a comparison with the version before: {reason}.")
         return
-    if not verdict.worse:
+    if verdict.too_few_to_tell:
+        print(
+            f"Too few pictures to tell whether it is worse than the version before: {verdict}; "
+            f"{verdict.interval_in_words()}."
+        )
+    elif not verdict.worse:
         print(f"No worse than the version before: {verdict}.")
     elif publish_anyway:
         print(f"Worse than the version before, and published anyway: {verdict}.")

@@ -1,13 +1,14 @@
 """The model card: what a person should know before using a model version."""
 
 from artifact import Calibration, Familiarity, Int8, Metadata, Metrics
+from training.evaluation.few_images import (
+    LEAST_HELD_OUT,
+    accuracy_beside,
+    accuracy_in_words,
+    calibration_error_in_words,
+)
 from training.evaluation.out_of_distribution import KINDS
-from training.fit.lineage import in_words
-
-_PROBABILITIES = {
-    True: "Its probabilities are calibrated: of answers with 80%, about 80% should be right on such pictures.",
-    False: "Its probabilities are the network's own, which may be surer or less sure than it is right.",
-}
+from training.fit.lineage import Lineage, in_words
 
 CAPTIONS = {
     "confusion_matrix.png": "Confusion matrix",
@@ -18,9 +19,18 @@ CAPTIONS = {
 
 
 def int8_accuracy(int8: Int8) -> str:
-    """Return the accuracy of the int8 network in words, beside that of the network itself."""
-    measured = f"{int8.accuracy:.2%} of {int8.images:,} images ({int8.measured_on})"
-    return f"{measured}, where float32 has {int8.float32_accuracy:.2%}"
+    """Return the accuracy of the int8 network in words, beside that of the network itself.
+
+    Where the pictures were too few to judge by, it is said how often both gave the same label.
+    """
+    measured = accuracy_in_words(int8.accuracy, int8.images, int8.measured_on)
+    compared = f"{measured}, where float32 has {accuracy_beside(int8.float32_accuracy, int8.images)}"
+    if int8.agreement is None:
+        return compared
+    return (
+        f"{compared}; so few images do not tell what int8 costs, but it gives the same label as float32 "
+        f"to {int8.agreement:.2%} of {int8.agreement_images:,} images, those of the training among them"
+    )
 
 
 def calibration_in_words(calibration: Calibration) -> str:
@@ -31,7 +41,7 @@ def calibration_in_words(calibration: Calibration) -> str:
         f"({calibration.measured_on}), where the negative log-likelihood went from "
         f"{calibration.negative_log_likelihood_before:.4f} to {calibration.negative_log_likelihood:.4f} "
         f"and the expected calibration error from {calibration.expected_calibration_error_before:.4f} to "
-        f"{calibration.expected_calibration_error:.4f}"
+        f"{calibration_error_in_words(calibration.expected_calibration_error, calibration.images)}"
     )
 
 
@@ -56,6 +66,8 @@ def model_card(metadata: Metadata, plots: list[str]) -> str:
     calibrated = f"| calibration | {calibration_in_words(calibration)} |\n" if calibration else ""
     familiar = f"| familiar | {familiarity_in_words(familiarity)} |\n" if familiarity else ""
     score = "; how familiar a picture looks is told beside it" if familiarity else ""
+    accuracy = accuracy_in_words(metrics.accuracy, metrics.images, metrics.measured_on)
+    calibration_error = calibration_error_in_words(metrics.expected_calibration_error, metrics.images)
     pictures = "\n\n".join(f"![{CAPTIONS[name]}]({name})" for name in plots)
     return f"""# {metadata.name}
 
@@ -63,8 +75,8 @@ Classifies a picture as one of {len(metadata.labels)} labels: {", ".join(metadat
 
 | | |
 |---|---|
-| accuracy | **{metrics.accuracy:.2%}** of {metrics.images:,} images ({metrics.measured_on}), one forward pass each |
-{int8}| expected calibration error | {metrics.expected_calibration_error:.4f} (15 bins) |
+| accuracy | {accuracy}, one forward pass each |
+{int8}| expected calibration error, 15 bins | {calibration_error} |
 {calibrated}{familiar}| cost | {metadata.megaflops:,.0f} MFLOP a picture, {metadata.parameters:,} parameters |
 | input | {size.height}x{size.width} pixels, RGB; other sizes: {size.resize}, {size.interpolation} |
 | created | {metadata.created}, trained for {metadata.training_seconds / 60:.1f} minutes on {metadata.hardware} |
@@ -75,7 +87,7 @@ Classifies a picture as one of {len(metadata.labels)} labels: {", ".join(metadat
 ## Use and limits
 
 It always answers with one of its labels, also for a picture of something else{score}. It was measured on
-pictures like those it was trained on; expect less on others. {_PROBABILITIES[calibration is not None]}
+pictures like those it was trained on; expect less on others. {_probabilities(metadata)}
 
 ## By class
 
@@ -91,6 +103,19 @@ pictures like those it was trained on; expect less on others. {_PROBABILITIES[ca
 |---|---|
 {recipe}
 """
+
+
+def _probabilities(metadata: Metadata) -> str:
+    """Return how far the probabilities can be taken at their word, and where they cannot, why."""
+    if metadata.calibration:
+        return "Its probabilities are calibrated: of answers with 80%, about 80% should be right on such pictures."
+    own = "Its probabilities are the network's own, which may be surer or less sure than it is right"
+    held_out = Lineage.read(metadata.training).held_out()
+    if held_out >= LEAST_HELD_OUT:  # a version of another trainer, or from before there was a calibration
+        return f"{own}."
+    return (
+        f"{own}: to calibrate them, {LEAST_HELD_OUT} held-out images are needed, and there were {held_out or 'none'}."
+    )
 
 
 def _out_of_distribution(metrics: Metrics) -> str:

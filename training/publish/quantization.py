@@ -1,10 +1,11 @@
-"""Quantise a trained network to int8, and keep that only where it costs little accuracy.
+"""Quantise a trained network to int8, and keep that only where it costs little accuracy, as far as pictures can tell.
 
 NNCF takes the ranges of the activations from training images and makes an OpenVINO IR of the SavedModel, which stays
 beside it as it is.
 """
 
 import contextlib
+import dataclasses
 import importlib
 import io
 import shutil
@@ -19,13 +20,15 @@ from artifact.layout import INT8_MODEL
 from machine import import_openvino, openvino_core
 from training.data.dataset import Dataset, Pixels, Split, evenly_spaced
 from training.errors import AccuracyLost, TrainingError
-from training.evaluation.accuracy import evaluate
+from training.evaluation.accuracy import Evaluation, evaluate
+from training.evaluation.few_images import LEAST_HELD_OUT
 from training.evaluation.inference import openvino_predict
 from training.evaluation.paired import LEVEL
 from training.fit.lineage import Lineage, Record
 from training.publish.model_card import int8_accuracy
 
 _TOLERANCE = 0.002
+_OTHER_LABELS = 0.05  # the share of pictures; what is broken gives most of them another label
 _CALIBRATION_IMAGES = 1000
 # Batch normalisation and SiLU: in int8 they would only add roundings, since OpenVINO runs them inside the convolutions.
 # And what comes after the logits, a few numbers a picture: their correction, and the exponentials of the familiarity.
@@ -50,28 +53,47 @@ def require_held_out(training: Record) -> int:
 def add_int8(version: Path, dataset: Dataset, held_out_images: int) -> Int8:
     """Write the int8 network beside the SavedModel in folder ``version`` and return how both did.
 
-    Both are run by OpenVINO on the last ``held_out_images`` pictures of ``dataset.validation``.
+    Both are run by OpenVINO on the last ``held_out_images`` pictures of ``dataset.validation``. Where these are fewer
+    than ``LEAST_HELD_OUT``, nobody can tell what int8 costs. Then it only has to answer as float32 does, on pictures of
+    the training as well, which finds what is broken.
 
     Raises:
-        AccuracyLost: int8 has more than 0.2 points less, beyond noise; nothing of it is left.
+        AccuracyLost: int8 has more than 0.2 points less, or of too few pictures, gives more than 5% of all another
+            label; both beyond noise. Nothing of it is left.
         OSError: the disk is full or the folder cannot be written.
     """
     network = version / INT8_MODEL
     network.parent.mkdir(parents=True, exist_ok=True)
-    pictures = dataset.train.images[evenly_spaced(len(dataset.train), _CALIBRATION_IMAGES)]
-    _quantize(version, pictures, network)
-    last = slice(-held_out_images, None)
-    split = Split(dataset.validation.images[last], dataset.validation.classes[last])
+    chosen = evenly_spaced(len(dataset.train), _CALIBRATION_IMAGES)
+    known = Split(dataset.train.images[chosen], dataset.train.classes[chosen])
+    _quantize(version, known.images, network)
+    split = dataset.validation[-held_out_images:]
     measured_on = f"{dataset.name} validation"
-    float32, quantized = (
-        evaluate(openvino_predict(path), dataset.labels, split, measured_on).metrics().accuracy
-        for path in (version, network)
-    )
-    int8 = Int8(measured_on, len(split), quantized, float32, len(pictures))
-    if loses_too_much(round((float32 - quantized) * len(split)), len(split)):
+
+    def answers(pictures: Split) -> list[Evaluation]:
+        predicts = map(openvino_predict, (version, network))
+        return [evaluate(predict, dataset.labels, pictures, measured_on) for predict in predicts]
+
+    float32, quantized = (answered.metrics().accuracy for answered in answers(split))
+    int8 = Int8(measured_on, len(split), quantized, float32, len(known))
+    if len(split) < LEAST_HELD_OUT:
+        pairs = [answers(part) for part in (known, split)]
+        same = np.concatenate([before.predicted == after.predicted for before, after in pairs])
+        int8 = dataclasses.replace(int8, agreement=float(same.mean()), agreement_images=len(same))
+    if fault := _fault(int8):
         shutil.rmtree(network.parent)
-        raise AccuracyLost(f"int8 loses more than {100 * _TOLERANCE:g} points of accuracy: {int8_accuracy(int8)}")
+        raise AccuracyLost(f"int8 {fault}: {int8_accuracy(int8)}")
     return int8
+
+
+def _fault(int8: Int8) -> str:
+    """Return why an int8 network with these figures is not kept; nothing where it is."""
+    if int8.agreement is not None and int8.agreement_images is not None:
+        others = round((1 - int8.agreement) * int8.agreement_images)
+        often = differs_too_often(others, int8.agreement_images)
+        return f"gives more than {_OTHER_LABELS:.0%} of the images another label" if often else ""
+    lost = round((int8.float32_accuracy - int8.accuracy) * int8.images)
+    return f"loses more than {100 * _TOLERANCE:g} points of accuracy" if loses_too_much(lost, int8.images) else ""
 
 
 def loses_too_much(lost: int, images: int) -> bool:
@@ -80,9 +102,19 @@ def loses_too_much(lost: int, images: int) -> bool:
     It is the exact binomial test, one-sided, at 5%. Without it a single picture of up to 499 would be too many, and
     a few of 1,000, although most pictures on which int8 differs are doubtful ones.
     """
+    return lost > 0 and _is_beyond(lost, images, _TOLERANCE)
+
+
+def differs_too_often(others: int, images: int) -> bool:
+    """Say whether ``others`` of ``images`` pictures, which int8 gives another label, are beyond 5% by the same test."""
+    return _is_beyond(others, images, _OTHER_LABELS)
+
+
+def _is_beyond(number: int, images: int, share: float) -> bool:
+    """Say whether chance would seldom make ``number`` of ``images`` pictures of a true ``share``."""
     from scipy.stats import binomtest  # takes half a second, which --help need not wait for
 
-    return lost > 0 and bool(binomtest(lost, images, _TOLERANCE, alternative="greater").pvalue < LEVEL)
+    return bool(binomtest(number, images, share, alternative="greater").pvalue < LEVEL)
 
 
 def libraries() -> dict[str, str]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training.data.dataset import Dataset
+from training.evaluation.few_images import accuracy_in_words
 from training.study import report
 from training.study.configurations import CONFIGURATIONS, Schedule
 from training.study.plots import save_curves
@@ -55,7 +56,8 @@ def train_all(study: Study, environment: dict[str, str]) -> list[report.Result]:
         for number, training in enumerate(unfinished, 1):
             label = f"[{number}/{len(unfinished)} {training.configuration.name}]"
             outcome = run(training, study.dataset, digest, environment, progress, label)
-            progress.say(f"{label}  test accuracy {outcome.test_accuracy:.2%} of {len(study.dataset.test):,} images")
+            accuracy = accuracy_in_words(outcome.test_accuracy, len(study.dataset.test))
+            progress.say(f"{label}  test accuracy {accuracy}")
             _report(study, digest)
     finally:
         progress.close()

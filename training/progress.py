@@ -50,6 +50,13 @@ class _Lines:
         print(f"{self._what}: {counted}, time left {duration(left)}", file=sys.stderr, flush=True)
 
 
+@contextmanager
+def stage(what: str) -> Iterator[None]:
+    """Say what is being done, before it is done: some of it takes a while in a library that shows nothing."""
+    print(f"{what} ...", flush=True)
+    yield
+
+
 def duration(seconds: float) -> str:
     """Return a span of time as people say it: ``45 s``, ``12 min``, ``1 h 05 min``."""
     if seconds < 90:

@@ -1,47 +1,53 @@
-"""A training from what its user asks for to a published version: load, fit, export, evaluate, publish."""
+"""A training from what its user asks for to published versions.
+
+A pretrained network is trained in two stages, and a version is published after each: first a new head on the network
+as it is, which takes a minute, then both tuned together, which is published where it is worth it. Any other network is
+trained in one.
+"""
 
 import dataclasses
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import keras
+import numpy as np
 
 import artifact
-from artifact import Draft, Input, Int8, Metadata, Metrics
-from artifact.layout import INT8_MODEL, MODEL_CARD
+from artifact import Input, Int8, Metadata
+from artifact.layout import EXTRA, INT8_MODEL
 from training.data import sources
 from training.data.dataset import Dataset, Split, size_in_words
 from training.data.pictures import Reading
-from training.errors import AccuracyLost, Interruption, TrainingError, WorseVersion
-from training.evaluation import accuracy, report
-from training.evaluation.accuracy import Evaluation
-from training.evaluation.calibration import Correction
-from training.evaluation.familiarity import measure
-from training.evaluation.few_images import why_not_calibrated
-from training.evaluation.inference import openvino_predict, openvino_score
-from training.evaluation.plots import save_plots
-from training.evaluation.post_hoc import PostHoc, fit_post_hoc, logits_of
-from training.fit import device, hardware
+from training.errors import Interruption, TrainingError, WorseVersion
+from training.evaluation import improvement
+from training.evaluation.few_images import LEAST_HELD_OUT, accuracy_in_words, why_not_calibrated
+from training.evaluation.inference import openvino_predict
+from training.evaluation.post_hoc import fit_post_hoc, fit_to_logits, logits_of
+from training.fit import defaults, device, hardware
 from training.fit.checkpoints import RunFolder, require_writable
-from training.fit.choice import choose
+from training.fit.choice import backbone_for, choose
+from training.fit.deadline import StopAtDeadline
 from training.fit.distillation import Teacher, ensemble
+from training.fit.features import Features, Vectors, embedder
+from training.fit.head import CrossValidation, Linear, cross_validate, fit_head
 from training.fit.lineage import Lineage, Origin
-from training.progress import duration
+from training.fit.precision import Pace, choose_precision
 from training.fit.settings import TrainSettings
 from training.fit.strategy import connect
 from training.fit.tracking import MLFLOW_RUN, Tracker, tracked
 from training.fit.train import Job, Start, Trained, train
-from training.network.model import in_float32, megaflops
-from training.publish import configuration, provenance
-from training.publish.gate import pass_gate
-from training.publish.model_card import calibration_in_words, familiarity_in_words, int8_accuracy, model_card
-from training.publish.quantization import add_int8, require_held_out
-
-_CHECKED_IMAGES = 100
+from training.network.backbone import HEAD, build_on_backbone, describe_weights
+from training.network.model import in_float32
+from training.network.registry import BACKBONES, NO_WEIGHTS
+from training.progress import duration
+from training.publish import configuration
+from training.publish.quantization import add_int8, add_int8_by_folds, require_held_out
+from training.publish.version import Candidate, Place, Published, publish
 
 
 @dataclass(frozen=True)
@@ -55,16 +61,23 @@ class Run:
     environment: dict[str, str]
     """In words, where it runs, for its record."""
 
+    @property
+    def two_stages(self) -> bool:
+        """Whether a head is fitted to a pretrained network and published before that is tuned."""
+        recipe, job = self.job.recipe, self.job
+        return recipe.pretrained and not recipe.head_share and job.start is None and job.strategy.workers == 1
+
 
 def train_and_publish(settings: TrainSettings, interruption: Interruption) -> int:
     """Train and publish as ``settings`` ask for; return the exit code.
 
     Raises:
-        Interrupted: a signal came; the epochs done are saved, and nothing is published.
+        Interrupted: a signal came; the epochs done are saved, and what was published by then stays.
         WorseVersion: the new version is worse than the one that it would replace; its training is kept.
         TrainingError: the data, the settings or the machine do not allow it; the message says why.
         OSError: a folder cannot be written.
     """
+    begun = time.monotonic()
     run = load(settings)
     folder, strategy = run.job.folder, run.job.strategy
     if not strategy.is_chief:
@@ -73,16 +86,14 @@ def train_and_publish(settings: TrainSettings, interruption: Interruption) -> in
         strategy.finish()
         return 0
     with tracked(run.name, run.job.settings.record(), run.environment, folder.environment()) as tracker:
-        trained = fit(run, tracker)
-        if keras.backend.backend() != "tensorflow":
+        stages = _two_stages if run.two_stages else _one_stage
+        published = stages(run, tracker, interruption)
+        if published is None:
             return _publish_with_tensorflow(settings.arguments)
-        with artifact.draft(settings.models, run.name) as draft:
-            exported = export(run, trained, draft)
-            measured = evaluate(run, exported, draft)
-            path = publish(run, draft, trained=trained, exported=exported, measured=measured, interruption=interruption)
-        tracker.published(path)
+        tracker.published(published.path)
     folder.clear()
     strategy.finish()
+    _sum_up(run, published, time.monotonic() - begun)
     return 0
 
 
@@ -97,125 +108,309 @@ def load(settings: TrainSettings) -> Run:
     if strategy.is_chief:
         require_writable(settings.models)
         require_writable(folder.path)
+    settings = dataclasses.replace(settings, recipe=dataclasses.replace(settings.recipe, backbone=_backbone(settings)))
     reading = _reading(settings, folder)
     dataset = sources.load(settings.data, settings.validation_images, smoke, reading=reading)
     recipe = choose(settings.recipe, dataset, taught=bool(settings.teachers))
+    if strategy.workers > 1:
+        recipe = defaults.with_head_phase(recipe)  # a head of the machines' own would have to be the same one on all
     recipe = strategy.shared(recipe, len(dataset.train))
     if settings.fresh and strategy.is_chief:
         folder.clear()
-    environment = {**hardware.environment(settings.precision), **strategy.environment()}
     start = _start(settings.start_from, dataset) if settings.start_from else None
     teacher = ensemble([_teacher(version, dataset) for version in settings.teachers]) if settings.teachers else None
     job = Job(dataset, recipe, folder, start, teacher, strategy)
-    if settings.int8:
+    run = Run(settings, name, reading, job, {})
+    # The head is fitted in float32; how to tune is measured after that.
+    precision = "float32" if run.two_stages else settings.precision
+    run = dataclasses.replace(run, environment={**hardware.environment(precision), **strategy.environment()})
+    if settings.int8 and not run.two_stages:
         require_held_out(job.settings.record())
-    _announce(job, environment)
-    return Run(settings, name, reading, job, environment)
+    _announce(run)
+    return run
 
 
-def fit(run: Run, tracker: Tracker) -> Trained:
+def _one_stage(run: Run, tracker: Tracker, interruption: Interruption) -> Published | None:
+    """Train and publish; None where another process has to publish."""
+    trained = _fit(run, tracker)
+    return _publish_trained(run, trained, interruption) if keras.backend.backend() == "tensorflow" else None
+
+
+def _fit(run: Run, tracker: Tracker, minutes: float | None = None) -> Trained:
     """Train, beginning at the last checkpoint."""
     environment = {**run.environment, MLFLOW_RUN: tracker.run_id} if tracker.run_id else run.environment
-    return train(run.job, environment, [tracker])
+    return train(run.job, environment, [tracker, StopAtDeadline(minutes * 60 if minutes else None)])
 
 
-@dataclass(frozen=True)
-class Exported:
-    """The network in float32, as it lies in the draft of a version, and what was fitted to the held-out images."""
-
-    model: keras.Model
-    post_hoc: PostHoc
-    held_out: int
-    """How many validation images, counted from the end, no training has seen."""
-
-
-def export(run: Run, trained: Trained, draft: Draft) -> Exported:
-    """Calibrate the network, write it as a SavedModel, and prove that this answers as the network does."""
-    from training.publish.export import check, save  # which need TensorFlow
-
-    dataset, model = run.job.dataset, in_float32(trained.model)
-    lineage = Lineage.read(trained.state.settings)
+def _publish_trained(run: Run, trained: Trained, interruption: Interruption) -> Published:
+    """Publish a network that was trained by steps, with what its validation images tell."""
+    dataset, state = run.job.dataset, trained.state
+    model, lineage = in_float32(trained.model), Lineage.read(trained.state.settings)
     held_out = lineage.held_out()
-    post_hoc = fit_post_hoc(model, dataset, held_out, lineage.smoothing())
-    if post_hoc.calibration and post_hoc.familiarity:
-        print(f"Calibrated: {calibration_in_words(post_hoc.calibration)}.")
-        print(f"A picture is familiar {familiarity_in_words(post_hoc.familiarity)}.")
-    else:
-        print(why_not_calibrated(held_out))
-    save(model, dataset.picture, draft.path, post_hoc.correction)
-    gap = check(model, draft.path, dataset.train.images[:_CHECKED_IMAGES], post_hoc.correction)
-    print(f"The SavedModel answers as the network does, within {gap:.1e}, under TensorFlow and OpenVINO.")
-    return Exported(model, post_hoc, held_out)
+    wanted = run.settings.int8 if run.settings.int8 is not None else run.two_stages
+    candidate = Candidate(
+        model=model,
+        post_hoc=fit_post_hoc(model, dataset, held_out, lineage.smoothing()),
+        not_calibrated=why_not_calibrated(held_out),
+        record=state.settings,
+        environment=state.environment,
+        history=state.history,
+        seconds=state.seconds,
+        learned=len(dataset.train),
+        held_out=len(dataset.validation),
+        quantize=(lambda version: add_int8(version, dataset, held_out)) if wanted and held_out else None,
+        configuration=_configuration(run, state.environment),
+    )
+    try:
+        return publish(candidate, dataset, _place(run), interruption)
+    except WorseVersion:
+        run.job.strategy.finish()  # the training of all machines is done, and nothing of it is lost
+        raise
+
+
+def _two_stages(run: Run, tracker: Tracker, interruption: Interruption) -> Published | None:
+    """Publish a head on the network as it is, tune both, and publish that where it is better.
+
+    Returns the last version published; None where another process has to publish.
+    """
+    begun = time.monotonic()
+    head = _fit_head(run)
+    publishing = keras.backend.backend() == "tensorflow"
+    published = _publish_head(run, head, time.monotonic() - begun, interruption) if publishing else None
+    if published:
+        print(f"Published {published.path}; a running service answers with it by now.", flush=True)
+    if reason := _not_tuned(run):
+        print(reason)
+        return published
+    run, minutes = _ready_to_tune(run, head)
+    trained = _fit(run, tracker, minutes)
+    if not published:
+        return None
+    return _publish_tuned(run, trained, head, interruption) or published
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What a version answers to the test images, and how well its score tells other pictures from them."""
+class _Head:
+    """The head that was fitted to all pictures but those of the test, and how it was found."""
 
-    evaluation: Evaluation
-    metrics: Metrics
+    features: Vectors
+    """Of the pictures to train on and then those held out, by the network as it is, float32 [N, D]."""
+    mirrored: Vectors
+    folds: CrossValidation
+    linear: Linear
 
-
-def evaluate(run: Run, exported: Exported, draft: Draft) -> Measured:
-    """Measure what the draft answers to the test images, and hold it against the version that it would replace."""
-    dataset = run.job.dataset
-    measured_on = f"{dataset.name} test"
-    evaluation = accuracy.evaluate(openvino_predict(draft.path), dataset.labels, dataset.test, measured_on)
-    print(report.table(evaluation))
-    _pass_gate(run, evaluation)
-    scores = measure(openvino_score(draft.path), dataset.test.images, exported.post_hoc.threshold)
-    return Measured(evaluation, dataclasses.replace(evaluation.metrics(), out_of_distribution=scores))
+    def without(self, held_out: int, classes: "np.typing.NDArray[np.int64]", labels: int) -> Linear:
+        """Return a head that was fitted in the same way, but not to the last ``held_out`` pictures."""
+        kept = slice(len(self.features) - held_out)
+        return fit_head(self.features[kept], self.mirrored[kept], classes[kept], labels, self.folds.strength)
 
 
-def publish(
-    run: Run, draft: Draft, *, trained: Trained, exported: Exported, measured: Measured, interruption: Interruption
-) -> Path:
-    """Write all else that a version carries into the draft, publish it, and return its folder."""
-    settings, dataset, state = run.settings, run.job.dataset, trained.state
-    model, post_hoc = exported.model, exported.post_hoc
-    uncalibrated = Correction().probabilities(logits_of(model, dataset.test.images)) if post_hoc.calibration else None
-    plots = save_plots(measured.evaluation, state.history, draft.extra, uncalibrated)
-    int8 = _int8(run.job.dataset, exported.held_out, draft) if settings.int8 else None
-    metadata = Metadata(
-        name=run.name,
-        version=1 + (artifact.latest(settings.models, run.name) or 0),
-        labels=dataset.labels,
-        input=dataset.picture,
-        metrics=measured.metrics,
-        parameters=model.count_params(),
-        megaflops=round(megaflops(model), 1),
-        created=provenance.now(),
-        training={**state.settings, **state.environment},
-        dataset={
-            "name": dataset.name,
-            "sha256": state.settings["data"],
-            "train": len(dataset.train),
-            "validation": len(dataset.validation),
-            "test": len(dataset.test),
-        },
-        revision=provenance.revision(),
-        libraries=provenance.libraries(),
-        hardware=state.environment["hardware"],
-        training_seconds=round(state.seconds, 1),
-        int8=int8,
-        calibration=post_hoc.calibration,
-        familiarity=post_hoc.familiarity,
+def _fit_head(run: Run) -> _Head:
+    dataset, recipe = run.job.dataset, run.job.recipe
+    height, width, _ = dataset.input_shape
+    weights = describe_weights(recipe.backbone_weights or NO_WEIGHTS)
+    file = run.job.folder.features(recipe.backbone or "", weights, height, width)
+    features = Features(file, lambda: embedder(_network(run)))
+    known, mirrored = (
+        np.concatenate([features.of(split.images, mirrored=flip) for split in (dataset.train, dataset.validation)])
+        for flip in (False, True)
     )
-    (draft.path / MODEL_CARD).write_text(model_card(metadata, plots), encoding="utf-8")
-    (draft.extra / configuration.FILE).write_text(_configuration(run, trained), encoding="utf-8")
-    interruption.check()
-    path = draft.publish(metadata)
-    print(f"Trained in {duration(state.seconds)}. Published {path}.")
-    return path
+    classes, labels = _known_classes(dataset), len(dataset.labels)
+    folds = cross_validate(known, classes, labels)
+    if len(folds.rows):
+        accuracy = float((folds.logits(known).argmax(axis=1) == classes[folds.rows]).mean())
+        print(
+            f"Head: logistic regression (C = {folds.strength:g}), in {len(folds.heads)}-fold cross-validation "
+            f"{accuracy_in_words(accuracy, len(folds.rows))} right."
+        )
+    return _Head(known, mirrored, folds, fit_head(known, mirrored, classes, labels, folds.strength))
+
+
+def _network(run: Run, head: Linear | None = None) -> keras.Model:
+    """Return the pretrained network, with ``head`` in the place of one that knows nothing."""
+    dataset, recipe = run.job.dataset, run.job.recipe
+    weights = recipe.backbone_weights or NO_WEIGHTS
+    model = build_on_backbone(dataset.input_shape, len(dataset.labels), recipe.backbone or "", weights, recipe.seed)
+    if head:
+        model.get_layer(HEAD).set_weights([head.kernel, head.bias])
+    return model
+
+
+def _publish_head(run: Run, head: _Head, seconds: float, interruption: Interruption) -> Published:
+    """Publish the head, with what cross-validation tells in the place of held-out images."""
+    dataset, folds = run.job.dataset, head.folds
+    every, classes = _known(dataset), _known_classes(dataset)
+    measured_on = f"{dataset.name}, {len(folds.heads)}-fold cross-validation"
+    method = f"logistic regression, C = {folds.strength:g} by {len(folds.heads)}-fold cross-validation"
+
+    def quantize(version: Path) -> Int8:
+        return add_int8_by_folds(version, every, head.features, folds, dataset.name)
+
+    candidate = Candidate(
+        model=_network(run, head.linear),
+        post_hoc=fit_to_logits(folds.logits(head.features), classes[folds.rows], measured_on),
+        not_calibrated=why_not_calibrated(len(folds.rows)),
+        record={
+            **run.job.settings.record(),
+            "head": method,
+            "epochs": 0,
+            "label_smoothing": 0.0,
+            "validation_images": 0,
+        },
+        environment=run.environment,
+        history=[],
+        seconds=seconds,
+        learned=len(every),
+        held_out=0,
+        quantize=quantize if run.settings.int8 is not False and len(folds.rows) else None,
+        configuration=_configuration(run, run.environment, minutes=0),
+    )
+    return publish(candidate, dataset, _place(run), interruption)
+
+
+def _not_tuned(run: Run) -> str:
+    """Return why the network is left as it is; nothing where it is to be tuned."""
+    held_out = len(run.job.dataset.validation)
+    if run.settings.minutes == 0:
+        return "Not tuned, since --minutes is 0."
+    if held_out < LEAST_HELD_OUT:
+        return (
+            f"Not tuned: with {held_out} images held out nobody could tell whether it is better; it takes "
+            f"{LEAST_HELD_OUT}, which {4 * LEAST_HELD_OUT} images to train on have, or --validation-images."
+        )
+    return ""
+
+
+def _ready_to_tune(run: Run, head: _Head) -> tuple[Run, float | None]:
+    """Return the run with the head to begin with and as many epochs as there is time for, and the minutes it has.
+
+    A run that is resumed goes on with the precision and the epochs that it began with.
+    """
+    settings, job = run.settings, run.job
+    minutes = settings.minutes
+    if minutes is None and settings.recipe.epochs is None:
+        minutes = defaults.minutes(len(job.dataset.train))
+    saved = job.folder.saved()
+    if saved:
+        precision, epochs = saved.environment["precision"], int(saved.settings["epochs"])
+        hardware.set_precision("float32" if precision == "float32" else "bfloat16")
+    else:
+        pace = choose_precision(settings.precision, lambda: _network(run), job.recipe.batch_size)
+        precision, epochs = pace.precision, _epochs(run, pace, minutes)
+    start = head.without(len(job.dataset.validation), _known_classes(job.dataset), len(job.dataset.labels))
+    recipe = dataclasses.replace(job.recipe, epochs=epochs, average_epochs=max(epochs / 8, 1.0))
+    environment = {**run.environment, "precision": precision}
+    job = dataclasses.replace(job, recipe=recipe, start=Start(_network(run, start).get_weights(), None))
+    print(f"Tuning it from that head: {defaults.explain(job.dataset, recipe)}", flush=True)
+    return dataclasses.replace(run, job=job, environment=environment), minutes
+
+
+def _epochs(run: Run, pace: Pace, minutes: float | None) -> int:
+    """Return the epochs of the recipe, or as many as fit into ``minutes`` where these were left open."""
+    asked, recipe = run.settings.recipe, run.job.recipe
+    if minutes is None or asked.epochs is not None or "epochs" in asked.fields:
+        return recipe.epochs
+    pictures = defaults.steps_per_epoch(run.job.dataset, recipe) * recipe.batch_size
+    return max(min(int(0.9 * minutes * 60 * pace.pictures / pictures), recipe.epochs), 1)
+
+
+def _publish_tuned(run: Run, trained: Trained, head: _Head, interruption: Interruption) -> Published | None:
+    """Publish the tuned network, unless it is no better than the head alone on the held-out images; then say so."""
+    dataset = run.job.dataset
+    held_out = len(dataset.validation)
+    alone = head.without(held_out, _known_classes(dataset), len(dataset.labels)).logits(head.features[-held_out:])
+    tuned = logits_of(in_float32(trained.model), dataset.validation.images)
+    compared = improvement.compare(alone, tuned, dataset.validation.classes)
+    if not compared.is_one:
+        print(f"Tuning has made it no better, so the version before stays: {compared}.")
+        return None
+    print(f"Tuning has made it better: {compared}.")
+    try:
+        return _publish_trained(run, trained, interruption)
+    except WorseVersion as worse:
+        print(f"Yet it is worse on the test images, so the version before stays: {worse}.")
+        return None
+
+
+def _known(dataset: Dataset) -> Split:
+    """Return all pictures but those of the test as one split."""
+    held_out = dataset.validation
+    if not len(held_out):
+        return dataset.train
+    base = dataset.train.images.base
+    if base is not None and base is held_out.images.base and len(base) >= len(dataset.train) + len(held_out):
+        images = base[: len(dataset.train) + len(held_out)]  # they lie side by side, and all may not fit twice
+    else:
+        images = np.concatenate([dataset.train.images, held_out.images])
+    return Split(images, _known_classes(dataset))
+
+
+def _known_classes(dataset: Dataset) -> "np.typing.NDArray[np.int64]":
+    return np.concatenate([dataset.train.classes, dataset.validation.classes])
+
+
+def _sum_up(run: Run, published: Published, seconds: float) -> None:
+    """Print what came of it all, and what to do next."""
+    metadata, settings = published.metadata, run.settings
+    metrics, int8 = metadata.metrics, metadata.int8
+    lines = {
+        "accuracy": accuracy_in_words(metrics.accuracy, metrics.images, metrics.measured_on),
+        "report and plots": published.path / EXTRA,
+        "serve it": f"MODEL_DIR={settings.models} MODEL_NAME={run.name} make serve",
+    }
+    if int8:
+        lines["in int8"] = f"{int8.accuracy:.2%}, where float32 has {int8.float32_accuracy:.2%} ({int8.measured_on})"
+    if run.two_stages or run.job.recipe.pretrained:
+        again = " ".join(settings.arguments)
+        lines["make it better"] = (
+            "more pictures of the labels with a low recall; or more time: python -m training " + again + " --minutes 60"
+        )
+    print(f"\n{run.name} version {metadata.version}, after {duration(seconds)}: {published.path}")
+    for what, value in lines.items():
+        print(f"  {what:18}{value}")
+
+
+def _place(run: Run) -> Place:
+    """Return where versions go; the one before gets the same test images, in the size that it takes."""
+    settings, dataset = run.settings, run.job.dataset
+
+    def test_images(picture: Input) -> Split:
+        if picture == dataset.picture:
+            return dataset.test
+        made_up = dataset.name == sources.MADE_UP
+        return sources.load(settings.data, settings.validation_images, made_up, picture, run.reading).test
+
+    return Place(settings.models, run.name, test_images, settings.publish_anyway)
+
+
+def _backbone(settings: TrainSettings) -> str | None:
+    """Return the pretrained network that is asked for or follows from the pictures, and say why."""
+    recipe, data = settings.recipe, settings.data
+    side = None
+    if not (settings.start_from or settings.teachers) and data is not None and sources.is_pictures(data):
+        side = min(settings.image_size) if settings.image_size else sources.middle_side(data)
+    name, why = backbone_for(recipe, side)
+    if why:
+        print(why)
+    return name
 
 
 def _reading(settings: TrainSettings, folder: RunFolder) -> Reading:
-    """Return what becomes of pictures; unless it is asked for, what became of those to build on."""
+    """Return what becomes of pictures; unless it is asked for, what became of those to build on.
+
+    Those for a pretrained network are brought to the size that it was trained on.
+    """
     size, resize = settings.image_size, settings.resize
     if version := next(filter(None, [settings.start_from, *settings.teachers]), None):
         before = artifact.read_metadata(version).input
         size, resize = size or (before.height, before.width), resize or before.resize
-    return Reading(size, resize or "crop", settings.max_unreadable, settings.cache or folder.path)
+    recipe = settings.recipe
+    backbone = BACKBONES.get(recipe.backbone or "") if recipe.backbone_weights != NO_WEIGHTS else None
+    if backbone and size is None:
+        size = backbone.side, backbone.side
+    least = LEAST_HELD_OUT if backbone else 0
+    cache = settings.cache or folder.path
+    return Reading(size, resize or "crop", settings.max_unreadable, cache, least_held_out=least)
 
 
 def _start(version: Path, dataset: Dataset) -> Start:
@@ -244,17 +439,19 @@ def _require_same_labels(version: Path, metadata: Metadata, dataset: Dataset) ->
         raise TrainingError(f"{version} knows {', '.join(metadata.labels)}; the data has {', '.join(dataset.labels)}")
 
 
-def _announce(job: Job, environment: dict[str, str]) -> None:
+def _announce(run: Run) -> None:
+    job, environment = run.job, run.environment
     dataset = job.dataset
     held_out = f"{len(dataset.validation):,} for validation" if len(dataset.validation) else "none held out"
     print(f"{dataset.name}: {len(dataset.train):,} training images, {held_out}, {len(dataset.test):,} for the test.")
     if not hardware.has_gpu():
         print("Training on the CPU, without a GPU.")
-    print(
-        "Training {epochs} epochs with {backend} in {precision} on {hardware}.".format(
-            epochs=job.recipe.epochs, **environment
+    if not run.two_stages:
+        print(
+            "Training {epochs} epochs with {backend} in {precision} on {hardware}.".format(
+                epochs=job.recipe.epochs, **environment
+            )
         )
-    )
     if devices := environment.get("devices"):
         print(f"Devices that share every batch: {devices}.")
     sys.stdout.flush()
@@ -271,43 +468,16 @@ def _publish_with_tensorflow(arguments: Sequence[str]) -> int:
     return subprocess.run([sys.executable, "-m", "training", *again], env=environment, check=False).returncode
 
 
-def _pass_gate(run: Run, evaluation: Evaluation) -> None:
-    """Hold the new version against the one that it would replace, which gets the same pictures in the size it takes."""
-    settings, dataset = run.settings, run.job.dataset
-
-    def test_images(picture: Input) -> Split:
-        if picture == dataset.picture:
-            return dataset.test
-        made_up = dataset.name == sources.MADE_UP
-        return sources.load(settings.data, settings.validation_images, made_up, picture, run.reading).test
-
-    digest, anyway = run.job.settings.data, settings.publish_anyway
-    try:
-        pass_gate(settings.models, run.name, evaluation, digest, test_images, publish_anyway=anyway)
-    except WorseVersion:
-        run.job.strategy.finish()  # the training of all machines is done, and nothing of it is lost
-        raise
-
-
-def _int8(dataset: Dataset, held_out: int, draft: Draft) -> Int8 | None:
-    """Add the int8 network to the draft, or say that the version is published without."""
-    try:
-        int8 = add_int8(draft.path, dataset, held_out)
-    except AccuracyLost as lost:
-        print(f"Publishing without int8, since {lost}.")
-        return None
-    print(f"accuracy in int8 {int8_accuracy(int8)}")
-    return int8
-
-
-def _configuration(run: Run, trained: Trained) -> str:
+def _configuration(run: Run, environment: dict[str, str], **found: object) -> str:
     """Return the file that repeats the run, with what it found out in the place of what was left open."""
-    dataset, environment = run.job.dataset, trained.state.environment
+    dataset = run.job.dataset
     height, width, _ = dataset.input_shape
-    found = {
+    options = {
+        **run.settings.repeatable,
         "name": run.name,
         "precision": environment["precision"],
         "image-size": f"{height}x{width}",
         "resize": dataset.resize,
+        **found,
     }
-    return configuration.write({**run.settings.repeatable, **found}, run.job.recipe, environment.get("changed", ""))
+    return configuration.write(options, run.job.recipe, environment.get("changed", ""))

@@ -13,10 +13,10 @@ class Option:
     """An option of the command line, ``--name``.
 
     ``kind`` makes a value of its text and raises ArgumentTypeError where it cannot; a ``switch`` has none, and of
-    ``several`` values there is a list. A switch that is ``negatable`` can be turned off as well, by ``--no-name``; where
-    neither is said, its value is None. ``default`` may be a function, called when a parser is made. A configuration
-    file may hold it unless it is not ``in_file``; the one that a version carries does unless it is no
-    ``part_of_run``, since it makes no difference to the result.
+    ``several`` values there is a list. A switch that is ``negatable`` can be turned off as well, by ``--no-name``, and
+    is None where neither is said. ``default`` may be a function, called when a parser is made. A configuration file may
+    hold it unless it is not ``in_file``; the one that a version carries does unless it is no ``part_of_run``, since it
+    makes no difference to the result.
     """
 
     name: str

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from training.data.dataset import Pixels
 
-_MOST_PIXELS = 2**22  # 83 pictures of 224x224
+_MOST_PIXELS = 2**20  # 20 pictures of 224x224; a network's maps take a hundred times the memory of its input
 
 
 def batch_of(height: int, width: int, most: int) -> int:

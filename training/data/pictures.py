@@ -34,7 +34,8 @@ class Reading:
     ``size`` is the height and width in pixels that they are brought to, None for one that follows from the pictures.
     ``max_unreadable`` is the share of files, 0 to 1, that may be damaged. ``cache`` is the folder for pixels that do
     not fit into memory, None for the system's folder for temporary files. ``fewest_classes`` is 1 where the pictures
-    are only to be measured on.
+    are only to be measured on. ``least_held_out`` is how many pictures are held out for validation at least, where they
+    are no more than a quarter and nothing else is asked for.
     """
 
     size: tuple[int, int] | None = None
@@ -42,6 +43,7 @@ class Reading:
     max_unreadable: float = 0.1
     cache: Path | None = None
     fewest_classes: int = 2
+    least_held_out: int = 0
 
 
 def load(folder: Path, validation_images: int | None, picture: Input | None, reading: Reading) -> Dataset:
@@ -68,7 +70,8 @@ def load(folder: Path, validation_images: int | None, picture: Input | None, rea
     _print_faults(files, faults)
     readable = parts.without({files[index] for index in faults})
     pictures = Split(_without(images, faults), readable.classes(found.labels), np.delete(digests, list(faults), axis=0))
-    dataset = _split(_name(folder), found.labels, readable, pictures, validation_images)
+    held_out = _held_out(_name(folder), found.labels, readable, validation_images, reading.least_held_out)
+    dataset = _split(_name(folder), found.labels, readable, pictures, held_out)
     return dataclasses.replace(dataset, resize=picture.resize, interpolation=picture.interpolation)
 
 
@@ -161,12 +164,9 @@ def _without(images: Pixels, faults: Faults) -> Pixels:
     return images[:target]
 
 
-def _split(
-    name: str, labels: tuple[str, ...], parts: _Parts, pictures: Split, validation_images: int | None
-) -> Dataset:
+def _split(name: str, labels: tuple[str, ...], parts: _Parts, pictures: Split, held_out: int) -> Dataset:
     """Split the ``pictures`` of the files in ``parts``, which are in the same order."""
     known = len(parts.train) + len(parts.validation)
-    held_out = _held_out(name, labels, parts, validation_images)
     dataset = hold_out(name, labels, pictures[:known], pictures[known:], held_out)
     if not len(dataset.test):
         raise TrainingError(f"no picture for the test of {name} can be read")
@@ -177,14 +177,14 @@ def _split(
     return dataset
 
 
-def _held_out(name: str, labels: tuple[str, ...], parts: _Parts, wanted: int | None) -> int:
+def _held_out(name: str, labels: tuple[str, ...], parts: _Parts, wanted: int | None, least: int) -> int:
     """Return how many of the last pictures are held out for validation."""
     if parts.validation:
         most, why = len(parts.validation), "val/ has no more"
         default = most
     else:
         most, why = max(0, len(parts.train) - len(labels)), "each class keeps one to train on"
-        default = min(round(_SHARE * len(parts.train)), most)
+        default = min(max(round(_SHARE * len(parts.train)), min(least, len(parts.train) // 4)), most)
     if wanted is not None and wanted > most:
         raise TrainingError(
             f"{wanted:,} pictures of {name} cannot be held out for validation: at most {most:,}, since {why}"

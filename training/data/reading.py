@@ -45,9 +45,9 @@ def read_all(files: Sequence[File], picture: Input, images: Pixels, digests: Dig
     pool = ThreadPoolExecutor(usable_cores())
     try:
         with bar(len(files), "Reading", "picture") as shown:
-            for begin, found in zip(range(0, len(files), CHUNK), pool.map(read_chunk, range(0, len(files), CHUNK))):
+            for found in pool.map(read_chunk, range(0, len(files), CHUNK)):
                 faults |= found
-                shown.update(min(CHUNK, len(files) - begin))
+                shown.update(CHUNK)
                 require_readable(files, faults, max_unreadable)
     finally:
         pool.shutdown(cancel_futures=True)

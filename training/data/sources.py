@@ -61,6 +61,11 @@ def model_name(path: Path | None, smoke: bool) -> str:
     return "smoke" if smoke else "cifar10"
 
 
+def middle_side(path: Path) -> int | None:
+    """Return the pixels of the shorter side of the middle one in size of the pictures in the folder at ``path``."""
+    return pictures.middle_side(path, Reading().fewest_classes)
+
+
 def is_pictures(path: Path) -> bool:
     """Say whether ``path`` is a folder of pictures, and not of CIFAR-10's batches."""
     return path.is_dir() and not cifar10.is_in(path)

@@ -8,19 +8,19 @@ measurement that chose it is in docs/design.md.
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
-from tqdm import tqdm
 
 from artifact import Familiarity
 from training.data.batching import in_batches
 from training.data.dataset import Pixels
 from training.evaluation.inference import Score
 from training.evaluation.out_of_distribution import KINDS, draw
+from training.progress import bar
 
 Scores = NDArray[np.float32]  # [N], higher where a picture is more familiar
 
 _SHARE = 0.95
-_KNOWN_IMAGES = 2000
-_IMAGES_OF_A_KIND = 500
+_IMAGES_OF_A_KIND, _FEWEST_OF_A_KIND = 500, 40
+_PIXELS_OF_A_KIND = 2**21
 _BATCH = 250
 
 
@@ -36,19 +36,22 @@ def find_threshold(scores: Scores, measured_on: str) -> Familiarity:
     return Familiarity(float(threshold), _SHARE, measured_on, len(scores))
 
 
-def measure(score: Score, known: Pixels, threshold: float | None) -> dict[str, dict[str, float]]:
+def measure(score: Score, familiar: Scores, known: Pixels, threshold: float | None) -> dict[str, dict[str, float]]:
     """Find out how well ``score`` tells ``known`` pictures uint8 [N, H, W, 3] from those of each other kind.
 
-    Returns for each kind the ``auroc``, and with a ``threshold`` the share that is called ``unfamiliar``. At most 2,000
-    of the known pictures are scored, and 500 of each kind.
+    ``familiar`` are the scores [N] of the known ones. Returns for each kind the ``auroc``, and with a ``threshold`` the
+    share that is called ``unfamiliar``. At most 500 of each kind are scored, fewer of large ones.
     """
-    familiar = _scores(score, known[:: -(-len(known) // _KNOWN_IMAGES)])
+    height, width = known.shape[1:3]
+    number = min(max(_PIXELS_OF_A_KIND // (height * width), _FEWEST_OF_A_KIND), _IMAGES_OF_A_KIND)
     figures = {}
-    for kind in tqdm(KINDS, desc="pictures of something else", unit="kind", leave=False, disable=None):
-        scores = _scores(score, draw(kind, known, _IMAGES_OF_A_KIND))
-        figures[kind] = {"auroc": auroc(familiar, scores)}
-        if threshold is not None:
-            figures[kind]["unfamiliar"] = float((scores < threshold).mean())
+    with bar(len(KINDS), "Pictures of something else", "kind") as shown:
+        for kind in KINDS:
+            scores = _scores(score, draw(kind, known, number))
+            figures[kind] = {"auroc": auroc(familiar, scores)}
+            if threshold is not None:
+                figures[kind]["unfamiliar"] = float((scores < threshold).mean())
+            shown.update(1)
     return figures
 
 

@@ -7,7 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from machine import openvino_core
+from training.data.batching import in_batches
 from training.data.dataset import Pixels
+from training.progress import bar
+
+_BATCH = 500
 
 Predict = Callable[[Pixels], NDArray[np.float32]]
 """Pictures uint8 [N, H, W, 3] -> probabilities float32 [N, classes]."""
@@ -28,6 +32,20 @@ def openvino_score(path: Path) -> Score:
     """Return the score ``familiarity`` of the SavedModel in folder ``path``, computed by OpenVINO in float32."""
     answer = openvino_answer(path)
     return lambda images: answer(images)["familiarity"]
+
+
+def answers_to(path: Path, images: Pixels) -> Outputs:
+    """Return all outputs of the SavedModel or int8 network at ``path`` for ``images`` uint8 [N, H, W, 3].
+
+    OpenVINO runs it in float32, a batch at a time.
+    """
+    answer = openvino_answer(path)
+    parts = []
+    with bar(len(images), "Answering", "picture") as shown:
+        for batch in in_batches(images, _BATCH):
+            parts.append(answer(batch))
+            shown.update(len(batch))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def openvino_answer(path: Path) -> Answer:

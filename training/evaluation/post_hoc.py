@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from artifact import Calibration, Familiarity
 from training.data.batching import in_batches
-from training.data.dataset import Dataset, Pixels
+from training.data.dataset import Classes, Dataset, Pixels
 from training.evaluation.calibration import Correction, calibrate
 from training.evaluation.familiarity import find_threshold, score_of
 from training.evaluation.few_images import LEAST_HELD_OUT
@@ -45,9 +45,18 @@ def fit_post_hoc(
     """
     if held_out_images < LEAST_HELD_OUT:
         return PostHoc()
-    held_out, measured_on = dataset.validation[-held_out_images:], f"{dataset.name} validation"
+    held_out = dataset.validation[-held_out_images:]
     logits = logits_of(model, held_out.images)
-    calibration = calibrate(logits, held_out.classes, measured_on, label_smoothing)
+    return fit_to_logits(logits, held_out.classes, f"{dataset.name} validation", label_smoothing)
+
+
+def fit_to_logits(
+    logits: NDArray[np.float32], classes: Classes, measured_on: str, label_smoothing: float | None = 0.0
+) -> PostHoc:
+    """Fit correction and threshold to ``logits`` [N, K] for pictures of ``classes`` int64 [N]; to no fewer than 50."""
+    if len(classes) < LEAST_HELD_OUT:
+        return PostHoc()
+    calibration = calibrate(logits, classes, measured_on, label_smoothing)
     return PostHoc(calibration, find_threshold(score_of(logits), measured_on))
 
 

@@ -4,6 +4,7 @@ A checkpoint is a folder ``epoch-<n>/`` with the weights (the optimizer's state 
 written beside and renamed, so that a power cut leaves the one before it.
 """
 
+import hashlib
 import json
 import shutil
 import tempfile
@@ -79,13 +80,18 @@ class RunFolder:
         self._check_settings(state.settings, settings)
         return state
 
-    def environment(self) -> dict[str, str]:
-        """Return the environment that the last checkpoint's run began in; nothing where there is none to read."""
+    def saved(self) -> RunState | None:
+        """Return the state of the last checkpoint, of whatever run; None where there is none to read."""
         checkpoint = self.last()
         try:
-            return RunState(**json.loads((checkpoint / _STATE).read_text("utf-8"))).environment if checkpoint else {}
+            return RunState(**json.loads((checkpoint / _STATE).read_text("utf-8"))) if checkpoint else None
         except (OSError, ValueError, TypeError):
-            return {}  # whoever resumes it is told
+            return None  # whoever resumes it is told
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment that the last checkpoint's run began in; nothing where there is none to read."""
+        saved = self.saved()
+        return saved.environment if saved else {}
 
     def load(self, model: keras.Model) -> None:
         """Load the weights of the last checkpoint, the optimizer's state among them, into ``model``.
@@ -113,10 +119,19 @@ class RunFolder:
         for checkpoint in older:
             shutil.rmtree(checkpoint)
 
+    def features(self, backbone: str, weights: str, height: int, width: int) -> Path:
+        """Return the file for what a backbone with these weights makes of pictures of this size."""
+        key = hashlib.sha256(weights.encode()).hexdigest()[:8]
+        return self.path / f"features-{backbone}-{height}x{width}-{key}.npz"
+
     def clear(self) -> None:
-        """Remove the checkpoints and logs; the folder itself may be a mount point and stays."""
-        for entry in (*self._checkpoints(), self.path / ".draft", self.logs):
+        """Remove the checkpoints; the folder itself may be a mount point, and logs and features are of use later."""
+        for entry in (*self._checkpoints(), self.path / ".draft"):
             shutil.rmtree(entry, ignore_errors=True)
+
+    def begin_logs(self) -> None:
+        """Remove the logs of the training before."""
+        shutil.rmtree(self.logs, ignore_errors=True)
 
     def _checkpoints(self) -> list[Path]:
         return sorted(self.path.glob("epoch-*"), key=lambda entry: int(entry.name.removeprefix("epoch-")))

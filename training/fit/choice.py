@@ -10,7 +10,6 @@ from training.fit.recipe import Recipe, recipe
 from training.fit.settings import RecipeSettings
 from training.network.registry import BACKBONES, DEFAULT, IMAGENET_WEIGHTS, OWN_NETWORK
 
-
 _TINY = 64
 """Pictures with a shorter side below this have too few pixels for what a network has learned of photographs."""
 

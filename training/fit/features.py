@@ -1,7 +1,6 @@
 """What a frozen backbone makes of pictures: each passes it once, and what came of it is kept in the run folder."""
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from machine import openvino_core
-from training.data.batching import in_batches
 from training.data.dataset import Pixels
 from training.network.backbone import embedding_of
 from training.progress import bar
@@ -75,8 +73,7 @@ class Features:
         with bar(len(missing), what, "picture") as shown:
             for chosen in np.split(np.array(missing), range(_BATCH, len(missing), _BATCH)):
                 batch = images[chosen]
-                for index, vector in zip(chosen.tolist(), embed(batch[:, :, ::-1].copy() if mirrored else batch)):
-                    yield index, vector
+                yield from zip(chosen.tolist(), embed(batch[:, :, ::-1].copy() if mirrored else batch), strict=True)
                 shown.update(len(chosen))
 
 
@@ -96,4 +93,4 @@ def _write(file: Path, known: dict[bytes, Vectors]) -> None:
     with draft.open("wb") as opened:
         digests = np.frombuffer(b"".join(known), np.uint8).reshape(-1, _DIGEST)
         np.savez(opened, digests=digests, features=np.stack(list(known.values())))
-    os.replace(draft, file)
+    draft.replace(file)

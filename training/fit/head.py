@@ -18,6 +18,7 @@ from training.fit.features import Vectors
 from training.progress import bar
 
 _STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+_UNTRIED = 1.0  # where there is nothing to choose it by
 _NORM = 10.0  # of a picture's features once they are scaled, so that the same strengths suit every backbone
 _MOST_FOLDS = 5
 _MUCH_WORK = 20_000  # pictures times classes, from which three folds do
@@ -53,7 +54,7 @@ class CrossValidation:
     @property
     def rows(self) -> Rows:
         """The pictures that were answered, in the order of ``logits``."""
-        return np.concatenate(self.unseen)
+        return np.concatenate([np.empty(0, np.int64), *self.unseen])
 
     def logits(self, features: Vectors) -> NDArray[np.float32]:
         """Return what the folds answer to pictures that they did not see, float32 [rows, classes].
@@ -61,19 +62,19 @@ class CrossValidation:
         ``features`` float32 [N, D] are those of all pictures, by the backbone or by a version of it.
         """
         answers = [head.logits(features[rows]) for head, rows in zip(self.heads, self.unseen, strict=True)]
-        return np.concatenate(answers)
+        return np.concatenate(answers) if answers else np.empty((0, 0), np.float32)
 
 
 def cross_validate(features: Vectors, classes: Classes, labels: int) -> CrossValidation:
     """Choose the strength (scikit-learn's C) whose folds find ``classes`` int64 [N] likeliest, given the features.
 
     ``features`` are float32 [N, D]. There are five folds, fewer where no class has as many pictures or the work is
-    much; larger strengths are no longer tried once they have become worse.
+    much, and none where no class has two; larger strengths are no longer tried once they have become worse.
     """
     folds = list(_folds(classes, labels))
-    best: tuple[float, CrossValidation] | None = None
+    least, best = np.inf, CrossValidation(_UNTRIED, (), ())
     with bar(len(_STRENGTHS) * len(folds), "Cross-validation", "fit") as shown:
-        for strength in _STRENGTHS:
+        for strength in _STRENGTHS if folds else ():
             heads = []
             for seen, _ in folds:
                 heads.append(fit_linear(features[seen], classes[seen], labels, strength))
@@ -81,11 +82,10 @@ def cross_validate(features: Vectors, classes: Classes, labels: int) -> CrossVal
             found = CrossValidation(strength, tuple(heads), tuple(unseen for _, unseen in folds))
             answers = log_softmax(found.logits(features), axis=1)
             loss = float(-answers[np.arange(len(answers)), classes[found.rows]].mean())
-            if best is not None and loss >= best[0]:
+            if loss >= least:
                 break
-            best = loss, found
-    assert best is not None
-    return best[1]
+            least, best = loss, found
+    return best
 
 
 def fit_head(features: Vectors, mirrored: Vectors, classes: Classes, labels: int, strength: float) -> Linear:
@@ -127,6 +127,8 @@ def _folds(classes: Classes, labels: int) -> Iterator[tuple[Rows, Rows]]:
     several = np.flatnonzero(counts[classes] > 1)
     most = 3 if len(classes) * labels > _MUCH_WORK else _MOST_FOLDS
     number = min(most, int(counts.max()))
+    if number < 2:
+        return
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # that a class has fewer than the folds
         split = list(StratifiedKFold(number, shuffle=True, random_state=0).split(several, classes[several]))
     for seen, unseen in split:

@@ -27,14 +27,15 @@ from training.network.model import build, every_layer, fit_to_pixels, set_weight
 from training.network.registry import NO_WEIGHTS
 
 _RECALIBRATION_BATCHES = 20
+_TABLE = "results.csv"
 
 
 @dataclass(frozen=True)
 class Start:
-    """The weights of a published version to begin with, in the order of the network's, and what that version was."""
+    """The weights to begin with, in the order of the network's, and the published version that they are of, if any."""
 
     weights: list[NDArray[np.float32]]
-    origin: Origin
+    origin: Origin | None
 
 
 @dataclass(frozen=True)
@@ -219,7 +220,11 @@ def _fit(
     checkpoints = Checkpoints(job.folder, state)
     callbacks = [StopWhenDiverged(recipe.learning_rate, job.folder.last)]
     if strategy.is_chief:
-        callbacks += [checkpoints, progress, keras.callbacks.TensorBoard(job.folder.logs), *watchers]
+        if not state.epoch:
+            job.folder.begin_logs()
+        job.folder.logs.mkdir(parents=True, exist_ok=True)
+        table = keras.callbacks.CSVLogger(job.folder.logs / _TABLE, append=True)
+        callbacks += [checkpoints, progress, keras.callbacks.TensorBoard(job.folder.logs), table, *watchers]
     callbacks += [stop]
     try:
         with stop.listening(), watched(recipe.batch_size):

@@ -1,4 +1,4 @@
-"""From a trained network to a published version: export, evaluate, hold against the version before, quantise, publish."""
+"""From a trained network to a published version: exported, measured, held against the version before, quantised."""
 
 import dataclasses
 from collections.abc import Callable
@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import keras
-import numpy as np
-from numpy.typing import NDArray
 
 import artifact
 from artifact import Draft, Int8, Metadata
@@ -19,31 +17,43 @@ from training.evaluation import report
 from training.evaluation.accuracy import Evaluation
 from training.evaluation.calibration import Correction
 from training.evaluation.familiarity import measure
-from training.evaluation.inference import answers_to, openvino_answer
+from training.evaluation.inference import answers_to, openvino_score
 from training.evaluation.plots import save_plots
 from training.evaluation.post_hoc import PostHoc, logits_of
-from training.fit.checkpoints import RunState
+from training.fit.checkpoints import History
+from training.fit.lineage import Record
 from training.network.model import megaflops
 from training.progress import stage
 from training.publish import configuration, provenance
 from training.publish.gate import SplitFor, pass_gate
-from training.publish.model_card import int8_accuracy, model_card
+from training.publish.model_card import (
+    calibration_in_words,
+    familiarity_in_words,
+    int8_accuracy,
+    model_card,
+)
 
-_CHECKED_IMAGES, _CHECKED_PIXELS = 100, 2**20
+_CHECKED_IMAGES = 100
 
 
 @dataclass(frozen=True)
 class Candidate:
     """A trained network that is ready to be published.
 
-    ``model`` computes in float32; ``learned`` and ``held_out`` are the numbers of pictures that it was trained on and
-    that were kept from it. ``quantize`` adds the int8 network to a draft and measures it, None where none is wanted.
-    ``configuration`` is the file that repeats the training.
+    ``model`` computes in float32. ``record`` says what it was trained by, ``environment`` where, in words, and
+    ``seconds`` for how long. ``learned`` and ``held_out`` are the numbers of pictures that it was trained on and that
+    were kept from it. ``quantize`` adds the int8 network to the draft in a folder and measures it, None where none is
+    wanted. ``configuration`` is the file that repeats the training.
     """
 
     model: keras.Model
     post_hoc: PostHoc
-    state: RunState
+    not_calibrated: str
+    """Why ``post_hoc`` has nothing, where it has nothing."""
+    record: Record
+    environment: dict[str, str]
+    history: History
+    seconds: float
     learned: int
     held_out: int
     quantize: Callable[[Path], Int8] | None
@@ -62,15 +72,14 @@ class Place:
 
 @dataclass(frozen=True)
 class Published:
-    """A version in its folder, with what was measured of it."""
+    """A version in its folder, and what is on record of it."""
 
     path: Path
     metadata: Metadata
-    evaluation: Evaluation
 
 
 def publish(candidate: Candidate, dataset: Dataset, place: Place, interruption: Interruption) -> Published:
-    """Publish ``candidate`` as the next version of its name.
+    """Publish ``candidate``, which was trained on ``dataset``, as the next version of its name.
 
     Raises:
         WorseVersion: it is worse than the version that it would replace.
@@ -78,21 +87,85 @@ def publish(candidate: Candidate, dataset: Dataset, place: Place, interruption: 
         Interrupted: a signal came; nothing is published.
         OSError: the folder cannot be written.
     """
+    post_hoc, digest, anyway = candidate.post_hoc, candidate.record["data"], place.publish_anyway
     with artifact.draft(place.models, place.name) as draft:
         _export(candidate, dataset, draft)
-        evaluation, familiarity = _evaluate(dataset, draft)
+        with stage(f"Measuring on {len(dataset.test):,} test images"):
+            answers = answers_to(draft.path, dataset.test.images)
+        evaluation = Evaluation(dataset.labels, f"{dataset.name} test", dataset.test, answers["probabilities"])
         print(report.table(evaluation))
-        digest = candidate.state.settings["data"]
-        anyway = place.publish_anyway
         pass_gate(place.models, place.name, evaluation, digest, place.test_images, publish_anyway=anyway)
-        with stage("Measuring how well other pictures are told from these"):
-            score = openvino_answer(draft.path)
-            threshold = candidate.post_hoc.threshold
-            others = measure(lambda images: score(images)["familiarity"], familiarity, dataset.test.images, threshold)
+        with stage("Measuring how well pictures of something else are told from them"):
+            score = openvino_score(draft.path)
+            others = measure(score, answers["familiarity"], dataset.test.images, post_hoc.threshold)
         int8 = _int8(candidate, draft)
-        metrics = dataclasses.replace(evaluation.metrics(), out_of_distribution=others)
-        metadata = _metadata(candidate, dataset, place, metrics=metrics, int8=int8)
-        _write_extras(candidate, dataset, draft, metadata, evaluation)
+        metadata = Metadata(
+            name=place.name,
+            version=1 + (artifact.latest(place.models, place.name) or 0),
+            labels=dataset.labels,
+            input=dataset.picture,
+            metrics=dataclasses.replace(evaluation.metrics(), out_of_distribution=others),
+            parameters=candidate.model.count_params(),
+            megaflops=round(megaflops(candidate.model), 1),
+            created=provenance.now(),
+            training={**candidate.record, **candidate.environment},
+            dataset={
+                "name": dataset.name,
+                "sha256": digest,
+                "train": candidate.learned,
+                "validation": candidate.held_out,
+                "test": len(dataset.test),
+            },
+            revision=provenance.revision(),
+            libraries=provenance.libraries(),
+            hardware=candidate.environment["hardware"],
+            training_seconds=round(candidate.seconds, 1),
+            int8=int8,
+            calibration=post_hoc.calibration,
+            familiarity=post_hoc.familiarity,
+        )
+        with stage("Drawing the plots"):
+            plots = _plots(candidate, dataset, evaluation, draft.extra)
+        (draft.path / MODEL_CARD).write_text(model_card(metadata, plots), encoding="utf-8")
+        (draft.extra / configuration.FILE).write_text(candidate.configuration, encoding="utf-8")
         interruption.check()
-        path = draft.publish(metadata)
-    return Published(path, metadata, evaluation)
+        return Published(draft.publish(metadata), metadata)
+
+
+def _export(candidate: Candidate, dataset: Dataset, draft: Draft) -> None:
+    """Write the network as a SavedModel, and prove that this answers as the network does."""
+    from training.publish.export import check, save  # which need TensorFlow
+
+    post_hoc = candidate.post_hoc
+    if post_hoc.calibration and post_hoc.familiarity:
+        print(f"Calibrated: {calibration_in_words(post_hoc.calibration)}.")
+        print(f"A picture is familiar {familiarity_in_words(post_hoc.familiarity)}.")
+    else:
+        print(candidate.not_calibrated)
+    with stage("Exporting the network"):
+        save(candidate.model, dataset.picture, draft.path, post_hoc.correction)
+    height, width, _ = dataset.input_shape
+    pictures = dataset.train.images[: batch_of(height, width, _CHECKED_IMAGES)]
+    gap = check(candidate.model, draft.path, pictures, post_hoc.correction)
+    print(f"The SavedModel answers as the network does, within {gap:.1e}, under TensorFlow and OpenVINO.")
+
+
+def _plots(candidate: Candidate, dataset: Dataset, evaluation: Evaluation, folder: Path) -> list[str]:
+    uncalibrated = None
+    if candidate.post_hoc.calibration:
+        uncalibrated = Correction().probabilities(logits_of(candidate.model, dataset.test.images))
+    return save_plots(evaluation, candidate.history, folder, uncalibrated)
+
+
+def _int8(candidate: Candidate, draft: Draft) -> Int8 | None:
+    """Add the int8 network to the draft, or say that the version is published without."""
+    if candidate.quantize is None:
+        return None
+    try:
+        with stage("Quantising to int8"):
+            int8 = candidate.quantize(draft.path)
+    except AccuracyLost as lost:
+        print(f"Publishing without int8, since {lost}.")
+        return None
+    print(f"accuracy in int8 {int8_accuracy(int8)}")
+    return int8

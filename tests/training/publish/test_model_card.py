@@ -58,7 +58,7 @@ def test_int8_of_few_pictures_says_what_was_looked_at_instead() -> None:
     int8 = Int8("pets validation", 8, 0.875, 1.0, 72, agreement=0.9875, agreement_images=80)
     assert int8_accuracy(int8) == (
         "87.50% of 8 images (pets validation; 95%: 52.9 to 97.8), where float32 has 100.00% (95%: 67.6 to 100.0); "
-        "so few images do not tell what int8 costs, but it gives the same label as float32 to 98.75% of 80 images, "
+        "so few images do not tell what int8 costs; it gives the same label as float32 to 98.75% of 80 images, "
         "those of the training among them"
     )
     many = Int8("CIFAR-10 validation", 1000, 0.962, 0.965, 1000)

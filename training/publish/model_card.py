@@ -28,7 +28,7 @@ def int8_accuracy(int8: Int8) -> str:
     if int8.agreement is None:
         return compared
     return (
-        f"{compared}; so few images do not tell what int8 costs, but it gives the same label as float32 "
+        f"{compared}; so few images do not tell what int8 costs; it gives the same label as float32 "
         f"to {int8.agreement:.2%} of {int8.agreement_images:,} images, those of the training among them"
     )
 

@@ -1,9 +1,11 @@
 """Splits and digests."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from training.data.dataset import Dataset, hold_out
+from training.data.dataset import Dataset, Split, hold_out
 from training.errors import TrainingError
 
 
@@ -29,6 +31,38 @@ def test_the_digest_is_of_the_pictures_not_of_the_split(small: Dataset) -> None:
     assert renamed.digest() != before
     small.test.images[0, 0, 0, 0] ^= 1
     assert small.digest() != before
+
+
+def _from_files(count: int) -> Split:
+    pictures = np.arange(count, dtype=np.uint8)
+    return Split(
+        np.zeros((count, 2, 2, 3), np.uint8), pictures.astype(np.int64) % 2, np.repeat(pictures[:, None], 32, axis=1)
+    )
+
+
+def test_the_digest_of_files_does_not_depend_on_their_pixels() -> None:
+    """Another size or share held out leaves it; a file, a class, or where the test begins do not."""
+    files = _from_files(10)
+    dataset = hold_out("files", ("a", "b"), files[:8], files[8:], 2)
+    digest = dataset.digest()
+    larger = Split(np.ones((10, 4, 4, 3), np.uint8), files.classes, files.files)
+    assert hold_out("larger", ("a", "b"), larger[:8], larger[8:], 0).digest() == digest
+    assert hold_out("files", ("a", "b"), files[:7], files[7:], 2).digest() != digest
+    assert files.files is not None
+    for changed in (
+        Split(files.images, files.classes, files.files ^ (np.arange(10) == 3)[:, None].astype(np.uint8)),
+        Split(files.images, files.classes ^ (np.arange(10) == 3), files.files),
+    ):
+        assert hold_out("changed", ("a", "b"), changed[:8], changed[8:], 2).digest() != digest
+
+
+def test_pixels_that_were_made_of_files_count_themselves() -> None:
+    """Where pictures are made of others, as by cropping, their files do not stand for them any more."""
+    files = _from_files(10)
+    dataset = hold_out("files", ("a", "b"), files[:8], files[8:], 2)
+    cropped = dataclasses.replace(dataset, test=Split(files[8:].images[:, 1:], files[8:].classes))
+    darker = dataclasses.replace(dataset, test=Split(files[8:].images[:, 1:] + 1, files[8:].classes))
+    assert len({dataset.digest(), cropped.digest(), darker.digest()}) == 3
 
 
 def test_holding_everything_out_is_an_error(small: Dataset) -> None:

@@ -1,5 +1,6 @@
 """A folder of pictures is a data set: sizes, splits, faults and what is too little."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +107,39 @@ def test_the_last_of_the_same_pictures_are_held_out(tmp_path: Path) -> None:
     np.testing.assert_array_equal(first.validation.images, second.validation.images[-12:])
     again = load(folder, len(first.validation), first.picture, Reading(size=(4, 4)))
     assert same(first, again)
+
+
+def test_the_digest_is_of_the_files(tmp_path: Path) -> None:
+    """Another size, rule or name of the folder is no other data; another file, label or test is."""
+    folder = write(tmp_path / "pets" / "train", size=(20, 16), cat=20, dog=10).parent
+    write(folder / "test", size=(20, 16), cat=3, dog=2)
+    digest = load(folder, None, None, READING).digest()
+    assert load(folder, 3, None, Reading(size=(16, 12), resize="stretch")).digest() == digest
+    renamed = folder.rename(tmp_path / "animals")
+    assert load(renamed, None, None, READING).digest() == digest
+    for begin, end in (("train/cat/1.png", "train/dog/1a.png"), ("test/cat/0.png", "train/cat/test.png")):
+        (renamed / begin).rename(renamed / end)
+        assert load(renamed, None, None, READING).digest() != digest
+        (renamed / end).rename(renamed / begin)
+    assert load(renamed, None, None, READING).digest() == digest
+    Image.open(renamed / "train/cat/1.png").save(renamed / "train/cat/1.png", compress_level=0)
+    changed = load(renamed, None, None, READING)
+    assert changed.digest() != digest, "the pixels are the same, and the file is not"
+
+
+def test_an_unreadable_picture_is_not_in_the_digest(tmp_path: Path) -> None:
+    """The data set is that of the files that can be read, and the digests stay with their pictures."""
+    folder = write(tmp_path / "data", cat=20, dog=20)
+    damage(folder, "cat/3.png", "dog/11.png")
+    dataset = load(folder, None, None, READING)
+    for name in ("cat/3.png", "dog/11.png"):
+        (folder / name).write_bytes(b"no picture either")
+    assert load(folder, None, None, READING).digest() == dataset.digest()
+    digests = {hashlib.sha256(path.read_bytes()).digest(): path for path in folder.glob("*/*.png")}
+    for split in (dataset.train, dataset.validation, dataset.test):
+        assert split.files is not None
+        for image, digest in zip(split.images, split.files, strict=True):
+            np.testing.assert_array_equal(image, read(digests[digest.tobytes()], dataset.picture))
 
 
 def test_every_class_keeps_a_picture_to_train_on(tmp_path: Path) -> None:

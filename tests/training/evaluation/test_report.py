@@ -1,6 +1,7 @@
 """The table and the record of an evaluation say what was measured, and where there is nothing to measure."""
 
 import numpy as np
+import pytest
 
 from training.data.dataset import Split
 from training.evaluation.accuracy import Evaluation
@@ -17,17 +18,32 @@ EVALUATION = Evaluation(
 
 def test_a_label_without_pictures_has_no_recall() -> None:
     """It stands in the table only where it was answered, and then without a figure."""
+    error = "0.3333 (too few images to be exact)"
     assert table(EVALUATION).splitlines() == [
         "   precision  recall",
         "a    100.00%  66.67%",
         "b      0.00%       -",
-        "accuracy 66.67% of 3 images (by hand), expected calibration error 0.3333",
+        f"accuracy 66.67% of 3 images (by hand; 95%: 20.8 to 93.9), expected calibration error {error}",
     ]
+
+
+def test_figures_of_many_pictures_stand_alone() -> None:
+    """From 1,000 pictures on the table has no interval; for programs it is always there."""
+    of_many = Evaluation(
+        ("a", "b"),
+        "by hand",
+        Split(np.zeros((1000, 1, 1, 3), np.uint8), np.zeros(1000, np.int64)),
+        np.tile(np.array([1, 0], np.float32), (1000, 1)),
+    )
+    last = table(of_many).splitlines()[-1]
+    assert last == "accuracy 100.00% of 1,000 images (by hand), expected calibration error 0.0000"
+    assert record(of_many)["accuracy_95"] == pytest.approx((0.99617, 1.0), abs=1e-5)
 
 
 def test_the_record_tells_nothing_from_zero() -> None:
     """For programs, what was not measured is null and not zero."""
     found = record(EVALUATION)
+    assert found["accuracy_95"] == pytest.approx((0.2077, 0.9385), abs=1e-4)
     assert found["per_class"] == {
         "a": {"images": 3, "precision": 1.0, "recall": 2 / 3},
         "b": {"images": 0, "precision": 0.0, "recall": None},

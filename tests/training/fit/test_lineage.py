@@ -50,10 +50,12 @@ def test_what_a_teacher_smooths_is_not_known() -> None:
 
 def test_a_record_is_read_as_it_was_written() -> None:
     """Through JSON, which keeps checkpoints and metadata, a run's settings say what it held out and who taught it."""
-    first = RunSettings(recipe("smoke"), None, "digest", validation_images=200)
+    first = RunSettings(recipe("smoke"), None, "digest", "32x32 pixels", validation_images=200)
     version = Origin("smoke", 1, 0.9, 60.0, first.record())
-    second = RunSettings(recipe("smoke"), None, "digest", validation_images=300, start_from=version)
-    taught = RunSettings(recipe("smoke"), None, "digest", validation_images=100, teachers=(version, version))
+    second = RunSettings(recipe("smoke"), None, "digest", "32x32 pixels", validation_images=300, start_from=version)
+    taught = RunSettings(
+        recipe("smoke"), None, "digest", "32x32 pixels", validation_images=100, teachers=(version, version)
+    )
     for settings, images, share in ((first, 200, 0.2), (second, 200, 0.2), (taught, 100, None)):
         record = json.loads(json.dumps(settings.record()))
         assert record == settings.record()

@@ -1,5 +1,6 @@
 """A training can be interrupted anywhere and goes on as if it had not been."""
 
+import dataclasses
 import json
 from itertools import islice
 from pathlib import Path
@@ -84,6 +85,9 @@ def test_another_run_is_not_resumed(small: Dataset, short: Recipe, tmp_path: Pat
     train(Job(small, short, RunFolder(tmp_path)), ENVIRONMENT)
     with pytest.raises(TrainingError, match=r"seed 0 -> 1.*--fresh"):
         train(Job(small, recipe("smoke", epochs=4, batch_size=16, seed=1), RunFolder(tmp_path)), ENVIRONMENT)
+    stretched = dataclasses.replace(small, resize="stretch")  # of files, which would have the same digest
+    with pytest.raises(TrainingError, match=r"pictures 32x32 pixels \(crop, bicubic\) -> 32x32 pixels \(stretch"):
+        train(Job(stretched, short, RunFolder(tmp_path)), ENVIRONMENT)
     assert (tmp_path / "epoch-4").is_dir()
 
 

@@ -17,7 +17,8 @@ from training.data.dataset import Split
 from training.errors import TrainingError, WorseVersion
 from training.evaluation.accuracy import Evaluation, evaluate
 from training.evaluation.inference import openvino_predict
-from training.publish.gate import compare, pass_gate
+from training.evaluation.paired import Paired
+from training.publish.gate import Verdict, compare, pass_gate
 
 pytestmark = pytest.mark.keras
 
@@ -52,6 +53,13 @@ def edit(version: Path, **changes: object) -> None:
     (version / METADATA).write_text(json.dumps({**record, **changes}))
 
 
+def few(evaluation: Evaluation, count: int) -> Evaluation:
+    """Return the answers to the first ``count`` pictures only."""
+    return Evaluation(
+        evaluation.labels, evaluation.measured_on, evaluation.split[:count], evaluation.probabilities[:count]
+    )
+
+
 def hold(models: Path, evaluation: Evaluation, *, publish_anyway: bool = False) -> None:
     """Hold ``evaluation`` against the latest version in ``models``, for which pictures of 32x32 can be had."""
 
@@ -73,7 +81,8 @@ def test_a_worse_training_is_not_published_and_not_lost(refused: Refused) -> Non
     before = artifact.validate(refused.models / "smoke" / "1").metrics.accuracy
     last = refused.errors.splitlines()[-1]
     assert last.startswith("training: not published: ")
-    assert f" of 500 images (made-up test), where {refused.models}/smoke/1 has {before:.2%}; " in last
+    assert " of 500 images (made-up test; 95%: " in last
+    assert f"), where {refused.models}/smoke/1 has {before:.2%} (95%: " in last
     assert "McNemar's exact test, one-sided: p = " in last
     assert "--publish-anyway" in last
     assert "Published" not in refused.printed
@@ -99,6 +108,41 @@ def test_noise_is_not_worse(models: Path, answered: Evaluation, capsys: pytest.C
     assert "p = 0.062, not below 0.05" in printed
     with pytest.raises(WorseVersion, match=r"; 5 that it got right are wrong now, 0 .*p = 0.031, below 0.05"):
         hold(models, with_mistakes(answered, 5))
+
+
+def test_too_few_pictures_are_not_called_no_worse(
+    models: Path, answered: Evaluation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One of nine more is wrong: what that may mean is said with the interval, and the version is published."""
+    hold(models, with_mistakes(few(answered, 9), 1))
+    printed = capsys.readouterr().out
+    assert printed.startswith("Too few pictures to tell whether it is worse than the version before: ")
+    assert " of 9 images (shapes test; 95%: " in printed
+    assert "; the difference is between -39.5 and +21.3 points, at a confidence of 95%, and only more " in printed
+    assert "o worse" not in printed
+    hold(models, few(answered, 9))
+    assert capsys.readouterr().out.startswith("Too few pictures to tell")
+
+
+@pytest.mark.parametrize(
+    ("paired", "expected"),
+    [
+        (Paired(both=6, only_first=2, only_second=1, neither=0), "too few"),
+        (Paired(both=9, only_first=0, only_second=0, neither=0), "too few"),
+        (Paired(both=4, only_first=5, only_second=0, neither=0), "worse"),  # which even nine can show
+        (Paired(both=0, only_first=0, only_second=9, neither=0), "no worse"),
+        (Paired(both=155, only_first=45, only_second=26, neither=11), "worse"),  # 237, 8 points, p = 0.016
+        (Paired(both=50, only_first=0, only_second=0, neither=3), "too few"),
+        (Paired(both=50, only_first=0, only_second=0, neither=4), "no worse"),
+        (Paired(both=9_500, only_first=0, only_second=0, neither=500), "no worse"),
+        (Paired(both=9_300, only_first=100, only_second=100, neither=500), "no worse"),
+    ],
+)
+def test_there_are_three_verdicts(paired: Paired, expected: str) -> None:
+    """Worse is what the test shows; no worse only what leaves no room for a loss of 5 points."""
+    verdict = Verdict(Path("models/pets/1"), paired, "pets test", "")
+    found = "worse" if verdict.worse else "too few" if verdict.too_few_to_tell else "no worse"
+    assert found == expected
 
 
 @pytest.mark.slow

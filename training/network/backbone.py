@@ -17,6 +17,7 @@ from training.network.model import every_layer
 from training.network.registry import BACKBONES, IMAGENET_WEIGHTS, NO_WEIGHTS, Preprocessing
 
 HEAD = "head"  # the name of the layer that is new
+_POOL = "pool"
 _DROPOUT = 0.2
 _MEAN = (0.485, 0.456, 0.406)  # of ImageNet's red, green and blue, as keras.applications.imagenet_utils has them
 _DEVIATION = (0.229, 0.224, 0.225)
@@ -42,10 +43,16 @@ def build_on_backbone(
     x = images = keras.Input(input_shape, name="images")
     x = preprocess(x, BACKBONES[name])
     x = backbone(x)  # [N, h, w, C]
-    x = layers.GlobalAveragePooling2D(name="pool", dtype="float32")(x)  # [N, C]
+    x = layers.GlobalAveragePooling2D(name=_POOL, dtype="float32")(x)  # [N, C]
     x = layers.Dropout(_DROPOUT, name="dropout", dtype="float32")(x)
     logits = layers.Dense(classes, name=HEAD, dtype="float32")(x)
     return keras.Model(images, logits, name="darkroom")
+
+
+def embedding_of(model: keras.Model) -> keras.KerasTensor | None:
+    """Return what the head of a network on a backbone works on, float32 [N, C]; None for any other network."""
+    on_backbone = any(isinstance(layer, keras.Model) for layer in model.layers)
+    return model.get_layer(_POOL).output if on_backbone else None
 
 
 def preprocess(images: keras.KerasTensor, mode: Preprocessing) -> keras.KerasTensor:

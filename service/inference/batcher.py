@@ -167,9 +167,7 @@ class Batcher:
             self._enqueue(job, wait_for_room=False)
         return self.result(job)
 
-    def submit(
-        self, images: Images, deadline: float, *, wait_for_room: bool = False, embedding: bool = False
-    ) -> Job:
+    def submit(self, images: Images, deadline: float, *, wait_for_room: bool = False, embedding: bool = False) -> Job:
         """Queue ``images``, uint8 [N, H, W, 3] with N up to ``chunk``; ``result`` waits for what comes of the job.
 
         ``deadline`` is a time of the batcher's clock, in seconds. With ``wait_for_room`` a full queue is waited for:

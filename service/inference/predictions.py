@@ -38,5 +38,5 @@ def interpret(outputs: Outputs, metadata: Metadata) -> Predictions:
 
 
 def columns_without_embedding(metadata: Metadata) -> int:
-    """Return how many columns an engine's outputs have for the version with ``metadata``, before those of embeddings."""
+    """Return how many columns an engine's outputs have for the version with ``metadata``, embeddings left out."""
     return len(metadata.labels) + (metadata.familiarity is not None)

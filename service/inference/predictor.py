@@ -208,9 +208,7 @@ class _LongRequest:
             self._collect()
         indices = [index for index, _ in self._part]
         images = np.stack([image for _, image in self._part])
-        job = self.model.batcher.submit(
-            images, self.deadline, wait_for_room=self._sent, embedding=self.embedding
-        )
+        job = self.model.batcher.submit(images, self.deadline, wait_for_room=self._sent, embedding=self.embedding)
         self._queue.append((indices, job))
         self._part = []
         self._sent = True

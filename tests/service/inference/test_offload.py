@@ -35,7 +35,7 @@ def test_short_bodies_and_probes_stay_on_the_loop(
 
 
 def test_what_takes_long_by_itself_is_offloaded() -> None:
-    """Many pictures, large ones, long answers and a slow engine each have a limit, on one side of which a thread takes them."""
+    """Many pictures, large ones, long answers and a slow engine each have a limit, beyond which a thread takes them."""
     assert [offloads_pictures(count) for count in (0, 1, 8, 9)] == [False, False, False, True]
     assert [offloads_decoding(pixels) for pixels in (1, 512 * 512 - 1, 512 * 512)] == [False, False, True]
     assert [offloads_numbers(count) for count in (10, 2048, 2049)] == [False, False, True]

@@ -7,12 +7,13 @@ from pathlib import Path
 from artifact.errors import InvalidVersion
 from artifact.layout import INT8_MODEL, INT8_WEIGHTS, METADATA, SAVED_MODEL
 from artifact.metadata import Metadata, read_metadata
-from artifact.signature import signature_shapes
+from artifact.signature import Shape, signature_shapes
 
 SIGNATURE = "serving_default"
 INPUT = "images"
 OUTPUT = "probabilities"
 FAMILIARITY = "familiarity"
+EMBEDDING = "embedding"
 
 
 def validate(path: Path) -> Metadata:
@@ -20,8 +21,9 @@ def validate(path: Path) -> Metadata:
 
     Raises:
         InvalidVersion: ``saved_model.pb``, the metadata or the int8 network that it tells of is missing, a file is
-            absent or differs from its sha256, or the labels, the input size or the threshold do not match the model's
-            signature. The message names the first fault.
+            absent or differs from its sha256, the labels, the input size or the threshold do not match the model's
+            signature, or it has an embedding that is no row of numbers for each picture. The message names the first
+            fault.
     """
     if not path.is_dir():
         raise InvalidVersion(path, "there is no such folder")
@@ -84,5 +86,13 @@ def _check_signature(path: Path, metadata: Metadata) -> None:
         raise InvalidVersion(
             path, f"{METADATA} has a threshold, but the model does not return {FAMILIARITY}, a number each"
         )
+    if EMBEDDING in outputs and not _is_a_row_each(outputs[EMBEDDING]):
+        raise InvalidVersion(
+            path, f"the output {EMBEDDING} is {outputs[EMBEDDING]}, but it must have a row for each picture, [N, D]"
+        )
     if inputs[INPUT][1:] != size:
         raise InvalidVersion(path, f"{METADATA} says the input is {size}, but the model takes {inputs[INPUT][1:]}")
+
+
+def _is_a_row_each(shape: Shape) -> bool:
+    return len(shape) == 2 and shape[1] > 0

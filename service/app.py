@@ -53,7 +53,7 @@ def make_services(
     )
     decoder = Decoder(settings.max_image_pixels, _large_at_once(settings, cores), clock, runtime)
     predictor = Predictor(decoder, metrics.of, clock, runtime)
-    return Services(settings, registry, predictor, metrics, draining, clock, clock())
+    return Services(settings, registry, predictor, metrics, draining, clock, clock(), runtime)
 
 
 def _large_at_once(settings: Settings, cores: int) -> int:

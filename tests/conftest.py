@@ -80,6 +80,16 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def embedding(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, of a model that has an embedding as well; not to be changed."""
+
+    def publish(folder: Path) -> None:
+        publish_in_a_process(folder, embedding=True)
+
+    return made_once(tmp_path_factory, "embedding", publish) / "colours" / "1"
+
+
+@pytest.fixture(scope="session")
 def shared_models(published: Path) -> Path:
     """The model folder that tests read together; not to be changed."""
     return published.parent.parent

@@ -1,6 +1,6 @@
 """Makes a small real model version without the trainer: it tells red, green and blue pictures apart.
 
-``python -m tests.models FOLDER [SIDE]`` publishes one below FOLDER, for images of SIDE x SIDE pixels.
+``python -m tests.models FOLDER SIDE [embedding]`` publishes one below FOLDER, for images of SIDE x SIDE pixels.
 """
 
 import dataclasses
@@ -18,26 +18,34 @@ LABELS = ("red", "green", "blue")
 SIDE = 32  # pixels
 
 
-def publish(models: Path, name: str = "colours", labels: tuple[str, ...] = LABELS, side: int = SIDE) -> Path:
+def publish(
+    models: Path,
+    name: str = "colours",
+    labels: tuple[str, ...] = LABELS,
+    side: int = SIDE,
+    *,
+    embedding: bool = False,
+) -> Path:
     """Publish the next version of model ``name`` under ``models`` and return its folder. Imports TensorFlow.
 
     Its images have ``side`` x ``side`` pixels. The answer is softmax(8 * mean colour) over the channels, so that a pure
     colour has a probability above 0.99. Its familiarity is 8.0 for a pure colour and 1.1 for black; the metadata has no
-    threshold for it.
+    threshold for it. With ``embedding`` it has one as well: the mean colour, 0 to 1, and their sum.
     """
     import tensorflow as tf
 
     with draft(models, name) as version:
-        module = _module(tf, side)
+        module = _module(tf, side, embedding)
         signatures = {"serving_default": module.serve_images, "serve_bytes": module.serve_bytes}
         tf.saved_model.save(module, str(version.path), signatures=signatures)
         (version.extra / "MODEL_CARD.md").write_text("# Colours\n\nTells red, green and blue apart.\n")
         return version.publish(metadata(name, labels, side))
 
 
-def publish_in_a_process(models: Path, side: int = SIDE) -> Path:
+def publish_in_a_process(models: Path, side: int = SIDE, *, embedding: bool = False) -> Path:
     """Publish the colours under ``models`` from another process, which keeps TensorFlow out of this one."""
-    subprocess.run([sys.executable, "-m", "tests.models", str(models), str(side)], check=True, capture_output=True)
+    arguments = [str(models), str(side), *(["embedding"] if embedding else [])]
+    subprocess.run([sys.executable, "-m", "tests.models", *arguments], check=True, capture_output=True)
     return models / "colours" / "1"
 
 
@@ -84,7 +92,7 @@ def metadata(name: str, labels: tuple[str, ...] = LABELS, side: int = SIDE) -> M
     )
 
 
-def _module(tf: Any, side: int) -> Any:
+def _module(tf: Any, side: int, embedding: bool) -> Any:
     class Colours(tf.Module):  # type: ignore[misc]  # TensorFlow has no types
         def __init__(self) -> None:
             super().__init__()
@@ -97,9 +105,11 @@ def _module(tf: Any, side: int) -> Any:
         def classify(self, images: Any) -> dict[str, Any]:
             means = tf.reduce_mean(tf.cast(images, tf.float32) / 255.0, axis=[1, 2])  # [N, 3]
             logits = self.sharpness * means
+            total = tf.reduce_sum(means, axis=1, keepdims=True)  # [N, 1]
             return {
                 "probabilities": tf.nn.softmax(logits),
                 "familiarity": tf.math.log(tf.reduce_sum(tf.exp(logits), axis=1)),
+                **({"embedding": tf.concat([means, total], axis=1)} if embedding else {}),
             }
 
         def classify_bytes(self, image_bytes: Any) -> dict[str, Any]:
@@ -139,4 +149,4 @@ def copy(
 
 
 if __name__ == "__main__":
-    publish(Path(sys.argv[1]), side=int(sys.argv[2]) if len(sys.argv) > 2 else SIDE)
+    publish(Path(sys.argv[1]), side=int(sys.argv[2]), embedding="embedding" in sys.argv[3:])

@@ -99,6 +99,7 @@ class Job:
     done: Event | None = None  # where somebody waits
     outcome: Outputs | ServiceError | None = None
     abandoned: bool = False
+    embedding: bool = False  # is wanted as well
 
 
 class Batcher:
@@ -166,11 +167,12 @@ class Batcher:
             self._enqueue(job, wait_for_room=False)
         return self.result(job)
 
-    def submit(self, images: Images, deadline: float, *, wait_for_room: bool = False) -> Job:
+    def submit(self, images: Images, deadline: float, *, wait_for_room: bool = False, embedding: bool = False) -> Job:
         """Queue ``images``, uint8 [N, H, W, 3] with N up to ``chunk``; ``result`` waits for what comes of the job.
 
         ``deadline`` is a time of the batcher's clock, in seconds. With ``wait_for_room`` a full queue is waited for:
-        meant for the later parts of a request whose first part was taken already.
+        meant for the later parts of a request whose first part was taken already. With ``embedding`` that is among
+        the outputs, whatever else is in the batch.
 
         Raises:
             QueueFull: too many images wait.
@@ -178,7 +180,7 @@ class Batcher:
             ModelUnavailable: the batcher is closed.
             ValueError: ``images`` holds more than ``chunk`` images.
         """
-        job = self._new_job(images, deadline)
+        job = self._new_job(images, deadline, embedding=embedding)
         self._enqueue(job, wait_for_room=wait_for_room)
         return job
 
@@ -211,10 +213,10 @@ class Batcher:
             thread.join(max(0.0, limit - time.monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
 
-    def _new_job(self, images: Images, deadline: float) -> Job:
+    def _new_job(self, images: Images, deadline: float, *, embedding: bool = False) -> Job:
         if not 0 < len(images) <= self.chunk:
             raise ValueError(f"{len(images)} images in one part; it must be 1 to {self.chunk}")
-        return Job(images, deadline, self._clock())
+        return Job(images, deadline, self._clock(), embedding=embedding)
 
     def _enqueue(self, job: Job, *, wait_for_room: bool) -> None:
         job.done = self._runtime.event()
@@ -332,7 +334,8 @@ class Batcher:
         started = self._clock()
         try:
             images = jobs[0].images if len(jobs) == 1 else np.concatenate([job.images for job in jobs])
-            outputs = self._engine.predict(images, stream)
+            embedding = any(job.embedding for job in jobs)
+            outputs = self._engine.predict(images, stream, embedding=embedding)
         except Exception as error:  # an engine may raise anything; only this batch may suffer from it
             log.error("the engine failed on a batch of %d", sum(len(job.images) for job in jobs), exc_info=error)
             for job in jobs:
@@ -342,7 +345,9 @@ class Batcher:
         self._observer.ran(len(images), seconds)
         if len(images) == 1:
             self._lone_seconds = seconds
+        asked = outputs.shape[1]  # columns
+        unasked = asked - self._engine.embedding if embedding else asked
         start = 0
         for job in jobs:
-            job.outcome = outputs[start : start + len(job.images)]
+            job.outcome = outputs[start : start + len(job.images), : asked if job.embedding else unasked]
             start += len(job.images)

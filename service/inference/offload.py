@@ -9,6 +9,7 @@ What stays keeps all other requests of the worker waiting, and a thread costs mo
 | another request           | a probe                           | the others read files                                |
 | the pictures of a request | up to 8 that are to be decoded    | few bytes may still take two milliseconds each       |
 | decoding one picture      | fewer than 512 x 512 pixels       | that takes a few milliseconds                        |
+| the numbers of an answer  | up to 2,048, as of one embedding  | JSON takes 1 ms for 1,500 of them                    |
 | the engine, for one image | it took less than 10 ms last time | two changes of threads cost more than all the rest   |
 |                           |                                   | of a small picture (benchmarks/NOTES.md)             |
 """
@@ -17,6 +18,7 @@ _LOOP_BODY = 16 * 1024  # bytes
 _PROBES = ("/health", "/v2/health")
 _LOOP_PICTURES = 8
 _LOOP_PIXELS = 512 * 512
+_LOOP_NUMBERS = 2048
 _LOOP_ENGINE_SECONDS = 0.01
 
 
@@ -35,6 +37,11 @@ def offloads_pictures(encoded: int) -> bool:
 def offloads_decoding(pixels: int) -> bool:
     """Say whether a picture of ``pixels``, width times height, is decoded in a thread."""
     return pixels >= _LOOP_PIXELS
+
+
+def offloads_numbers(numbers: int) -> bool:
+    """Say whether an answer that has so many ``numbers`` is written in a thread."""
+    return numbers > _LOOP_NUMBERS
 
 
 def offloads_engine(seconds: float) -> bool:

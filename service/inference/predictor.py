@@ -92,35 +92,47 @@ class Predictor:
             ServiceError: the queue is full, or the time is up; then there is no answer for any picture.
         """
         with self._observed(model) as observer:
-            return self._each(model, items, deadline, observer)
+            return self._each(model, items, deadline, observer, embedding=False)
 
-    def predict_all(self, model: LoadedModel, items: Sequence[Item], deadline: float) -> Predictions:
+    def predict_all(
+        self, model: LoadedModel, items: Sequence[Item], deadline: float, *, embedding: bool = False
+    ) -> Predictions:
         """Return what is predicted of all pictures, for protocols that know no partial answer.
+
+        With ``embedding``, for which the model must have one, that is told as well.
 
         Raises:
             ServiceError: one of the pictures cannot be used, the queue is full, or the time is up.
         """
         outputs: list[Output] = []
         with self._observed(model) as observer:
-            for index, result in enumerate(self._each(model, items, deadline, observer)):
+            results = self._each(model, items, deadline, observer, embedding=embedding)
+            for index, result in enumerate(results):
                 if isinstance(result, ServiceError):
                     raise type(result)(f"Picture {index}: {result}" if len(items) > 1 else str(result))
                 outputs.append(result)
         return interpret(np.stack(outputs), model.metadata)
 
     def _each(
-        self, model: LoadedModel, items: Sequence[Item], deadline: float, observer: PredictionObserver
+        self,
+        model: LoadedModel,
+        items: Sequence[Item],
+        deadline: float,
+        observer: PredictionObserver,
+        *,
+        embedding: bool,
     ) -> list[Output | ServiceError]:
         def results() -> list[Output | ServiceError]:
-            return self._in_parts(model, items, deadline, observer)
+            request = _LongRequest(model, deadline, embedding, results=[None] * len(items))
+            return self._in_parts(request, items, observer)
 
         encoded = sum(isinstance(item.content, bytes) for item in items)
         return self._runtime.offload(results) if offloads_pictures(encoded) else results()
 
     def _in_parts(
-        self, model: LoadedModel, items: Sequence[Item], deadline: float, observer: PredictionObserver
+        self, request: "_LongRequest", items: Sequence[Item], observer: PredictionObserver
     ) -> list[Output | ServiceError]:
-        request = _LongRequest(model, deadline, results=[None] * len(items))
+        model, deadline = request.model, request.deadline
         for index, item in enumerate(items):
             if self._clock() >= deadline:
                 raise DeadlineExceeded(LATE)
@@ -171,6 +183,7 @@ class _LongRequest:
 
     model: LoadedModel
     deadline: float
+    embedding: bool  # is wanted as well
     results: list[Output | ServiceError | None]
     _part: list[tuple[int, Images]] = field(default_factory=list)
     _queue: deque[tuple[list[int], Job]] = field(default_factory=deque)
@@ -195,7 +208,7 @@ class _LongRequest:
             self._collect()
         indices = [index for index, _ in self._part]
         images = np.stack([image for _, image in self._part])
-        job = self.model.batcher.submit(images, self.deadline, wait_for_room=self._sent)
+        job = self.model.batcher.submit(images, self.deadline, wait_for_room=self._sent, embedding=self.embedding)
         self._queue.append((indices, job))
         self._part = []
         self._sent = True

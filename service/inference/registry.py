@@ -16,7 +16,7 @@ from artifact import InvalidVersion, Metadata, validate, version_path, versions
 from service.inference.batcher import Batcher
 from service.inference.engine import MAX_BATCH, Engine
 from service.inference.errors import ModelUnavailable, UnknownModel
-from service.inference.predictions import interpret
+from service.inference.predictions import columns_without_embedding, interpret
 
 log = logging.getLogger(__name__)
 
@@ -351,9 +351,10 @@ def _fingerprint(path: Path) -> Fingerprint:
 
 def _warm(engine: Engine, metadata: Metadata) -> None:
     """Run the batch sizes that come first, and check that the answers are probabilities, and all numbers."""
-    size, columns = metadata.input, len(metadata.labels) + (metadata.familiarity is not None)
+    size, columns = metadata.input, columns_without_embedding(metadata) + engine.embedding
     for images in (1, MAX_BATCH):
-        outputs = engine.predict(np.zeros((images, size.height, size.width, 3), np.uint8))
+        pictures = np.zeros((images, size.height, size.width, 3), np.uint8)
+        outputs = engine.predict(pictures, embedding=engine.embedding > 0)
         if outputs.shape != (images, columns):
             raise ValueError(f"it answers {outputs.shape} to {images} images, not {(images, columns)}")
         sums = interpret(outputs, metadata).probabilities.sum(axis=1)

@@ -8,9 +8,11 @@ import numpy.typing as npt
 from msgspec import Meta
 
 from artifact import Input
-from service.inference.engine import Images, Probabilities
+from service.inference.engine import Images, Outputs
 from service.inference.errors import InvalidRequest
 from service.web.bodies import parse_json
+
+_NUMBERS_AT_ONCE = 2**16
 
 UInt8 = Annotated[int, Meta(ge=0, le=255)]
 FlatType = Annotated[list[UInt8], Meta(min_length=1)]
@@ -57,9 +59,16 @@ def flat_images(text: bytes | memoryview, size: Input, max_images: int, at: str)
     return parsed.reshape(-1, size.height, size.width, 3)
 
 
-def shortest(probabilities: Probabilities) -> npt.NDArray[np.float64]:
-    """Return ``probabilities``, float32, as those float64 that JSON shows with as few digits as tell float32 apart."""
-    return probabilities.astype(np.str_).astype(np.float64)
+def shortest(rows: Outputs) -> npt.NDArray[np.float64]:
+    """Return ``rows``, float32 [N, columns], as those float64 that JSON shows with as few digits as tell float32 apart.
+
+    Some rows at a time, since the text of a number takes 128 bytes on its way.
+    """
+    shown = np.empty(rows.shape, np.float64)
+    step = max(1, _NUMBERS_AT_ONCE // rows.shape[1])
+    for start in range(0, len(rows), step):
+        shown[start : start + step] = rows[start : start + step].astype(np.str_)
+    return shown
 
 
 def _parse(text: bytes | memoryview, type_: Any, max_values: int, at: str) -> Any:

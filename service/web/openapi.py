@@ -5,14 +5,12 @@ import importlib
 import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
 import msgspec
 from flask import Flask
 from werkzeug.routing import Rule
 
-from artifact import Metadata
 from service import __version__
 from service.inference.errors import ServiceError
 from service.inference.registry import LoadedModel
@@ -49,9 +47,7 @@ def describe(app: Flask, dialects: Sequence[Dialect], model: LoadedModel | None)
         ValueError: a route does not declare what it takes and gives.
     """
     routes = list(_routes(app))
-    # Name and version are the folder's, as everywhere that clients look.
-    metadata = replace(model.metadata, name=model.name, version=model.version) if model else None
-    schemas = _Schemas(routes, dialects, metadata)
+    schemas = _Schemas(routes, dialects, model)
     paths: dict[str, Schema] = {}
     for route in routes:
         paths.setdefault(_path(route.rule), {})[route.method.lower()] = _operation(route, schemas, dialects)
@@ -85,8 +81,8 @@ def _routes(app: Flask) -> Iterator[_Route]:
 class _Schemas:
     """The schemas of all types of all routes, by type."""
 
-    def __init__(self, routes: Sequence[_Route], dialects: Sequence[Dialect], metadata: Metadata | None) -> None:
-        self._metadata = metadata
+    def __init__(self, routes: Sequence[_Route], dialects: Sequence[Dialect], model: LoadedModel | None) -> None:
+        self._model = model
         self._chosen: dict[int, Any] = {}
         types = {id(type_): type_ for route in routes for type_ in self._types(route, dialects)}
         found, self.components = msgspec.json.schema_components(list(types.values()), ref_template=_REFERENCE)
@@ -127,9 +123,9 @@ class _Schemas:
         per_model = next((note for note in notes if isinstance(note, PerModel)), None)
         if per_model is None:
             return type_
-        if self._metadata is None:
+        if self._model is None:
             return Any if type_ is per_model else type_
-        return per_model.type_for(self._metadata)
+        return per_model.type_for(self._model)
 
 
 def _alternatives(type_: Any) -> tuple[Any, ...]:

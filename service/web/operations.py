@@ -14,8 +14,8 @@ import msgspec
 from flask import Request, Response
 from msgspec import Struct
 
-from artifact import Metadata
 from service.inference.errors import InvalidRequest, ServiceError
+from service.inference.registry import LoadedModel
 
 JSON = "application/json"
 Binary = Annotated[Any, msgspec.Meta(extra_json_schema={"type": "string", "format": "binary"})]  # bytes as they are
@@ -33,7 +33,7 @@ class PerModel:
     In ``Annotated`` it stands beside the type that holds for all models.
     """
 
-    type_for: Callable[[Metadata], Any]
+    type_for: Callable[[LoadedModel], Any]
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ def only(type_: type, description: str, *values: object) -> Any:
 
 
 # What the paths of the protocols name. That a value is the one that is served is checked by the registry.
-ModelName = Annotated[str, PerModel(lambda metadata: only(str, "The model that is served.", metadata.name))]
-ModelVersion = Annotated[int, PerModel(lambda metadata: only(int, "The version that is served.", metadata.version))]
+ModelName = Annotated[str, PerModel(lambda model: only(str, "The model that is served.", model.name))]
+ModelVersion = Annotated[int, PerModel(lambda model: only(int, "The version that is served.", model.version))]
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from flask import has_request_context, request
 
 from service.inference.predictor import Predictor
 from service.inference.registry import Registry
+from service.inference.runtime import Runtime
 from service.observe.metrics import Metrics
 from service.settings import Settings
 from service.web.bodies import RECEIVED
@@ -23,6 +24,7 @@ class Services:
     draining: Callable[[], bool]
     clock: Callable[[], float]
     started: float
+    runtime: Runtime
 
     def deadline(self) -> float:
         """Return when the present request must be answered, as a time of the clock."""

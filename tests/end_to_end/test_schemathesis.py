@@ -21,7 +21,8 @@ pytestmark = [pytest.mark.process, pytest.mark.slow]
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
     """The service with a model of images so small that whole tensors can be made up."""
     models = tmp_path_factory.mktemp("models")
-    copy(publish_in_a_process(models, SIDE), models, 2, threshold=4.0)  # which has more to describe than one without
+    # Which has more to describe than one without threshold and embedding.
+    copy(publish_in_a_process(models, SIDE, embedding=True), models, 2, threshold=4.0)
     running = start({"MODEL_DIR": str(models), "DRAIN_SECONDS": "0", "MAX_BODY_BYTES": "1000000", "MAX_BATCH": "100"})
     running.wait_until_ready()
     yield running

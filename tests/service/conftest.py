@@ -60,6 +60,12 @@ def telling(services_of: MakeServices, published: Path, tmp_path: Path) -> Flask
 
 
 @pytest.fixture
+def embedding_client(services_of: MakeServices, embedding: Path) -> FlaskClient:
+    """A client of an application whose model has an embedding: the mean colour and the sum of that."""
+    return create_app(services_of(model_dir=embedding.parent.parent, precision="float32")).test_client()
+
+
+@pytest.fixture
 def client(app: Flask) -> FlaskClient:
     """A client of the application in this process."""
     return app.test_client()

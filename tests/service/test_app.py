@@ -259,7 +259,7 @@ def test_full_queue_and_deadline(services_of: MakeServices, models: Path, monkey
     services = services_of(model_dir=models, queue_length=1, request_deadline=0.2)
     model, gate = services.registry.check(), threading.Event()
     predict = model.engine.predict
-    monkeypatch.setattr(model.engine, "predict", lambda *arguments: gate.wait(30) and predict(*arguments))
+    monkeypatch.setattr(model.engine, "predict", lambda *images, **asked: gate.wait(30) and predict(*images, **asked))
     model.batcher.submit(np.zeros((1, SIDE, SIDE, 3), np.uint8), time.monotonic() + 30)
     wait_for(lambda: not model.batcher.snapshot().waiting, lambda: str(model.batcher.snapshot()))
     client = create_app(services).test_client()

@@ -13,34 +13,44 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from artifact import Input
+from training.data.batching import in_batches
 from training.data.dataset import Pixels
 from training.errors import TrainingError
 from training.evaluation.calibration import KEPT, LEAST_SURPLUS, Correction
 from training.evaluation.familiarity import score_of
 from training.evaluation.inference import Answer, Outputs, openvino_answer
-from training.evaluation.post_hoc import logits_of
+from training.network.backbone import embedding_of
 
 _TOLERANCE = 1e-3
+_BATCH = 500
 _LARGEST_LOGIT = 80.0
 _UNCHANGED = Correction()
 _INTERPOLATION = {"bilinear": "bilinear", "bicubic": "bicubic", "lanczos": "lanczos3"}
 
 
 class _Servable(tf.Module):  # type: ignore[misc]
-    """The network with pixels or encoded pictures as input, and as output probabilities and how familiar they look."""
+    """The network with pixels or encoded pictures as input, and as output probabilities and how familiar they look.
+
+    A network on a backbone also gives the embedding that its head works on.
+    """
 
     def __init__(self, model: keras.Model, picture: Input, correction: Correction) -> None:
         super().__init__()
         # A function, since a model as an attribute would be saved along with its variables, and those twice.
-        self._logits = functools.partial(model, training=False)
+        self._network = functools.partial(_with_embedding(model), training=False)
         self._input = picture
         self._correction = correction  # constants of the graph: no weights, so that others can start from the weights
         self.weights = [variable.value for variable in model.weights]
 
     def classify(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Pictures uint8 [N, H, W, 3] -> probabilities float32 [N, classes] and familiarity float32 [N]."""
-        logits = self._logits(tf.cast(images, tf.float32))
-        return {"probabilities": _probabilities(logits, self._correction), "familiarity": _familiarity(logits)}
+        """Pictures uint8 [N, H, W, 3] -> probabilities float32 [N, classes] and familiarity float32 [N].
+
+        On a backbone there is the embedding float32 [N, D] as well.
+        """
+        outputs = self._network(tf.cast(images, tf.float32))
+        logits = outputs.pop("logits")
+        probabilities = _probabilities(logits, self._correction)
+        return {"probabilities": probabilities, "familiarity": _familiarity(logits), **outputs}
 
     def classify_bytes(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         """JPEG or PNG files, string [N] -> the same."""
@@ -55,6 +65,13 @@ class _Servable(tf.Module):  # type: ignore[misc]
             image = _cut_to_aspect(image, *size)
         resized = tf.image.resize(image, size, _INTERPOLATION[self._input.interpolation], antialias=True)
         return tf.saturate_cast(tf.round(resized), tf.uint8)
+
+
+def _with_embedding(model: keras.Model) -> keras.Model:
+    """Return the network with outputs by name: ``logits`` and, on a backbone, the ``embedding`` that they come from."""
+    embedding = embedding_of(model)
+    outputs = {"logits": model.output} if embedding is None else {"logits": model.output, "embedding": embedding}
+    return keras.Model(model.input, outputs)
 
 
 def _probabilities(logits: tf.Tensor, correction: Correction) -> tf.Tensor:
@@ -115,14 +132,13 @@ def read_weights(path: Path) -> list[NDArray[np.float32]]:
 def check(model: keras.Model, path: Path, images: Pixels, correction: Correction = _UNCHANGED) -> float:
     """Read the SavedModel back and compare its answers to ``images`` with the network's; return the largest gap.
 
-    Both signatures are compared under TensorFlow and ``serving_default`` under OpenVINO, in both outputs; the gap of
-    the familiarity is taken as a share of the largest one where that is above 1, since it has no upper limit.
+    Both signatures are compared under TensorFlow and ``serving_default`` under OpenVINO, in all outputs; the gap of
+    each is taken as a share of its largest number where that is above 1, since only probabilities have an upper limit.
 
     Raises:
         TrainingError: they differ by more than 1e-3.
     """
-    logits = logits_of(model, images)
-    expected = {"probabilities": correction.probabilities(logits), "familiarity": score_of(logits)}
+    expected = _expected(model, images, correction)
     readers = {
         "TensorFlow": _tensorflow(path, "serving_default", _as_pixels),
         "TensorFlow, from PNG files,": _tensorflow(path, "serve_bytes", _as_files),
@@ -135,11 +151,18 @@ def check(model: keras.Model, path: Path, images: Pixels, correction: Correction
     return gap
 
 
+def _expected(model: keras.Model, images: Pixels, correction: Correction) -> Outputs:
+    """Return what the SavedModel of ``model`` is to answer to ``images``, a batch at a time."""
+    network = _with_embedding(model)
+    parts = [network(batch.astype(np.float32), training=False) for batch in in_batches(images, _BATCH)]
+    outputs = {name: np.concatenate([keras.ops.convert_to_numpy(part[name]) for part in parts]) for name in parts[0]}
+    logits = outputs.pop("logits")
+    return {"probabilities": correction.probabilities(logits), "familiarity": score_of(logits), **outputs}
+
+
 def _gap(answer: Outputs, expected: Outputs) -> float:
-    probability = np.abs(answer["probabilities"] - expected["probabilities"]).max()
-    familiarity = np.abs(answer["familiarity"] - expected["familiarity"]).max()
-    largest = max(1.0, np.abs(expected["familiarity"]).max())
-    return float(np.max([probability, familiarity / largest]))  # NaN where one of them is
+    gaps = [np.abs(answer[name] - rows).max() / max(1.0, np.abs(rows).max()) for name, rows in expected.items()]
+    return float(np.max(gaps))  # NaN where one of them is
 
 
 def _tensorflow(path: Path, signature: str, inputs: Callable[[Pixels], dict[str, tf.Tensor]]) -> Answer:

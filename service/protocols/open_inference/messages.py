@@ -1,6 +1,7 @@
 """The messages of the Open Inference Protocol V2: tensors in JSON, or in bytes behind it as Triton has them."""
 
 import functools
+import operator
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from flask import Request, Response
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from artifact import Input
-from artifact.validate import FAMILIARITY, OUTPUT
+from artifact.validate import EMBEDDING, FAMILIARITY, OUTPUT
 from service.inference.engine import Images, Outputs, Probabilities
 from service.inference.errors import InvalidRequest
 from service.inference.items import Item, check_count
@@ -67,8 +68,8 @@ class OutputParameters(Struct):
     classification: Annotated[int, Meta(ge=0)] = 0
 
 
-class ScoreParameters(Struct):
-    """How a score is wanted: as bytes behind the JSON, or in it."""
+class NumberParameters(Struct):
+    """How numbers are wanted: as bytes behind the JSON, or in it."""
 
     binary_data: bool | UnsetType = UNSET
 
@@ -82,11 +83,22 @@ class RequestedProbabilities(Struct, tag_field="name", tag=OUTPUT):
 class RequestedFamiliarity(Struct, tag_field="name", tag=FAMILIARITY):
     """How familiar the pictures look is asked for."""
 
-    parameters: ScoreParameters = msgspec.field(default_factory=ScoreParameters)
+    parameters: NumberParameters = msgspec.field(default_factory=NumberParameters)
 
 
-RequestedOutput = RequestedProbabilities | RequestedFamiliarity
-_REQUESTED: dict[str, type[RequestedOutput]] = {OUTPUT: RequestedProbabilities, FAMILIARITY: RequestedFamiliarity}
+class RequestedEmbedding(Struct, tag_field="name", tag=EMBEDDING):
+    """The embedding of the pictures is asked for."""
+
+    parameters: NumberParameters = msgspec.field(default_factory=NumberParameters)
+
+
+RequestedOutput = RequestedProbabilities | RequestedFamiliarity | RequestedEmbedding
+_REQUESTED: dict[str, type[RequestedOutput]] = {
+    OUTPUT: RequestedProbabilities,
+    FAMILIARITY: RequestedFamiliarity,
+    EMBEDDING: RequestedEmbedding,
+}
+_ONLY_IF_NAMED = (EMBEDDING,)
 
 
 class RequestParameters(Struct):
@@ -96,7 +108,10 @@ class RequestParameters(Struct):
 
 
 class InferRequest(Struct, kw_only=True):
-    """An inference request: one input, and optionally which outputs are wanted, and how; without, all."""
+    """An inference request: one input, and optionally which outputs are wanted, and how.
+
+    Without, these are all but the embedding.
+    """
 
     id: str | UnsetType = UNSET
     inputs: Annotated[list[PixelTensor | EncodedTensor], Meta(min_length=1, max_length=1)]
@@ -111,7 +126,7 @@ class BinarySize(Struct):
 
 
 class NumberTensor(Struct, kw_only=True, tag_field="datatype", tag="FP32"):
-    """``probabilities``, FP32 [N, classes], or ``familiarity``, FP32 [N, 1], flat in row-major order.
+    """``probabilities``, FP32 [N, classes], ``familiarity``, FP32 [N, 1], or ``embedding``, FP32 [N, D], row by row.
 
     Without ``data`` the numbers follow the JSON.
     """
@@ -148,6 +163,11 @@ class ResponseFormat:
     outputs: Sequence[RequestedOutput]
     binary: bool
 
+    @property
+    def names(self) -> list[str]:
+        """The names of the outputs."""
+        return [_name(output) for output in self.outputs]
+
 
 @functools.lru_cache(maxsize=8)
 def json_request(size: Input, most: int, outputs: tuple[str, ...]) -> Any:
@@ -164,7 +184,7 @@ def json_request(size: Input, most: int, outputs: tuple[str, ...]) -> Any:
     pictures: Any = Annotated[list[Element], Meta(min_length=1, max_length=most)]
     tensor: Any = _in_json(PixelTensor, shape, pixels) | _in_json(EncodedTensor, encoded_shape, pictures)
     inputs: Any = Annotated[list[tensor], Meta(min_length=1, max_length=1)]
-    requested: Any = RequestedOutput if FAMILIARITY in outputs else RequestedProbabilities
+    requested: Any = functools.reduce(operator.or_, [_REQUESTED[name] for name in outputs])
     wanted: Any = Annotated[list[requested], Meta(max_length=len(outputs))]
     return msgspec.defstruct(
         "InferRequestInJson",
@@ -199,7 +219,8 @@ def _flat_or_nested(size: Input) -> list[dict[str, Any]]:
 def read_request(request: Request, size: Input, most: int, outputs: Sequence[str]) -> tuple[ResponseFormat, list[Item]]:
     """Return how the answer is wanted, and the pictures, up to ``most``; tensors have the height and width of ``size``.
 
-    ``outputs`` are the names of those that the model has, all of which are wanted where none is asked for.
+    ``outputs`` are the names of those that the model has, all of which but the embedding are wanted where none is asked
+    for.
 
     A header length of 0 says that the body is nothing but pixels, uint8 [N, H, W, 3]: Triton's raw binary request.
 
@@ -208,7 +229,7 @@ def read_request(request: Request, size: Input, most: int, outputs: Sequence[str
         TooManyItems: there are more pictures than ``most``.
         SlowBody: the client stopped sending.
     """
-    everything = [_REQUESTED[name]() for name in outputs]
+    everything = [_REQUESTED[name]() for name in outputs if name not in _ONLY_IF_NAMED]
     text, binary = _split(read_body(request), request.headers.get(JSON_LENGTH))
     if text is None:
         items = [Item(image) for image in _raw_pixels(binary, size, most)]
@@ -231,8 +252,12 @@ def _check_outputs(asked: Sequence[RequestedOutput], outputs: Sequence[str]) -> 
     if len(asked) > len(outputs):
         raise InvalidRequest(f"Expected `array` of length <= {len(outputs)} - at `$.outputs`.")
     for index, output in enumerate(asked):
-        if isinstance(output, RequestedFamiliarity) and FAMILIARITY not in outputs:
-            raise InvalidRequest(f"Invalid value '{FAMILIARITY}' - at `$.outputs[{index}].name`.")
+        if _name(output) not in outputs:
+            raise InvalidRequest(f"Invalid value '{_name(output)}' - at `$.outputs[{index}].name`.")
+
+
+def _name(output: RequestedOutput) -> str:
+    return str(output.__struct_config__.tag)
 
 
 def respond(wanted: ResponseFormat, model: LoadedModel, predictions: Predictions) -> Response:
@@ -240,6 +265,8 @@ def respond(wanted: ResponseFormat, model: LoadedModel, predictions: Predictions
     outputs = {OUTPUT: predictions.probabilities}
     if predictions.familiarity is not None:
         outputs[FAMILIARITY] = predictions.familiarity[:, np.newaxis]
+    if predictions.embedding is not None:
+        outputs[EMBEDDING] = predictions.embedding
     tensors = [_output(requested, wanted.binary, model.metadata.labels, outputs) for requested in wanted.outputs]
     answer = InferResponse(
         model_name=model.name,
@@ -262,11 +289,10 @@ class _Output(NamedTuple):
 def _output(requested: RequestedOutput, binary: bool, labels: Sequence[str], outputs: Mapping[str, Outputs]) -> _Output:
     """Return one of ``outputs``, float32 [N, columns] each, as ``requested``; in ``binary`` where that is not said."""
     in_binary = binary if requested.parameters.binary_data is UNSET else requested.parameters.binary_data
-    if isinstance(requested, RequestedFamiliarity):
-        return _numbers(FAMILIARITY, outputs[FAMILIARITY], in_binary)
-    if requested.parameters.classification:
-        return _classification(outputs[OUTPUT], labels, requested.parameters.classification, in_binary)
-    return _numbers(OUTPUT, outputs[OUTPUT], in_binary)
+    name = _name(requested)
+    if isinstance(requested, RequestedProbabilities) and requested.parameters.classification:
+        return _classification(outputs[name], labels, requested.parameters.classification, in_binary)
+    return _numbers(name, outputs[name], in_binary)
 
 
 def _numbers(name: str, values: Outputs, in_binary: bool) -> _Output:

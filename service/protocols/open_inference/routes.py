@@ -8,11 +8,11 @@ from typing import Annotated, Any
 from flask import Blueprint, Response, request
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from artifact import Metadata
-from artifact.validate import FAMILIARITY, OUTPUT
+from artifact.validate import EMBEDDING, FAMILIARITY, OUTPUT
 from service import __version__
 from service.inference.engine import MAX_BATCH
 from service.inference.errors import ModelUnavailable, UnknownModel
+from service.inference.offload import offloads_numbers
 from service.inference.registry import LoadedModel, Registry, State
 from service.observe.metrics import Duration
 from service.protocols.open_inference.messages import (
@@ -331,7 +331,9 @@ def _add_statistics(routes: Blueprint, services: Services) -> None:
 def _add_inference(routes: Blueprint, services: Services) -> None:
     most = services.settings.max_batch
     bodies = (
-        Content((JSON,), PerModel(lambda metadata: json_request(metadata.input, most, _outputs(metadata))), _EXAMPLE),
+        Content(
+            (JSON,), PerModel(lambda model: json_request(model.metadata.input, most, tuple(_outputs(model)))), _EXAMPLE
+        ),
         Content((BINARY,), Binary),
     )
 
@@ -347,11 +349,18 @@ def _add_inference(routes: Blueprint, services: Services) -> None:
 
         The input is ``images``, UINT8 [N, height, width, 3] in RGB, or ``image_bytes``, BYTES [N], the content of image
         files, in JSON as base64. Tensors may follow the JSON in binary, and do in the answer where that is asked for.
+        A model's output ``embedding`` is in the answer only where it is asked for by name.
         """
         with services.registry.use(name, version or None) as model:
-            wanted, items = read_request(request, model.metadata.input, most, _outputs(model.metadata))
-            predictions = services.predictor.predict_all(model, items, services.deadline())
-            return respond(wanted, model, predictions)
+            wanted, items = read_request(request, model.metadata.input, most, list(_outputs(model)))
+            deadline, embedding = services.deadline(), EMBEDDING in wanted.names
+            predictions = services.predictor.predict_all(model, items, deadline, embedding=embedding)
+
+            def answer() -> Response:
+                return respond(wanted, model, predictions)
+
+            numbers = len(items) * sum(_outputs(model)[name] for name in wanted.names)
+            return services.runtime.offload(answer) if offloads_numbers(numbers) else answer()
 
 
 def _index(registry: Registry) -> list[IndexEntry]:
@@ -366,29 +375,32 @@ def _index(registry: Registry) -> list[IndexEntry]:
     return [entries[version] for version in sorted(entries)]
 
 
-def _outputs(metadata: Metadata) -> tuple[str, ...]:
-    """Return the names of the outputs, each with a number of values a picture that ``_width`` tells."""
-    return (OUTPUT,) if metadata.familiarity is None else (OUTPUT, FAMILIARITY)
+def _outputs(model: LoadedModel) -> dict[str, int]:
+    """Return the outputs by name, and how many values each has a picture.
 
-
-def _width(output: str, metadata: Metadata) -> int:
-    """Return how many values an output has a picture. A score has one, in a dimension of its own as Triton wants it."""
-    return len(metadata.labels) if output == OUTPUT else 1
+    A score has one, in a dimension of its own as Triton wants it.
+    """
+    outputs = {OUTPUT: len(model.metadata.labels)}
+    if model.metadata.familiarity is not None:
+        outputs[FAMILIARITY] = 1
+    if model.engine.embedding:
+        outputs[EMBEDDING] = model.engine.embedding
+    return outputs
 
 
 def _metadata(model: LoadedModel) -> ModelMetadataResponse:
-    size, metadata = model.metadata.input, model.metadata
+    size = model.metadata.input
     return ModelMetadataResponse(
         name=model.name,
         versions=[str(model.version)],
         platform=_PLATFORM,
         inputs=[TensorMetadata("images", "UINT8", [-1, size.height, size.width, 3])],
-        outputs=[TensorMetadata(name, "FP32", [-1, _width(name, metadata)]) for name in _outputs(metadata)],
+        outputs=[TensorMetadata(name, "FP32", [-1, width]) for name, width in _outputs(model).items()],
     )
 
 
 def _config(model: LoadedModel, pin: int | None, max_batch: int) -> ModelConfig:
-    size, metadata = model.metadata.input, model.metadata
+    size = model.metadata.input
     latest, specific = LatestVersions(1), SpecificVersions([model.version])
     return ModelConfig(
         name=model.name,
@@ -400,7 +412,7 @@ def _config(model: LoadedModel, pin: int | None, max_batch: int) -> ModelConfig:
             InputConfig("images", "TYPE_UINT8", [size.height, size.width, 3]),
             InputConfig("image_bytes", "TYPE_STRING", [1], optional=True),
         ],
-        output=[OutputConfig(name, "TYPE_FP32", [_width(name, metadata)]) for name in _outputs(metadata)],
+        output=[OutputConfig(name, "TYPE_FP32", [width]) for name, width in _outputs(model).items()],
         dynamic_batching=DynamicBatching([MAX_BATCH]),
     )
 

@@ -194,11 +194,11 @@ _IN_EXAMPLES_OR_CONTEXT = Meta(
 )
 PREDICT_BODY = AnyOf(
     (
-        PerModel(lambda metadata: Annotated[_predict_images(metadata.input), _ROWS_OR_COLUMNS]),
+        PerModel(lambda model: Annotated[_predict_images(model.metadata.input), _ROWS_OR_COLUMNS]),
         Annotated[PredictPictures, _ROWS_OR_COLUMNS],
     )
 )
-CLASSIFY_BODY = PerModel(lambda metadata: Annotated[_classify(metadata.input), _IN_EXAMPLES_OR_CONTEXT])
+CLASSIFY_BODY = PerModel(lambda model: Annotated[_classify(model.metadata.input), _IN_EXAMPLES_OR_CONTEXT])
 
 
 class _Signed(Struct):

@@ -38,7 +38,7 @@ _START = "START"  # on disk, and about to be looked at
 _STATES = (_START, *(state.value for state in State))
 _LABEL = re.compile(r"/v1/models/[^/:]+/labels/([^/:]+)(/metadata|:(classify|regress|predict))?")
 Version = Annotated[
-    int, PerModel(lambda metadata: only(int, "The version that is served; 0 stands for it.", metadata.version, 0))
+    int, PerModel(lambda model: only(int, "The version that is served; 0 stands for it.", model.version, 0))
 ]
 _REGRESS = re.compile(r"/v1/models/[^/:]+(/versions/\d+)?:regress")
 

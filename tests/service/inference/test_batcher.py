@@ -18,10 +18,14 @@ SOON = 10.0  # seconds: long enough on a busy machine
 
 
 class GatedEngine:
-    """Answers with the value of each image's first pixel, when the gate is open; fails on the value 13."""
+    """Answers with the value of each image's first pixel, when the gate is open; fails on the value 13.
+
+    The embedding of an image is the value's double.
+    """
 
     name = "gated"
     precision = "float32"
+    embedding = 1
 
     def __init__(self, streams: int = 1) -> None:
         self.streams = streams
@@ -30,9 +34,11 @@ class GatedEngine:
         self.batches: list[int] = []
         self.threads: list[int] = []
         self.used: list[int | None] = []
+        self.embedded: list[bool] = []
 
-    def predict(self, images: Images, stream: int | None = None) -> Outputs:
+    def predict(self, images: Images, stream: int | None = None, *, embedding: bool = False) -> Outputs:
         """Note the size of the batch and its stream, wait for the gate, answer."""
+        self.embedded.append(embedding)
         self.batches.append(len(images))
         self.used.append(stream)
         self.threads.append(threading.get_ident())
@@ -41,7 +47,7 @@ class GatedEngine:
         values = images[:, 0, 0, 0].astype(np.float32)
         if 13 in values:
             raise ZeroDivisionError
-        return values[:, np.newaxis]
+        return np.stack([values, 2 * values] if embedding else [values], axis=1)
 
 
 class Observations:
@@ -217,6 +223,19 @@ def test_those_who_wait_form_the_next_batch(batcher: Batcher, engine: GatedEngin
     eventually(lambda: seen.runs == [1, 3, 3])
     assert seen.length == 0
     assert len(seen.waits) == 5
+
+
+def test_only_those_who_ask_get_embeddings(batcher: Batcher, engine: GatedEngine) -> None:
+    """A batch has embeddings where one of its requests asks for them, and the others get theirs without."""
+    first = occupy(batcher, engine)
+    jobs = [
+        batcher.submit(images(value), soon(), embedding=asks) for value, asks in ((2, False), (3, True), (4, False))
+    ]
+    engine.gate.release(10)
+    assert batcher.result(first).tolist() == [[1]]
+    assert [batcher.result(job).tolist() for job in jobs] == [[[2]], [[3, 6]], [[4]]]
+    assert batcher.result(batcher.submit(images(5), soon())).tolist() == [[5]]
+    assert (engine.batches, engine.embedded) == ([1, 3, 1], [False, True, False])
 
 
 @pytest.mark.timing

@@ -42,7 +42,8 @@ import sys, pathlib, numpy as np
 from service.inference.engine import load
 engine = load("tensorflow", pathlib.Path(sys.argv[1]), "float32", 1)
 images = np.load(sys.argv[2])
-parts = [engine.predict(images[start : start + 100]) for start in range(0, len(images), 100)]
+batches = [images[start : start + 100] for start in range(0, len(images), 100)]
+parts = [engine.predict(batch, embedding=engine.embedding > 0) for batch in batches]
 np.save(sys.argv[3], np.concatenate(parts))
 """
     arguments = [str(version), str(folder / "images.npy"), str(folder / "answers.npy")]
@@ -66,6 +67,23 @@ def test_openvino_answers_every_batch_size(published: Path) -> None:
     np.testing.assert_allclose(whole.sum(axis=1), 1, atol=1e-5)
     for size in (1, 2, 7):
         np.testing.assert_allclose(engine.predict(images[:size]), whole[:size], atol=1e-6)
+
+
+@pytest.mark.parametrize("threshold", [None, 4.0])
+def test_the_embedding_comes_where_it_is_asked_for(embedding: Path, tmp_path: Path, threshold: float | None) -> None:
+    """Each stream gives it as the last columns, behind what it gives without."""
+    engine = OpenVinoEngine(copy(embedding, tmp_path, 1, threshold=threshold), "float32", threads=2)
+    assert engine.embedding == 4
+    images = pictures(5)
+    means = images.mean(axis=(1, 2)) / 255
+    expected = np.hstack([engine.predict(images), means, means.sum(axis=1, keepdims=True)])
+    for stream in (None, 0, 1):
+        np.testing.assert_allclose(engine.predict(images, stream, embedding=True), expected, atol=1e-5)
+
+
+def test_a_version_without_an_embedding_says_so(published: Path) -> None:
+    """The engine then tells of no numbers."""
+    assert OpenVinoEngine(published, "float32", threads=1).embedding == 0
 
 
 @pytest.mark.parametrize(("threads", "threshold"), [(1, None), (2, None), (3, None), (2, 4.0)])
@@ -120,6 +138,15 @@ def test_engines_agree_on_familiarity(published: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(answers[:, :3], in_openvino(published, images))
     np.testing.assert_allclose(answers, in_tensorflow(version, images, tmp_path), atol=1e-4)
     assert answers[:50, 3].max() < 2 < 4 < answers[50:, 3].min()
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_engines_agree_on_embeddings(embedding: Path, tmp_path: Path) -> None:
+    """TensorFlow gives the same columns in the same order, the embedding last."""
+    images = pictures(10)
+    answers = OpenVinoEngine(embedding, "float32", threads=1).predict(images, embedding=True)
+    np.testing.assert_allclose(answers, in_tensorflow(embedding, images, tmp_path), atol=1e-5)
 
 
 @pytest.mark.process

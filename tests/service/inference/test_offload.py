@@ -2,7 +2,13 @@
 
 import pytest
 
-from service.inference.offload import offloads_decoding, offloads_engine, offloads_pictures, offloads_request
+from service.inference.offload import (
+    offloads_decoding,
+    offloads_engine,
+    offloads_numbers,
+    offloads_pictures,
+    offloads_request,
+)
 
 
 @pytest.mark.parametrize(
@@ -29,7 +35,8 @@ def test_short_bodies_and_probes_stay_on_the_loop(
 
 
 def test_what_takes_long_by_itself_is_offloaded() -> None:
-    """Many pictures, large ones and a slow engine each have a limit, on one side of which a thread takes them."""
+    """Many pictures, large ones, long answers and a slow engine each have a limit, beyond which a thread takes them."""
     assert [offloads_pictures(count) for count in (0, 1, 8, 9)] == [False, False, False, True]
     assert [offloads_decoding(pixels) for pixels in (1, 512 * 512 - 1, 512 * 512)] == [False, False, True]
+    assert [offloads_numbers(count) for count in (10, 2048, 2049)] == [False, False, True]
     assert [offloads_engine(seconds) for seconds in (0.0, 0.0099, 0.01)] == [False, False, True]

@@ -167,8 +167,9 @@ class Nonsense:
     name = "nonsense"
     precision = "float32"
     streams = 1
+    embedding = 0
 
-    def predict(self, images: Images, stream: int | None = None) -> Probabilities:
+    def predict(self, images: Images, stream: int | None = None, *, embedding: bool = False) -> Probabilities:
         """Return what is not even a number."""
         return np.full((len(images), len(LABELS)), np.nan, np.float32)
 

@@ -1,5 +1,6 @@
 """The Open Inference Protocol V2 with Triton's extensions: what its clients send and read, and their faults as 400."""
 
+import io
 import json
 import re
 import time
@@ -13,6 +14,7 @@ import pytest
 import requests
 from flask import Flask, request
 from flask.testing import FlaskClient
+from PIL import Image
 from werkzeug.test import TestResponse
 
 from artifact import Input
@@ -450,6 +452,77 @@ def test_outputs_come_as_they_are_asked_for(telling: FlaskClient) -> None:
     assert len(content) == 16
 
 
+EMBEDDING = {"name": "embedding", "datatype": "FP32", "shape": [-1, 4]}
+ROWS = [[1, 0, 0, 1], [0, 1, 0, 1], [0, 0, 1, 1]]  # of RGB
+
+
+def test_the_embedding_is_listed_and_not_there_by_default(embedding_client: FlaskClient) -> None:
+    """A version that has one lists it, and gives it only where its name is among the outputs of the request."""
+    listed = embedding_client.get("/v2/models/colours").json["outputs"]  # type: ignore[index]
+    assert listed == [{"name": "probabilities", "datatype": "FP32", "shape": [-1, 3]}, EMBEDDING]
+    configured = embedding_client.get("/v2/models/colours/config").json["output"]  # type: ignore[index]
+    assert configured[1] == {"name": "embedding", "data_type": "TYPE_FP32", "dims": [4]}
+    wishes: list[Json] = [{}, {"outputs": []}, {"outputs": [{"name": "probabilities"}]}]
+    for wish in wishes:
+        assert probabilities(infer(embedding_client, body([pixels()], **wish))).argmax() == 1
+    answer, content = split(embedding_client.post(INFER, data=RGB.tobytes(), headers={LENGTH: "0"}))
+    assert [output["name"] for output in answer["outputs"]] == ["probabilities"]
+    assert len(content) == 3 * 3 * 4
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param(body([pixels(RGB.tolist(), shape=list(RGB.shape))]), id="pixels"),
+        pytest.param(body([encoded(b64(*FILES), [3])]), id="files"),
+    ],
+)
+def test_the_embedding_comes_where_it_is_named(embedding_client: FlaskClient, sent: Json) -> None:
+    """It is a row for each picture, in JSON or in binary, alone or in its place among the others."""
+    inputs = json.loads(sent["data"])["inputs"]
+    (alone,) = infer(embedding_client, body(inputs, outputs=[{"name": "embedding"}]))["outputs"]
+    assert (alone["name"], alone["datatype"], alone["shape"]) == ("embedding", "FP32", [3, 4])
+    np.testing.assert_allclose(np.reshape(alone["data"], (3, 4)), ROWS, atol=0.01)  # JPEG changes a colour a little
+    wish = [{"name": "embedding", "parameters": {"binary_data": True}}, {"name": "probabilities"}]
+    answer, content = split(embedding_client.post(INFER, **body(inputs, outputs=wish)))
+    assert answer["outputs"][0] == {**EMBEDDING, "shape": [3, 4], "parameters": {"binary_data_size": 48}}
+    assert content == np.array(alone["data"], "<f4").tobytes()
+    assert np.reshape(answer["outputs"][1]["data"], (3, 3)).argmax(axis=1).tolist() == [0, 1, 2]
+
+
+def test_embeddings_of_a_long_request(embedding_client: FlaskClient) -> None:
+    """A request that goes to the engine in parts has all rows, in order."""
+    images = np.random.default_rng(0).integers(0, 256, (600, SIDE, SIDE, 3)).astype(np.uint8)
+    sent = with_binary(
+        [announced(list(images.shape), images.nbytes)], images.tobytes(), outputs=[{"name": "embedding"}]
+    )
+    (output,) = infer(embedding_client, sent)["outputs"]
+    rows = np.reshape(output["data"], (600, 4))
+    np.testing.assert_allclose(rows[:, :3], images.mean(axis=(1, 2)) / 255, atol=1e-5)
+
+
+def test_the_description_has_the_embedding_where_the_model_has_it(
+    embedding_client: FlaskClient, client: FlaskClient
+) -> None:
+    """``/openapi.json`` lets a request name it for such a model only."""
+    described, without = (of.get("/openapi.json").json["components"]["schemas"] for of in (embedding_client, client))  # type: ignore[index]
+    assert described["RequestedEmbedding"]["properties"]["name"] == {"enum": ["embedding"]}
+    assert "RequestedEmbedding" not in without
+
+
+def test_other_protocols_leave_the_embedding_out(embedding_client: FlaskClient) -> None:
+    """The project's own answers and TensorFlow Serving's are as those of a version without one."""
+    own = embedding_client.post("/predict", data=FILES[0]).json
+    assert own is not None
+    assert list(own) == ["success", "predictions", "model"]
+    answer = embedding_client.post("/v1/models/colours:predict", json={"instances": RGB.tolist()}).json
+    assert answer is not None
+    assert np.shape(answer["predictions"]) == (3, 3)
+    signatures = embedding_client.get("/v1/models/colours/metadata").json["metadata"]["signature_def"]["signature_def"]  # type: ignore[index]
+    dimensions = signatures["serving_default"]["outputs"]["embedding"]["tensor_shape"]["dim"]
+    assert [dimension["size"] for dimension in dimensions] == ["-1", "4"]
+
+
 FLAT = ONE.ravel().tolist()
 GREEN = FILES[1]
 TEXT = json.dumps({"inputs": [announced([1, SIDE, SIDE, 3], PIXELS)]}).encode()
@@ -617,6 +690,12 @@ BAD_REQUESTS = [
         "'familiarity' - at `$.outputs[0].name`",
         id="output-that-others-have",
     ),
+    pytest.param(
+        body([pixels()], outputs=[{"name": "embedding"}]),
+        "'embedding' - at `$.outputs[0].name`. The input is images, UINT8 [N, 32, 32, 3], or image_bytes, BYTES [N]; "
+        "outputs are probabilities.",
+        id="embedding-of-a-model-without",
+    ),
     pytest.param(body([pixels()], outputs=[{}]), "`name`", id="output-without-name"),
     pytest.param(body([pixels()], outputs=[{"name": "probabilities"}] * 2), "at `$.outputs`", id="output-twice"),
     pytest.param(body([pixels()], outputs="probabilities"), "at `$.outputs`", id="outputs-text"),
@@ -735,3 +814,17 @@ def test_over_a_socket(start_service: StartService) -> None:
     (stats,) = service.get("/v2/models/colours/stats").json()["model_stats"]
     assert stats["inference_count"] == 30
     assert stats["inference_stats"]["success"]["count"] == 10
+
+
+@pytest.mark.process
+def test_a_long_answer_to_a_short_request(start_service: StartService, embedding: Path) -> None:
+    """A body that is read on the event loop may ask for more numbers than are written there; a thread writes them."""
+    service = start_service(MODEL_DIR=str(embedding.parent.parent))
+    dot = io.BytesIO()
+    Image.new("P", (1, 1)).save(dot, "GIF")
+    files = elements(*[dot.getvalue()] * 300)
+    wish = [{"name": "embedding"}, {"name": "probabilities"}]
+    sent = with_binary([announced([300], len(files), "image_bytes", "BYTES")], files, outputs=wish)
+    assert len(sent["data"]) < 16 * 1024
+    answer = requests.post(service.url + INFER, timeout=10, **sent)
+    assert [output["shape"] for output in answer.json()["outputs"]] == [[300, 4], [300, 3]]

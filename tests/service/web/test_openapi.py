@@ -12,8 +12,8 @@ import schemathesis
 from flask import Blueprint, Flask
 from flask.testing import FlaskClient
 
-from artifact import Metadata
 from service.app import create_app
+from service.inference.registry import LoadedModel
 from service.web import openapi
 from service.web.operations import Content, ModelName, ModelVersion, PerModel, operation
 from tests.models import copy
@@ -131,8 +131,8 @@ class Pixels(msgspec.Struct):
     data: list[int]
 
 
-def _row(metadata: Metadata) -> Any:
-    return Annotated[list[int], msgspec.Meta(min_length=metadata.input.width)]
+def _row(model: LoadedModel) -> Any:
+    return Annotated[list[int], msgspec.Meta(min_length=model.metadata.input.width)]
 
 
 def application_of(blueprint: Blueprint) -> Flask:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import keras
-import numpy as np
 
 import artifact
 from artifact import Input, Int8, Metadata
@@ -28,20 +27,18 @@ from training.evaluation import improvement
 from training.evaluation.few_images import LEAST_HELD_OUT, accuracy_in_words, why_not_calibrated
 from training.evaluation.inference import openvino_predict
 from training.evaluation.post_hoc import fit_post_hoc, fit_to_logits, logits_of
-from training.fit import defaults, device, hardware
+from training.fit import defaults, device, hardware, pretrained
 from training.fit.checkpoints import RunFolder, require_writable
 from training.fit.choice import backbone_for, choose
 from training.fit.deadline import StopAtDeadline
 from training.fit.distillation import Teacher, ensemble
-from training.fit.features import Features, Vectors, embedder
-from training.fit.head import CrossValidation, Linear, cross_validate, fit_head
 from training.fit.lineage import Lineage, Origin
 from training.fit.precision import Pace, choose_precision
+from training.fit.pretrained import FittedHead
 from training.fit.settings import TrainSettings
 from training.fit.strategy import connect
 from training.fit.tracking import MLFLOW_RUN, Tracker, tracked
 from training.fit.train import Job, Start, Trained, train
-from training.network.backbone import HEAD, build_on_backbone, describe_weights
 from training.network.model import in_float32
 from training.network.registry import BACKBONES, NO_WEIGHTS
 from training.progress import duration
@@ -174,7 +171,12 @@ def _two_stages(run: Run, tracker: Tracker, interruption: Interruption) -> Publi
     Returns the last version published; None where another process has to publish.
     """
     begun = time.monotonic()
-    head = _fit_head(run)
+    head = pretrained.fit(run.job)
+    if answered := len(head.folds.rows):
+        print(
+            f"Head: logistic regression (C = {head.folds.strength:g}), in {len(head.folds.heads)}-fold "
+            f"cross-validation {accuracy_in_words(head.accuracy(), answered)} right."
+        )
     publishing = keras.backend.backend() == "tensorflow"
     published = _publish_head(run, head, time.monotonic() - begun, interruption) if publishing else None
     if published:
@@ -189,57 +191,10 @@ def _two_stages(run: Run, tracker: Tracker, interruption: Interruption) -> Publi
     return _publish_tuned(run, trained, head, interruption) or published
 
 
-@dataclass(frozen=True)
-class _Head:
-    """The head that was fitted to all pictures but those of the test, and how it was found."""
-
-    features: Vectors
-    """Of the pictures to train on and then those held out, by the network as it is, float32 [N, D]."""
-    mirrored: Vectors
-    folds: CrossValidation
-    linear: Linear
-
-    def without(self, held_out: int, classes: "np.typing.NDArray[np.int64]", labels: int) -> Linear:
-        """Return a head that was fitted in the same way, but not to the last ``held_out`` pictures."""
-        kept = slice(len(self.features) - held_out)
-        return fit_head(self.features[kept], self.mirrored[kept], classes[kept], labels, self.folds.strength)
-
-
-def _fit_head(run: Run) -> _Head:
-    dataset, recipe = run.job.dataset, run.job.recipe
-    height, width, _ = dataset.input_shape
-    weights = describe_weights(recipe.backbone_weights or NO_WEIGHTS)
-    file = run.job.folder.features(recipe.backbone or "", weights, height, width)
-    features = Features(file, lambda: embedder(_network(run)))
-    known, mirrored = (
-        np.concatenate([features.of(split.images, mirrored=flip) for split in (dataset.train, dataset.validation)])
-        for flip in (False, True)
-    )
-    classes, labels = _known_classes(dataset), len(dataset.labels)
-    folds = cross_validate(known, classes, labels)
-    if len(folds.rows):
-        accuracy = float((folds.logits(known).argmax(axis=1) == classes[folds.rows]).mean())
-        print(
-            f"Head: logistic regression (C = {folds.strength:g}), in {len(folds.heads)}-fold cross-validation "
-            f"{accuracy_in_words(accuracy, len(folds.rows))} right."
-        )
-    return _Head(known, mirrored, folds, fit_head(known, mirrored, classes, labels, folds.strength))
-
-
-def _network(run: Run, head: Linear | None = None) -> keras.Model:
-    """Return the pretrained network, with ``head`` in the place of one that knows nothing."""
-    dataset, recipe = run.job.dataset, run.job.recipe
-    weights = recipe.backbone_weights or NO_WEIGHTS
-    model = build_on_backbone(dataset.input_shape, len(dataset.labels), recipe.backbone or "", weights, recipe.seed)
-    if head:
-        model.get_layer(HEAD).set_weights([head.kernel, head.bias])
-    return model
-
-
-def _publish_head(run: Run, head: _Head, seconds: float, interruption: Interruption) -> Published:
+def _publish_head(run: Run, head: FittedHead, seconds: float, interruption: Interruption) -> Published:
     """Publish the head, with what cross-validation tells in the place of held-out images."""
     dataset, folds = run.job.dataset, head.folds
-    every, classes = _known(dataset), _known_classes(dataset)
+    every = pretrained.all_but_test(dataset)
     measured_on = f"{dataset.name}, {len(folds.heads)}-fold cross-validation"
     method = f"logistic regression, C = {folds.strength:g} by {len(folds.heads)}-fold cross-validation"
 
@@ -247,8 +202,8 @@ def _publish_head(run: Run, head: _Head, seconds: float, interruption: Interrupt
         return add_int8_by_folds(version, every, head.features, folds, dataset.name)
 
     candidate = Candidate(
-        model=_network(run, head.linear),
-        post_hoc=fit_to_logits(folds.logits(head.features), classes[folds.rows], measured_on),
+        model=pretrained.network(run.job, head.linear),
+        post_hoc=fit_to_logits(folds.logits(head.features), head.classes[folds.rows], measured_on),
         not_calibrated=why_not_calibrated(len(folds.rows)),
         record={
             **run.job.settings.record(),
@@ -281,7 +236,7 @@ def _not_tuned(run: Run) -> str:
     return ""
 
 
-def _ready_to_tune(run: Run, head: _Head) -> tuple[Run, float | None]:
+def _ready_to_tune(run: Run, head: FittedHead) -> tuple[Run, float | None]:
     """Return the run with the head to begin with and as many epochs as there is time for, and the minutes it has.
 
     A run that is resumed goes on with the precision and the epochs that it began with.
@@ -295,12 +250,12 @@ def _ready_to_tune(run: Run, head: _Head) -> tuple[Run, float | None]:
         precision, epochs = saved.environment["precision"], int(saved.settings["epochs"])
         hardware.set_precision("float32" if precision == "float32" else "bfloat16")
     else:
-        pace = choose_precision(settings.precision, lambda: _network(run), job.recipe.batch_size)
+        pace = choose_precision(settings.precision, lambda: pretrained.network(job), job.recipe.batch_size)
         precision, epochs = pace.precision, _epochs(run, pace, minutes)
-    start = head.without(len(job.dataset.validation), _known_classes(job.dataset), len(job.dataset.labels))
+    start = head.without(len(job.dataset.validation))
     recipe = dataclasses.replace(job.recipe, epochs=epochs, average_epochs=max(epochs / 8, 1.0))
     environment = {**run.environment, "precision": precision}
-    job = dataclasses.replace(job, recipe=recipe, start=Start(_network(run, start).get_weights(), None))
+    job = dataclasses.replace(job, recipe=recipe, start=Start(pretrained.network(job, start).get_weights(), None))
     print(f"Tuning it from that head: {defaults.explain(job.dataset, recipe)}", flush=True)
     return dataclasses.replace(run, job=job, environment=environment), minutes
 
@@ -314,11 +269,11 @@ def _epochs(run: Run, pace: Pace, minutes: float | None) -> int:
     return max(min(int(0.9 * minutes * 60 * pace.pictures / pictures), recipe.epochs), 1)
 
 
-def _publish_tuned(run: Run, trained: Trained, head: _Head, interruption: Interruption) -> Published | None:
+def _publish_tuned(run: Run, trained: Trained, head: FittedHead, interruption: Interruption) -> Published | None:
     """Publish the tuned network, unless it is no better than the head alone on the held-out images; then say so."""
     dataset = run.job.dataset
     held_out = len(dataset.validation)
-    alone = head.without(held_out, _known_classes(dataset), len(dataset.labels)).logits(head.features[-held_out:])
+    alone = head.without(held_out).logits(head.features[-held_out:])
     tuned = logits_of(in_float32(trained.model), dataset.validation.images)
     compared = improvement.compare(alone, tuned, dataset.validation.classes)
     if not compared.is_one:
@@ -332,23 +287,6 @@ def _publish_tuned(run: Run, trained: Trained, head: _Head, interruption: Interr
         return None
 
 
-def _known(dataset: Dataset) -> Split:
-    """Return all pictures but those of the test as one split."""
-    held_out = dataset.validation
-    if not len(held_out):
-        return dataset.train
-    base = dataset.train.images.base
-    if base is not None and base is held_out.images.base and len(base) >= len(dataset.train) + len(held_out):
-        images = base[: len(dataset.train) + len(held_out)]  # they lie side by side, and all may not fit twice
-    else:
-        images = np.concatenate([dataset.train.images, held_out.images])
-    return Split(images, _known_classes(dataset))
-
-
-def _known_classes(dataset: Dataset) -> "np.typing.NDArray[np.int64]":
-    return np.concatenate([dataset.train.classes, dataset.validation.classes])
-
-
 def _sum_up(run: Run, published: Published, seconds: float) -> None:
     """Print what came of it all, and what to do next."""
     metadata, settings = published.metadata, run.settings
@@ -360,14 +298,21 @@ def _sum_up(run: Run, published: Published, seconds: float) -> None:
     }
     if int8:
         lines["in int8"] = f"{int8.accuracy:.2%}, where float32 has {int8.float32_accuracy:.2%} ({int8.measured_on})"
-    if run.two_stages or run.job.recipe.pretrained:
-        again = " ".join(settings.arguments)
-        lines["make it better"] = (
-            "more pictures of the labels with a low recall; or more time: python -m training " + again + " --minutes 60"
-        )
+    if run.two_stages:
+        more = "more pictures of the labels with a low recall"
+        if len(run.job.dataset.validation) >= LEAST_HELD_OUT:
+            more += f", or more time: the same command with --minutes {_more_minutes(run):.0f}"
+        lines["make it better"] = more
     print(f"\n{run.name} version {metadata.version}, after {duration(seconds)}: {published.path}")
     for what, value in lines.items():
         print(f"  {what:18}{value}")
+
+
+def _more_minutes(run: Run) -> float:
+    """Return more minutes than the tuning was given, as a suggestion."""
+    given = run.settings.minutes
+    usual = defaults.minutes(len(run.job.dataset.train))
+    return usual if given == 0 else 3 * (given or usual)
 
 
 def _place(run: Run) -> Place:

@@ -73,5 +73,6 @@ def _preset_or_default(asked: RecipeSettings, dataset: Dataset) -> Recipe:
         return recipe(preset, **changes, **rate)
     weights = (asked.backbone_weights or IMAGENET_WEIGHTS) if asked.backbone else None
     chosen = defaults.for_data(dataset, backbone=asked.backbone, backbone_weights=weights, **changes)
-    print(defaults.explain(dataset, chosen))
+    if not chosen.pretrained:  # how that is tuned is told when it is
+        print(defaults.explain(dataset, chosen))
     return dataclasses.replace(chosen, **rate)

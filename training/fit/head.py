@@ -17,7 +17,7 @@ from training.data.dataset import Classes
 from training.fit.features import Vectors
 from training.progress import bar
 
-_STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+_STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 _UNTRIED = 1.0  # where there is nothing to choose it by
 _NORM = 10.0  # of a picture's features once they are scaled, so that the same strengths suit every backbone
 _MOST_FOLDS = 5
@@ -72,12 +72,13 @@ def cross_validate(features: Vectors, classes: Classes, labels: int) -> CrossVal
     much, and none where no class has two; larger strengths are no longer tried once they have become worse.
     """
     folds = list(_folds(classes, labels))
+    fits = [Fit(labels) for _ in folds]
     least, best = np.inf, CrossValidation(_UNTRIED, (), ())
     with bar(len(_STRENGTHS) * len(folds), "Cross-validation", "fit") as shown:
         for strength in _STRENGTHS if folds else ():
             heads = []
-            for seen, _ in folds:
-                heads.append(fit_linear(features[seen], classes[seen], labels, strength))
+            for (seen, _), fit in zip(folds, fits, strict=True):
+                heads.append(fit(features[seen], classes[seen], strength))
                 shown.update(1)
             found = CrossValidation(strength, tuple(heads), tuple(unseen for _, unseen in folds))
             answers = log_softmax(found.logits(features), axis=1)
@@ -91,31 +92,42 @@ def cross_validate(features: Vectors, classes: Classes, labels: int) -> CrossVal
 def fit_head(features: Vectors, mirrored: Vectors, classes: Classes, labels: int, strength: float) -> Linear:
     """Fit the head to pictures and to their mirror images, float32 [N, D] each, which count for half."""
     both = np.concatenate([features, mirrored])
-    return fit_linear(both, np.concatenate([classes, classes]), labels, strength / 2)
+    return Fit(labels)(both, np.concatenate([classes, classes]), strength / 2)
 
 
-def fit_linear(features: Vectors, classes: Classes, labels: int, strength: float) -> Linear:
-    """Fit a linear layer to ``features`` float32 [N, D] of pictures of ``classes`` int64 [N].
+class Fit:
+    """Fits linear layers, each beginning with the weights of the one before."""
 
-    The features are centred and brought to a norm of 10 on average, which the layer has in its weights afterwards.
-    """
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
+    def __init__(self, labels: int) -> None:
+        from sklearn.linear_model import LogisticRegression
 
-    mean = features.mean(axis=0)
-    centred = features - mean
-    scale = _NORM / max(float(np.sqrt((centred**2).sum(axis=1).mean())), 1e-12)
-    regression = LogisticRegression(C=strength, max_iter=_STEPS, tol=_TOLERANCE)
-    with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):  # near enough by then
-        regression.fit(scale * centred, classes)
-    coefficients, intercept = regression.coef_, regression.intercept_
-    if len(coefficients) == 1:  # two classes have one function, which tells the second from the first
-        coefficients, intercept = np.stack([-coefficients[0], coefficients[0]]) / 2, np.array([-1, 1]) * intercept / 2
-    kernel = np.zeros((features.shape[1], labels), np.float32)
-    bias = np.full(labels, intercept.min() - _NORM, np.float32)  # a class without a picture is never answered
-    kernel[:, regression.classes_] = scale * coefficients.T
-    bias[regression.classes_] = intercept - mean @ kernel[:, regression.classes_]
-    return Linear(kernel, bias)
+        self._labels = labels
+        self._regression = LogisticRegression(max_iter=_STEPS, tol=_TOLERANCE, warm_start=True)
+
+    def __call__(self, features: Vectors, classes: Classes, strength: float) -> Linear:
+        """Return the layer for ``features`` float32 [N, D] of pictures of ``classes`` int64 [N].
+
+        The features are centred and brought to a norm of 10 on average, which the layer has in its weights afterwards.
+        """
+        from sklearn.exceptions import ConvergenceWarning
+
+        mean = features.mean(axis=0)
+        centred = features - mean
+        scale = np.float32(_NORM / max(float(np.sqrt((centred**2).sum(axis=1).mean())), 1e-12))
+        regression = self._regression.set_params(C=strength)
+        with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):  # near enough by then
+            regression.fit(scale * centred, classes)
+        coefficients, intercept = regression.coef_, regression.intercept_
+        if len(coefficients) == 1:  # two classes have one function, which tells the second from the first
+            signs = np.array([[-0.5], [0.5]])
+            coefficients, intercept = signs * coefficients, signs[:, 0] * intercept
+        kernel = np.zeros((features.shape[1], self._labels), np.float32)
+        bias = np.full(
+            self._labels, intercept.min() - _NORM, np.float32
+        )  # without a picture, a class is never answered
+        kernel[:, regression.classes_] = scale * coefficients.T
+        bias[regression.classes_] = intercept - mean @ kernel[:, regression.classes_]
+        return Linear(kernel, bias)
 
 
 def _folds(classes: Classes, labels: int) -> Iterator[tuple[Rows, Rows]]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import keras
+import numpy as np
 
 import artifact
 from artifact import Draft, Int8, Metadata
@@ -153,7 +154,12 @@ def _export(candidate: Candidate, dataset: Dataset, draft: Draft) -> None:
 def _plots(candidate: Candidate, dataset: Dataset, evaluation: Evaluation, folder: Path) -> list[str]:
     uncalibrated = None
     if candidate.post_hoc.calibration:
-        uncalibrated = Correction().probabilities(logits_of(candidate.model, dataset.test.images))
+        temperature, smoothing = candidate.post_hoc.correction
+        if smoothing:
+            logits = logits_of(candidate.model, dataset.test.images)
+        else:  # softmax with a temperature leaves them as they were, but for what is the same for all classes
+            logits = np.float32(temperature) * np.log(np.maximum(evaluation.probabilities, np.finfo(np.float32).tiny))
+        uncalibrated = Correction().probabilities(logits)
     return save_plots(evaluation, candidate.history, folder, uncalibrated)
 
 

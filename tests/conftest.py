@@ -90,6 +90,17 @@ def embedding(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def on_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A version that the trainer made of a network on a backbone, with int8; for tests marked keras, not to be changed.
+
+    Its network in Keras is ``tests.training.backbones.published_network``.
+    """
+    from tests.training import backbones  # which imports Keras
+
+    return made_once(tmp_path_factory, "on_backbone", backbones.publish) / "blots" / "1"
+
+
+@pytest.fixture(scope="session")
 def shared_models(published: Path) -> Path:
     """The model folder that tests read together; not to be changed."""
     return published.parent.parent

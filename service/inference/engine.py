@@ -80,7 +80,7 @@ class OpenVinoEngine:
         self._input = whole.input(INPUT)
         self._output = whole.output(OUTPUT)
         self._familiarity = whole.output(FAMILIARITY) if _tells_familiarity(path) else None
-        # Of the same compiled model, since an output that nobody reads costs nothing: 2 us of 4 ms in MobileNetV2.
+        # Of the same compiled model: an output that nobody reads costs nothing (docs/design.md), a second one memory.
         self._embedding = next((output for output in whole.outputs if EMBEDDING in output.names), None)
         self.embedding = self._embedding.partial_shape[1].get_length() if self._embedding else 0
         self._whole = whole.create_infer_request()

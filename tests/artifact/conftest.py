@@ -26,7 +26,12 @@ def varint(value: int) -> bytes:
 
 
 def saved_model(
-    outputs: int = len(LABELS), side: int = SIDE, signature: str = "serving_default", *, familiarity: bool = False
+    outputs: int = len(LABELS),
+    side: int = SIDE,
+    signature: str = "serving_default",
+    *,
+    familiarity: bool = False,
+    embedding: tuple[int, ...] | None = None,
 ) -> bytes:
     """Encode the part of a SavedModel that the contract reads, among fields that it does not."""
 
@@ -37,6 +42,8 @@ def saved_model(
     definition = field(1, tensor("images", -1, side, side, 3)) + field(2, tensor("probabilities", -1, outputs))
     if familiarity:
         definition += field(2, tensor("familiarity", -1))
+    if embedding is not None:
+        definition += field(2, tensor("embedding", *embedding))
     graph = field(1, b"meta") + field(5, field(1, signature) + field(2, definition))
     return field(1, 1) + field(2, graph)
 

@@ -90,6 +90,24 @@ def test_a_threshold_needs_the_score(version: Path) -> None:
     assert found.threshold == 1.5
 
 
+def test_an_embedding_may_be_there(version: Path) -> None:
+    """A version is valid with a row of numbers for each picture as one more output."""
+    (version / "saved_model.pb").write_bytes(saved_model(embedding=(-1, 1280)))
+    edit(version, lambda record: record.update(files=checksums(version)))
+    assert validate(version).labels == ("red", "green", "blue")
+
+
+@pytest.mark.parametrize("shape", [(), (-1,), (-1, 7, 7, 1280), (-1, -1)])
+def test_an_embedding_is_a_row_for_each_picture(version: Path, shape: tuple[int, ...]) -> None:
+    """Of another rank, or of a width that nobody knows, it is refused with what it should be."""
+    (version / "saved_model.pb").write_bytes(saved_model(embedding=shape))
+    edit(version, lambda record: record.update(files=checksums(version)))
+    with pytest.raises(
+        InvalidVersion, match=r"the output embedding is \(.*\), but it must have a row for each picture"
+    ):
+        validate(version)
+
+
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     """A path that does not exist is a clear error as well."""
     with pytest.raises(InvalidVersion, match="no such folder"):

@@ -15,8 +15,8 @@ from training.errors import TrainingError
 from training.fit.checkpoints import RunFolder, RunState
 from training.fit.defaults import for_data
 from training.fit.optimizer import FineTuning, optimizer
-from training.network.backbone import build_on_backbone, describe_weights, preprocess
-from training.network.model import every_layer, in_float32, megaflops
+from training.network.backbone import build_on_backbone, describe_weights, embedding_of, preprocess
+from training.network.model import build, every_layer, in_float32, megaflops
 from training.network.registry import BACKBONES
 from training.publish.export import read_weights
 
@@ -62,6 +62,18 @@ def test_a_backbone_answers_with_logits(pretrained: tuple[keras.Model, Path]) ->
     expected = np.asarray(backbone(pixels / 127.5 - 1, training=False)).mean(axis=(1, 2)) @ kernel + bias
     np.testing.assert_allclose(np.asarray(model(pixels, training=False)), expected, atol=1e-4)
     assert megaflops(model) == pytest.approx(megaflops(backbone) + 2 * 1024 * 3 / 1e6)
+
+
+def test_the_embedding_is_what_the_head_works_on(pretrained: tuple[keras.Model, Path]) -> None:
+    """It is the mean of the backbone's maps, also of a copy in float32; the project's own networks have none."""
+    backbone, path = pretrained
+    model = build_on_backbone(SHAPE, 3, NAME, str(path), seed=0)
+    pixels = np.random.default_rng(1).integers(256, size=(4, *SHAPE)).astype(np.float32)
+    expected = np.asarray(backbone(pixels / 127.5 - 1, training=False)).mean(axis=(1, 2))
+    for network in (model, in_float32(model)):
+        found = keras.Model(network.input, embedding_of(network))(pixels, training=False)
+        np.testing.assert_allclose(np.asarray(found), expected, atol=1e-3)
+    assert embedding_of(build(SHAPE, 3, (8, 16), seed=0)) is None
 
 
 def test_a_backbone_trained_in_bfloat16_is_served_in_float32(pretrained: tuple[keras.Model, Path]) -> None:

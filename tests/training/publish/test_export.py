@@ -8,10 +8,13 @@ import pytest
 import tensorflow as tf
 
 from artifact import Input
+from artifact.layout import SAVED_MODEL
+from artifact.signature import signature_shapes
+from tests.training.backbones import blots, pooled, published_network
 from training.data.dataset import Dataset
 from training.errors import TrainingError
 from training.evaluation.calibration import Correction
-from training.evaluation.inference import openvino_predict, openvino_score
+from training.evaluation.inference import openvino_answer, openvino_predict, openvino_score
 from training.network.model import build, fit_to_pixels
 from training.publish import export
 
@@ -39,6 +42,32 @@ def test_a_saved_model_answers_as_the_network(saved: tuple[keras.Model, Path], s
     rows = openvino_predict(path)(small.test.images)
     np.testing.assert_allclose(rows, CORRECTION.probabilities(logits), atol=1e-5)
     np.testing.assert_allclose(openvino_score(path)(small.test.images), np.log(np.exp(logits).sum(axis=1)), atol=1e-5)
+
+
+def test_only_a_network_on_a_backbone_has_an_embedding(
+    saved: tuple[keras.Model, Path], on_backbone: Path, small: Dataset
+) -> None:
+    """Its SavedModel gives the output of ``pool`` under TensorFlow and OpenVINO, and the project's own gives none."""
+    assert set(openvino_answer(saved[1])(small.test.images)) == {"probabilities", "familiarity"}
+    network, images = published_network(on_backbone), blots(5)
+    expected = pooled(network, images)
+    assert np.ptp(expected, axis=0).max() > 1, "all pictures look the same to it, so this test would prove nothing"
+    np.testing.assert_allclose(openvino_answer(on_backbone)(images)["embedding"], expected, atol=1e-4)
+    signature = tf.saved_model.load(str(on_backbone)).signatures["serving_default"]
+    np.testing.assert_allclose(signature(images=tf.constant(images))["embedding"], expected, atol=1e-4)
+    shapes = signature_shapes((on_backbone / SAVED_MODEL).read_bytes(), "serve_bytes")
+    assert shapes is not None
+    assert shapes[1]["embedding"] == (-1, expected.shape[1])
+
+
+def test_another_embedding_is_found_out(on_backbone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graph whose embedding is not the network's is not published, though its probabilities are."""
+    network, images = published_network(on_backbone), blots(5)
+    assert export.check(network, on_backbone, images) < 1e-4
+    larger = keras.layers.Rescaling(1.01)(network.get_layer("pool").output)
+    monkeypatch.setattr(export, "embedding_of", lambda _: larger)
+    with pytest.raises(TrainingError, match="differs from the network by"):
+        export.check(network, on_backbone, images)
 
 
 @pytest.mark.parametrize("other", [Correction(), Correction(0.5, 0.0), Correction(0.7, 0.2)])
@@ -76,6 +105,12 @@ def test_weights_are_saved_once_and_come_back(saved: tuple[keras.Model, Path]) -
         np.testing.assert_array_equal(found, expected)
     floats = sum(weight.size for weight in model.get_weights())
     assert (path / "variables" / "variables.data-00000-of-00001").stat().st_size < 1.5 * 4 * floats
+
+
+def test_weights_below_an_embedding_are_saved_once(on_backbone: Path) -> None:
+    """That the network has two outputs makes no second copy of what lies below both."""
+    floats = published_network(on_backbone).count_params()
+    assert (on_backbone / "variables" / "variables.data-00000-of-00001").stat().st_size < 1.5 * 4 * floats
 
 
 def test_files_of_any_size_are_cut_to_the_centre(saved: tuple[keras.Model, Path], small: Dataset) -> None:

@@ -14,12 +14,13 @@ import pytest
 
 import artifact
 from artifact.layout import INT8_MODEL, METADATA, MODEL_CARD
+from tests.training.backbones import blots
 from tests.training.conftest import SMOKE, call
 from training.cli import main
 from training.data import synthetic
 from training.data.dataset import Dataset, Split, hold_out
 from training.errors import AccuracyLost
-from training.evaluation.inference import openvino_predict, openvino_score
+from training.evaluation.inference import openvino_answer, openvino_predict, openvino_score
 from training.publish import quantization
 from training.publish.model_card import int8_accuracy
 
@@ -130,6 +131,23 @@ def test_the_int8_network_keeps_the_contract(version: Path, shapes: Dataset) -> 
     differences = np.abs(scores - openvino_score(version)(shapes.validation.images))
     assert differences.mean() < 0.05
     assert differences.max() < 0.3
+
+
+@pytest.mark.slow
+def test_the_embedding_comes_through(on_backbone: Path) -> None:
+    """In int8 a network on a backbone gives its embedding as it is pooled, while the head works on it in int8."""
+    network = openvino.Core().read_model(on_backbone / INT8_MODEL)
+    source = network.output("embedding").get_node().input_value(0)
+    while source.get_node().get_type_name() in ("Transpose", "Reshape"):
+        source = source.get_node().input_value(0)
+    assert source.get_node().get_type_name() == "ReduceMean", "the embedding was rounded"
+    head = [op for op in network.get_ordered_ops() if op.get_type_name() == "MatMul"][-1]
+    assert head.input_value(0).get_node().get_type_name() == "FakeQuantize"
+    images = blots(20)
+    found, expected = (openvino_answer(path)(images)["embedding"] for path in (on_backbone / INT8_MODEL, on_backbone))
+    lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
+    assert ((found * expected).sum(axis=1) / lengths).min() > 0.9
+    assert found.dtype == np.float32
 
 
 def test_a_network_that_loses_too_much_is_not_kept(version: Path, shapes: Dataset) -> None:

@@ -17,7 +17,7 @@ from training.data.dataset import Pixels
 from training.errors import TrainingError
 from training.evaluation.calibration import KEPT, LEAST_SURPLUS, Correction
 from training.evaluation.familiarity import score_of
-from training.evaluation.inference import Answer, Outputs, openvino_answer
+from training.evaluation.inference import Answer, Outputs, largest_gap, openvino_answer
 from training.evaluation.post_hoc import logits_of
 
 _TOLERANCE = 1e-3
@@ -128,18 +128,11 @@ def check(model: keras.Model, path: Path, images: Pixels, correction: Correction
         "TensorFlow, from PNG files,": _tensorflow(path, "serve_bytes", _as_files),
         "OpenVINO": openvino_answer(path),
     }
-    gaps = {reader: _gap(answer(images), expected) for reader, answer in readers.items()}
+    gaps = {reader: largest_gap(answer(images), expected) for reader, answer in readers.items()}
     reader, gap = max(gaps.items(), key=lambda item: item[1])
     if not gap <= _TOLERANCE:  # so that NaN fails
         raise TrainingError(f"the SavedModel read by {reader} differs from the network by {gap:.2g}; not published")
     return gap
-
-
-def _gap(answer: Outputs, expected: Outputs) -> float:
-    probability = np.abs(answer["probabilities"] - expected["probabilities"]).max()
-    familiarity = np.abs(answer["familiarity"] - expected["familiarity"]).max()
-    largest = max(1.0, np.abs(expected["familiarity"]).max())
-    return float(np.max([probability, familiarity / largest]))  # NaN where one of them is
 
 
 def _tensorflow(path: Path, signature: str, inputs: Callable[[Pixels], dict[str, tf.Tensor]]) -> Answer:

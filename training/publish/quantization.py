@@ -74,15 +74,15 @@ def add_int8(version: Path, dataset: Dataset, held_out_images: int) -> Int8:
     return int8
 
 
-def loses_too_much(lost: int, images: int) -> bool:
-    """Say whether ``lost`` of ``images`` pictures are more than 0.2 points, and more than chance makes of those.
+def loses_too_much(lost: int, images: int, tolerance: float = _TOLERANCE) -> bool:
+    """Say whether ``lost`` of ``images`` pictures are more than this share, and more than chance makes of it.
 
-    It is the exact binomial test, one-sided, at 5%. Without it a single picture of up to 499 would be too many, and
-    a few of 1,000, although most pictures on which int8 differs are doubtful ones.
+    It is the exact binomial test, one-sided, at 5%. Without it, at the 0.2 points of the default, a single picture of
+    up to 499 would be too many, and a few of 1,000, although most pictures on which int8 differs are doubtful ones.
     """
     from scipy.stats import binomtest  # takes half a second, which --help need not wait for
 
-    return lost > 0 and bool(binomtest(lost, images, _TOLERANCE, alternative="greater").pvalue < LEVEL)
+    return lost > 0 and bool(binomtest(lost, images, tolerance, alternative="greater").pvalue < LEVEL)
 
 
 def libraries() -> dict[str, str]:

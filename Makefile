@@ -27,8 +27,10 @@ define tests
 	case $$code in 0) [ $$result -ne 5 ] || result=0 ;; 5) ;; *) result=$$code ;; esac; \
 	done; exit $$result
 endef
+# backports-strenum is for Python before 3.11, and its newest release refuses to be installed with a later one.
 LOCK = $(DEV)/uv pip compile --quiet pyproject.toml --universal --python-version 3.11 --fork-strategy fewest \
-	--generate-hashes --no-emit-index-url --no-emit-package openvino-telemetry --custom-compile-command "make lock"
+	--generate-hashes --no-emit-index-url --no-emit-package openvino-telemetry \
+	--no-emit-package backports-strenum --custom-compile-command "make lock"
 
 .PHONY: help
 help: ## list the commands
@@ -88,7 +90,7 @@ bench: .venv/stamp ## compare the service with other servers and with the proces
 lock: .venv/stamp ## write requirements/*.txt anew (ARGS=--upgrade takes the newest versions)
 	$(LOCK) $(ARGS) --extra service --output-file requirements/service.txt
 	$(LOCK) $(ARGS) --extra training --extra cuda --output-file requirements/trainer.txt
-	$(LOCK) $(ARGS) --extra service --extra training --extra client --extra cpu --extra dev --output-file requirements/dev.txt
+	$(LOCK) $(ARGS) --extra service --extra training --extra export --extra client --extra cpu --extra dev --output-file requirements/dev.txt
 	$(LOCK) $(ARGS) --extra interop --output-file requirements/interop.txt
 	$(LOCK) $(ARGS) --extra tracking --output-file requirements/tracking.txt
 	$(LOCK) $(ARGS) --extra kubernetes --output-file requirements/kubernetes.txt

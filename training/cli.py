@@ -20,6 +20,7 @@ from training.fit.resume import how_to_resume
 COMMANDS = (
     "compare",
     "evaluate",
+    "export",
     "predict",
     "quantize",
     "study",

@@ -26,7 +26,10 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_.value.code == 0
     for word in ("--data", "--models", "--preset", "--config", "examples:", "exit codes", "3 not published"):
         assert word in printed
-    for command in ("compare VERSION VERSION", "evaluate VERSION", "predict VERSION PATH...", "quantize VERSION"):
+    for command in (
+        "compare VERSION VERSION", "evaluate VERSION", "export VERSION --to onnx|litert", "predict VERSION PATH...",
+        "quantize VERSION",
+    ):  # fmt: skip
         assert f"python -m training {command} [options]" in printed
 
 
@@ -53,6 +56,8 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
         (["predict", "models/cifar10/5"], "required: PATH"),
         (["predict", "models/cifar10/5", "a.jpg", "--top", "0"], "--top: 0 is below 1"),
         (["quantize", "models/cifar10/5", "--epochs", "1"], "unrecognized arguments: --epochs"),
+        (["export", "models/cifar10/5"], "required: --to"),
+        (["export", "models/cifar10/5", "--to", "litert"], "--to litert needs --data"),
     ],
 )
 def test_wrong_usage_is_exit_code_2(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

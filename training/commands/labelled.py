@@ -61,6 +61,23 @@ def for_version(metadata: Metadata, source: Source) -> Labelled:
     return Labelled(split, f"{dataset.name} {source.part}", source.part, dataset.digest())
 
 
+def of_training(version: Path, metadata: Metadata, data: Path | None, max_unreadable: float) -> Dataset:
+    """Read the data that ``version`` was trained on, split as it was then; ``data`` is None for CIFAR-10, downloaded.
+
+    Raises:
+        TrainingError: the data cannot be read, or is other data: what the training saw could not be told from the rest.
+    """
+    with quiet_start():
+        from training.data import sources  # which downloads with Keras
+
+    trained_on = metadata.dataset
+    made_up, reading = trained_on.get("name") == sources.MADE_UP, Reading(max_unreadable=max_unreadable)
+    dataset = sources.load(data, trained_on.get("validation"), made_up, metadata.input, reading)
+    if dataset.digest() != trained_on.get("sha256"):
+        raise TrainingError(f"{version} was trained on other data; give the same with --data")
+    return dataset
+
+
 def _load(metadata: Metadata, source: Source) -> Dataset:
     with quiet_start():
         from training.data import sources  # which downloads with Keras

@@ -8,13 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import artifact
-from artifact import Metadata
 from artifact.layout import MODEL_CARD
+from training.commands import labelled
 from training.commands.options import MAX_UNREADABLE, add
-from training.data.dataset import Dataset
-from training.data.pictures import Reading
 from training.errors import Interruption, TrainingError
-from training.fit.device import quiet_start
 from training.publish import provenance
 from training.publish.model_card import CAPTIONS, int8_accuracy, model_card
 from training.publish.quantization import add_int8, libraries, require_held_out
@@ -65,9 +62,7 @@ def run(settings: QuantizeSettings, interruption: Interruption) -> int:
     if metadata.int8:
         raise TrainingError(f"{version} carries an int8 network already")
     images = require_held_out(metadata.training)
-    dataset = _load(settings, metadata)
-    if dataset.digest() != metadata.dataset["sha256"]:  # what was held out could not be told from the rest
-        raise TrainingError(f"{version} was trained on other data; give the same with --data")
+    dataset = labelled.of_training(version, metadata, settings.data, settings.max_unreadable)
     with artifact.draft(settings.models or version.resolve().parent.parent, metadata.name) as draft:
         for name in metadata.files:
             (draft.path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -82,11 +77,3 @@ def run(settings: QuantizeSettings, interruption: Interruption) -> int:
     print(f"accuracy in int8 {int8_accuracy(int8)}")
     print(f"Published {path}.")
     return 0
-
-
-def _load(settings: QuantizeSettings, metadata: Metadata) -> Dataset:
-    with quiet_start():
-        from training.data import sources  # which downloads with Keras
-
-    made_up, reading = metadata.dataset["name"] == sources.MADE_UP, Reading(max_unreadable=settings.max_unreadable)
-    return sources.load(settings.data, metadata.dataset["validation"], made_up, metadata.input, reading)

@@ -24,6 +24,7 @@ python -m training [options]
        python -m training compare VERSION VERSION [options]
        python -m training predict VERSION PATH... [options]
        python -m training quantize VERSION [options]
+       python -m training export VERSION --to onnx|litert [options]
        python -m training study [options]"""
 _HELP = """\
 Train an image classifier and publish it as the next version under MODELS/NAME/.
@@ -50,6 +51,7 @@ examples:
   python -m training compare models/cifar10/5 models/cifar10/6
   python -m training predict models/cifar10/5 photos
   python -m training quantize models/cifar10/5           the next version, with an int8 network as well
+  python -m training export models/cifar10/5 --to onnx   a file for ONNX Runtime
   python -m training study --quick                       the study that this project began with
 
 exit codes: 0 published, 1 it failed (the last line says why), 2 wrong usage, 3 not published, since it is worse than

@@ -58,3 +58,12 @@ def openvino_answer(path: Path) -> Answer:
         return {output.get_any_name(): np.asarray(outputs[output]) for output in compiled.outputs}
 
     return answer
+
+
+def largest_gap(found: Outputs, expected: Outputs) -> float:
+    """Return how far ``found`` is from ``expected`` in any of its outputs; NaN where a number is none.
+
+    Of an output with values beyond 1, such as the familiarity, which has no upper limit, it is a share of the largest.
+    """
+    gaps = [np.abs(found[name] - values).max() / max(1.0, np.abs(values).max()) for name, values in expected.items()]
+    return float(np.max(gaps))

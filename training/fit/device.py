@@ -60,19 +60,26 @@ def quiet_start() -> Iterator[None]:
     where there is a GPU that it may complain of, everything is shown.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with quiet(show=any(gpu.exists() for gpu in GPU_DEVICES)):
+        yield
+        from training.fit.hardware import has_gpu
+
+        has_gpu()
+
+
+@contextmanager
+def quiet(*, show: bool = False) -> Iterator[None]:
+    """Keep what native code prints in the block off the terminal, unless the block fails or it is to ``show``."""
     standard_error = os.dup(2)
     with tempfile.TemporaryFile() as printed:
         os.dup2(printed.fileno(), 2)
-        quiet = False
+        succeeded = False
         try:
             yield
-            from training.fit.hardware import has_gpu
-
-            has_gpu()
-            quiet = not any(gpu.exists() for gpu in GPU_DEVICES)
+            succeeded = True
         finally:
             os.dup2(standard_error, 2)
-            if not quiet:
+            if show or not succeeded:
                 printed.seek(0)
                 os.write(standard_error, printed.read())
             os.close(standard_error)

@@ -18,7 +18,7 @@ from training.data.dataset import Pixels
 from training.errors import TrainingError
 from training.evaluation.calibration import KEPT, LEAST_SURPLUS, Correction
 from training.evaluation.familiarity import score_of
-from training.evaluation.inference import Answer, Outputs, openvino_answer
+from training.evaluation.inference import Answer, Outputs, largest_gap, openvino_answer
 from training.network.backbone import embedding_of
 
 _TOLERANCE = 1e-3
@@ -144,7 +144,7 @@ def check(model: keras.Model, path: Path, images: Pixels, correction: Correction
         "TensorFlow, from PNG files,": _tensorflow(path, "serve_bytes", _as_files),
         "OpenVINO": openvino_answer(path),
     }
-    gaps = {reader: _gap(answer(images), expected) for reader, answer in readers.items()}
+    gaps = {reader: largest_gap(answer(images), expected) for reader, answer in readers.items()}
     reader, gap = max(gaps.items(), key=lambda item: item[1])
     if not gap <= _TOLERANCE:  # so that NaN fails
         raise TrainingError(f"the SavedModel read by {reader} differs from the network by {gap:.2g}; not published")
@@ -158,11 +158,6 @@ def _expected(model: keras.Model, images: Pixels, correction: Correction) -> Out
     outputs = {name: np.concatenate([keras.ops.convert_to_numpy(part[name]) for part in parts]) for name in parts[0]}
     logits = outputs.pop("logits")
     return {"probabilities": correction.probabilities(logits), "familiarity": score_of(logits), **outputs}
-
-
-def _gap(answer: Outputs, expected: Outputs) -> float:
-    gaps = [np.abs(answer[name] - rows).max() / max(1.0, np.abs(rows).max()) for name, rows in expected.items()]
-    return float(np.max(gaps))  # NaN where one of them is
 
 
 def _tensorflow(path: Path, signature: str, inputs: Callable[[Pixels], dict[str, tf.Tensor]]) -> Answer:

@@ -141,13 +141,13 @@ def _fault(int8: Int8) -> str:
     return f"loses more than {100 * _TOLERANCE:g} points of accuracy" if loses_too_much(lost, int8.images) else ""
 
 
-def loses_too_much(lost: int, images: int) -> bool:
-    """Say whether ``lost`` of ``images`` pictures are more than 0.2 points, and more than chance makes of those.
+def loses_too_much(lost: int, images: int, tolerance: float = _TOLERANCE) -> bool:
+    """Say whether ``lost`` of ``images`` pictures are more than this share, and more than chance makes of it.
 
-    It is the exact binomial test, one-sided, at 5%. Without it a single picture of up to 499 would be too many, and
-    a few of 1,000, although most pictures on which int8 differs are doubtful ones.
+    It is the exact binomial test, one-sided, at 5%. Without it, at the 0.2 points of the default, a single picture of
+    up to 499 would be too many, and a few of 1,000, although most pictures on which int8 differs are doubtful ones.
     """
-    return lost > 0 and _is_beyond(lost, images, _TOLERANCE)
+    return lost > 0 and _is_beyond(lost, images, tolerance)
 
 
 def differs_too_often(others: int, images: int) -> bool:

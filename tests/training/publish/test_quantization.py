@@ -178,6 +178,12 @@ def test_a_loss_counts_where_it_is_beyond_noise(lost: int, images: int, expected
     assert quantization.loses_too_much(lost, images) is expected
 
 
+def test_more_may_be_lost_where_more_is_tolerated() -> None:
+    """At two points instead of 0.2, of 1,000 pictures 28 are within noise."""
+    assert not quantization.loses_too_much(28, 1000, 0.02)
+    assert quantization.loses_too_much(29, 1000, 0.02)
+
+
 @pytest.mark.slow
 def test_what_loses_too_much_is_not_published(
     version: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]

@@ -2,7 +2,7 @@
 
 | | a network trained from nothing | a pretrained backbone |
 |---|---|---|
-| batch | a sixteenth of the pictures: 8 to 512 at 32x32, to 128 at 224x224; never more than all | 8 to 64 |
+| batch | a sixteenth of the pictures: 8 to 512 at 32x32, to 128 at 224x224; never more than all | 8 to 64, 16 at 224x224 |
 | epochs | 28 for 50,000 pictures, as CIFAR-10 has; else by the inverse root, 10 to 100 | 10 for 5,000, 3 to 30 |
 | steps | at least 400, by more epochs | at least 200 |
 | mirrored | always | always |
@@ -32,6 +32,7 @@ _UNEVEN = 3
 _FEWEST_STEPS, _FEWEST_TUNING_STEPS = 400, 200
 _PLENTY, _LITTLE = 50_000, 10_000  # pictures
 _LEAST_BATCH, _LARGEST_TUNING_BATCH = 8, 64
+_TUNING_PIXELS = 2**20  # of a batch
 _POSITIONS = 2**19  # of the maps that enter the first group, over a batch
 _CROP = 0.5
 
@@ -123,7 +124,10 @@ def _batch_size(dataset: Dataset, backbone: str | None) -> int:
     height, width, _ = dataset.input_shape
     patch, stride = patches(height, width)
     positions = ((height - patch) // stride + 1) * ((width - patch) // stride + 1)
-    largest = _LARGEST_TUNING_BATCH if backbone else max(_POSITIONS // max(positions, 1), 1)
+    if backbone:  # whose maps, all of them kept for the gradients, take about 150 MB for a picture of 260x260
+        largest = min(_LARGEST_TUNING_BATCH, max(_TUNING_PIXELS // (height * width), 1))
+    else:
+        largest = max(_POSITIONS // max(positions, 1), 1)
     share = min(max(len(dataset.train) // 16, _LEAST_BATCH), max(largest, _LEAST_BATCH))
     return 1 << (share.bit_length() - 1)  # the power of two below
 

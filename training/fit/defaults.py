@@ -3,7 +3,7 @@
 | | a network trained from nothing | a pretrained backbone |
 |---|---|---|
 | batch | a sixteenth of the pictures: 8 to 512 at 32x32, to 128 at 224x224; never more than all | 8 to 64, 16 at 224x224 |
-| epochs | 28 for 50,000 pictures, as CIFAR-10 has; else by the inverse root, 10 to 100 | 10 for 5,000, 3 to 30 |
+| epochs | 28 for 50,000 pictures, as CIFAR-10 has; else by the inverse root, 10 to 100 | 12 up to 5,000, to 3 |
 | steps | at least 400, by more epochs | at least 200 |
 | mirrored | always | always |
 | shifted | by a sixteenth of the shorter side, by an eighth below 50,000 pictures | no |
@@ -134,7 +134,7 @@ def _batch_size(dataset: Dataset, backbone: str | None) -> int:
 
 def _epochs(pictures: int, steps: int, *, tuning: bool) -> int:
     if tuning:
-        wanted, least, most, fewest_steps = 10 * math.sqrt(5_000 / pictures), 3, 30, _FEWEST_TUNING_STEPS
+        wanted, least, most, fewest_steps = 12 * math.sqrt(5_000 / pictures), 3, 12, _FEWEST_TUNING_STEPS
     else:
         wanted, least, most, fewest_steps = 28 * math.sqrt(50_000 / pictures), 10, 100, _FEWEST_STEPS
     return max(min(max(round(wanted), least), most), math.ceil(fewest_steps / steps))

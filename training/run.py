@@ -61,8 +61,9 @@ class Run:
     @property
     def two_stages(self) -> bool:
         """Whether a head is fitted to a pretrained network and published before that is tuned."""
-        recipe, job = self.job.recipe, self.job
-        return recipe.pretrained and not recipe.head_share and job.start is None and job.strategy.workers == 1
+        recipe, start = self.job.recipe, self.job.start
+        of_a_version = start is not None and start.origin is not None
+        return recipe.pretrained and not recipe.head_share and not of_a_version and self.job.strategy.workers == 1
 
 
 def train_and_publish(settings: TrainSettings, interruption: Interruption) -> int:

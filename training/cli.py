@@ -5,6 +5,7 @@ good.
 """
 
 import importlib
+import keyword
 import os
 import signal
 import socket
@@ -20,11 +21,12 @@ from training.fit.resume import how_to_resume
 COMMANDS = (
     "compare",
     "evaluate",
+    "import",
     "predict",
     "quantize",
     "study",
 )
-"""The commands by the names of their modules in ``training.commands``."""
+"""The commands by the names of their modules in ``training.commands``; that of ``import``, a keyword, ends in ``_``."""
 
 _WITHOUT_A_COMMAND = "train"
 _NOT_PUBLISHED = 3
@@ -73,7 +75,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def _command(name: str) -> Command:
     """Return a command's module; the others are not imported, nor what they need."""
-    return cast(Command, importlib.import_module(f"training.commands.{name}"))
+    module = f"{name}_" if keyword.iskeyword(name) else name
+    return cast(Command, importlib.import_module(f"training.commands.{module}"))
 
 
 def _fail(message: str, code: int = 1) -> int:

@@ -7,6 +7,7 @@ beside it as it is.
 import contextlib
 import importlib
 import io
+import logging
 import shutil
 import sys
 from pathlib import Path
@@ -59,7 +60,7 @@ def add_int8(version: Path, dataset: Dataset, held_out_images: int) -> Int8:
     network = version / INT8_MODEL
     network.parent.mkdir(parents=True, exist_ok=True)
     pictures = dataset.train.images[evenly_spaced(len(dataset.train), _CALIBRATION_IMAGES)]
-    _quantize(version, pictures, network)
+    quantize(version, pictures, network)
     last = slice(-held_out_images, None)
     split = Split(dataset.validation.images[last], dataset.validation.classes[last])
     measured_on = f"{dataset.name} validation"
@@ -90,8 +91,12 @@ def libraries() -> dict[str, str]:
     return {"nncf": _import_nncf().__version__, "openvino": import_openvino().__version__}
 
 
-def _quantize(version: Path, images: Pixels, target: Path) -> None:
-    """Quantise the SavedModel in folder ``version`` to ``target``; the ranges come from ``images`` [N, H, W, 3]."""
+def quantize(version: Path, images: Pixels, target: Path) -> None:
+    """Quantise the SavedModel in folder ``version`` to ``target``; the ranges come from ``images`` uint8 [N, H, W, 3].
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written.
+    """
     nncf = _import_nncf()
     ranges = importlib.import_module("nncf.quantization.range_estimator")
     with contextlib.redirect_stdout(io.StringIO()):  # progress bars
@@ -116,4 +121,5 @@ def _import_nncf() -> Any:
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # its import fails, and NNCF does without
     nncf = importlib.import_module("nncf")
     nncf.disable_logging()
+    nncf.set_log_level(logging.ERROR)  # what has no handler any more would print its warnings all the same
     return nncf

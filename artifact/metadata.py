@@ -34,16 +34,17 @@ class Input:
 class Metrics:
     """What was measured, and on which images.
 
-    ``accuracy`` and ``expected_calibration_error`` are fractions of 1; ``per_class`` maps a label to its
-    ``precision`` and ``recall``. ``out_of_distribution`` maps each kind of pictures that are nothing like the
-    training's to ``auroc``, the probability that one of them is less familiar than one of the ``images``, and where the
-    version has a threshold, to the share that is called ``unfamiliar``.
+    ``accuracy`` and ``expected_calibration_error`` are fractions of 1; the latter is None where only the accuracy is
+    known, as of a network that others have measured. ``per_class`` maps a label to its ``precision`` and ``recall``.
+    ``out_of_distribution`` maps each kind of pictures that are nothing like the training's to ``auroc``, the
+    probability that one of them is less familiar than one of the ``images``, and where the version has a threshold, to
+    the share that is called ``unfamiliar``.
     """
 
     measured_on: str
     images: int
     accuracy: float
-    expected_calibration_error: float
+    expected_calibration_error: float | None = None
     per_class: dict[str, dict[str, float]] = field(default_factory=dict)
     out_of_distribution: dict[str, dict[str, float]] | None = None
 

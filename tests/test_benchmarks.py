@@ -57,3 +57,17 @@ def test_the_curve_has_a_row_for_each_version(root: Path, tmp_path: Path) -> Non
     assert [row[0] for row in rows] == ["| cifar10/5"] * 2
     assert all(float(row[5].replace(",", "")) > 0 and row[6] == "95.53% |" for row in rows)
     assert plot.read_text(encoding="utf-8").startswith("<?xml")
+
+
+def test_backbones_are_measured(root: Path) -> None:
+    """A row has the name, the cost and two times; where int8 takes too long there is a dash, and nothing is written."""
+    files = [root / "docs" / "backbones.md", root / "training" / "network" / "measured.json"]
+    before = [file.read_bytes() for file in files]
+    command = [sys.executable, "benchmarks/backbones.py", "MobileNetV3Small", "--seconds", "0.1", "--patience", "0.1"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    head, _, row = done.stdout.splitlines()
+    assert head == "| backbone | MFLOP | ms, float32 | ms, int8 |"
+    _, name, cost, float32, int8, _ = (cell.strip() for cell in row.split("|"))
+    assert (name, cost, int8) == ("MobileNetV3Small", "110.9", "-")
+    assert float(float32) > 0
+    assert [file.read_bytes() for file in files] == before

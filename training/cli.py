@@ -5,6 +5,7 @@ good.
 """
 
 import importlib
+import keyword
 import os
 import signal
 import socket
@@ -21,11 +22,12 @@ COMMANDS = (
     "compare",
     "evaluate",
     "export",
+    "import",
     "predict",
     "quantize",
     "study",
 )
-"""The commands by the names of their modules in ``training.commands``."""
+"""The commands by the names of their modules in ``training.commands``; that of ``import``, a keyword, ends in ``_``."""
 
 _WITHOUT_A_COMMAND = "train"
 _NOT_PUBLISHED = 3
@@ -74,7 +76,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def _command(name: str) -> Command:
     """Return a command's module; the others are not imported, nor what they need."""
-    return cast(Command, importlib.import_module(f"training.commands.{name}"))
+    module = f"{name}_" if keyword.iskeyword(name) else name
+    return cast(Command, importlib.import_module(f"training.commands.{module}"))
 
 
 def _fail(message: str, code: int = 1) -> int:

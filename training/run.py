@@ -332,6 +332,10 @@ def _place(run: Run) -> Place:
 def _backbone(settings: TrainSettings) -> str | None:
     """Return the pretrained network that is asked for or follows from the pictures, and say why."""
     recipe, data = settings.recipe, settings.data
+    if settings.budget_ms:
+        from training.publish.latency import choose_backbone  # which needs TensorFlow
+
+        return choose_backbone(settings.budget_ms, int8=settings.int8 is not False, size=settings.image_size)
     side = None
     if not (settings.start_from or settings.teachers) and data is not None and sources.is_pictures(data):
         side = min(settings.image_size) if settings.image_size else sources.middle_side(data)

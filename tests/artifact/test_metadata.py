@@ -39,6 +39,7 @@ def test_what_is_written_reads_back(version: Path) -> None:
         dataclasses.replace(whole, int8=None),
         dataclasses.replace(whole, calibration=None),
         dataclasses.replace(whole, familiarity=None),
+        dataclasses.replace(whole, metrics=dataclasses.replace(measured, expected_calibration_error=None)),
     ]
     for record in records:
         write(version, record)

@@ -101,6 +101,7 @@ def test_a_run_says_how_far_to_trust_it(smoke: tuple[Path, str]) -> None:
     assert calibration.measured_on == familiarity.measured_on == "made-up validation"
     assert calibration.images == familiarity.images == 200
     assert calibration.negative_log_likelihood < calibration.negative_log_likelihood_before
+    assert metadata.metrics.expected_calibration_error is not None
     assert metadata.metrics.expected_calibration_error < 0.05 < calibration.expected_calibration_error_before
     measured = metadata.metrics.out_of_distribution
     assert measured is not None

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +96,13 @@ def share(text: str) -> float:
     return number
 
 
+def model_name(text: str) -> str:
+    """Parse the name of a model, which is also that of its folder."""
+    if not text or text.startswith(".") or not all(letter.isalnum() or letter in "._-" for letter in text):
+        raise argparse.ArgumentTypeError(f"{text!r} must consist of letters, digits, '.', '_' and '-'")
+    return text
+
+
 def _number(text: str) -> float:
     try:
         return float(text)
@@ -120,6 +128,14 @@ DATA = (
 )
 """Where the pictures are, the same for every command that reads them."""
 
+MODELS = Option(
+    "models",
+    "folder to publish under (default: %(default)s, or $MODEL_DIR)",
+    kind=Path,
+    metavar="DIR",
+    default=lambda: Path(os.environ.get("MODEL_DIR") or "models"),
+    part_of_run=False,
+)
 SPLIT = Option(
     "split",
     "pictures to classify; all is for data that no version was trained on (default: %(default)s)",

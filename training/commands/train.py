@@ -1,14 +1,24 @@
 """``python -m training``: train an image classifier and publish it."""
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
 from artifact.metadata import Resize
 from training.commands import config
-from training.commands.options import CPU, DATA, PRECISION, Option, add, at_least, not_negative, positive
+from training.commands.options import (
+    CPU,
+    DATA,
+    MODELS,
+    PRECISION,
+    Option,
+    add,
+    at_least,
+    model_name,
+    not_negative,
+    positive,
+)
 from training.data.cifar10 import VALIDATION_IMAGES
 from training.errors import Interruption, TrainingError
 from training.fit.device import start_of_training
@@ -25,6 +35,7 @@ python -m training [options]
        python -m training predict VERSION PATH... [options]
        python -m training quantize VERSION [options]
        python -m training export VERSION --to onnx|litert [options]
+       python -m training import BACKBONE [options]
        python -m training study [options]"""
 _HELP = """\
 Train an image classifier and publish it as the next version under MODELS/NAME/.
@@ -52,6 +63,7 @@ examples:
   python -m training predict models/cifar10/5 photos
   python -m training quantize models/cifar10/5           the next version, with an int8 network as well
   python -m training export models/cifar10/5 --to onnx   a file for ONNX Runtime
+  python -m training import EfficientNetLite2            a network for photographs with ImageNet's 1,000 labels
   python -m training study --quick                       the study that this project began with
 
 exit codes: 0 published, 1 it failed (the last line says why), 2 wrong usage, 3 not published, since it is worse than
@@ -144,16 +156,6 @@ def _image_size(text: str) -> tuple[int, int]:
     return sides[0], sides[-1]
 
 
-def _model_name(text: str) -> str:
-    if not text or text.startswith(".") or not all(letter.isalnum() or letter in "._-" for letter in text):
-        raise argparse.ArgumentTypeError(f"{text!r} must consist of letters, digits, '.', '_' and '-'")
-    return text
-
-
-def _models() -> Path:
-    return Path(os.environ.get("MODEL_DIR") or "models")
-
-
 _CONFIG = (
     Option(
         "config",
@@ -194,18 +196,11 @@ _DATA = (
     ),
 )
 _OUTPUT = (
-    Option(
-        "models",
-        "folder to publish under (default: %(default)s, or $MODEL_DIR)",
-        kind=Path,
-        metavar="DIR",
-        default=_models,
-        part_of_run=False,
-    ),
+    MODELS,
     Option(
         "name",
         "name of the model (default: that of the folder of pictures, cifar10, or smoke for that preset)",
-        kind=_model_name,
+        kind=model_name,
     ),
     Option(
         "run",

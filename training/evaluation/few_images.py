@@ -37,11 +37,14 @@ def accuracy_beside(accuracy: float, images: int) -> str:
     return f"{accuracy:.2%}" + (f" ({interval})" if interval else "")
 
 
-def calibration_error_in_words(error: float, images: int) -> str:
+def calibration_error_in_words(error: float | None, images: int) -> str:
     """Return an expected calibration error, a fraction of 1, and that it is not exact where ``images`` are few.
 
+    None is one that was not measured.
     Its bins then have a few pictures each, and the gaps that chance makes in them all count as errors.
     """
+    if error is None:
+        return "not measured"
     return f"{error:.4f}" + (" (too few images to be exact)" if images < _EXACT_CALIBRATION else "")
 
 

@@ -2,7 +2,7 @@
 
 | | a network trained from nothing | a pretrained backbone |
 |---|---|---|
-| batch | a sixteenth of the pictures: 8 to 512 at 32x32, to 128 at 224x224; never more than all | 8 to 64, 16 at 224x224 |
+| batch | a sixteenth of the pictures: 8 to 512 at 32x32, to 128 at 224x224; never more than all | 8 to 64, or 16 |
 | epochs | 28 for 50,000 pictures, as CIFAR-10 has; else by the inverse root, 10 to 100 | 12 up to 5,000, to 3 |
 | steps | at least 400, by more epochs | at least 200 |
 | mirrored | always | always |

@@ -102,5 +102,7 @@ def in_words(value: Any) -> str:
     if not isinstance(value, dict):
         return str(value)
     version, training = f"{value['name']} version {value['version']}", value["training"]
-    minutes = value["training_seconds"] / 60
-    return f"{version}: {value['accuracy']:.2%} after {training['epochs']} epochs, {minutes:.1f} minutes"
+    accuracy, minutes = f"{version}: {value['accuracy']:.2%}", value["training_seconds"] / 60
+    if "epochs" not in training:  # it was not trained here
+        return accuracy
+    return f"{accuracy} after {training['epochs']} epochs, {minutes:.1f} minutes"

@@ -63,10 +63,9 @@ class Tracker(keras.callbacks.Callback):  # type: ignore[misc]
             return
         metadata = artifact.read_metadata(version)
         metrics = metadata.metrics
-        figures = {
-            "test_accuracy": metrics.accuracy,
-            "test_expected_calibration_error": metrics.expected_calibration_error,
-        }
+        figures = {"test_accuracy": metrics.accuracy}
+        if metrics.expected_calibration_error is not None:
+            figures["test_expected_calibration_error"] = metrics.expected_calibration_error
         self._figures(figures, metadata.training["epochs"])
         tags = {"version": str(metadata.version), "version_path": str(version.resolve())}
         if note := metadata.training.get("changed"):

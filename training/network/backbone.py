@@ -13,7 +13,7 @@ import keras
 from keras import layers
 
 from training.errors import TrainingError
-from training.network import efficientnet_lite
+from training.network import efficientnet_lite, imagenet
 from training.network.model import every_layer
 from training.network.registry import BACKBONES, IMAGENET_WEIGHTS, NO_WEIGHTS, Backbone, Preprocessing, bundled
 
@@ -58,6 +58,23 @@ def embedding_of(model: keras.Model) -> keras.KerasTensor | None:
     return model.get_layer(_POOL).output if on_backbone else None
 
 
+def build_for_imagenet(name: str) -> keras.Model:
+    """Return network ``name`` as it was trained: pictures [N, side, side, 3] in 0..255 -> logits float32 [N, 1000].
+
+    Raises:
+        TrainingError: there is no such network, or its weights cannot be had.
+    """
+    known = _known(name)
+    shape = (known.side, known.side, 3)
+    if name in efficientnet_lite.NAMES:
+        model = build_on_backbone(shape, len(imagenet.labels()), name, IMAGENET_WEIGHTS, seed=0)
+        model.get_layer(HEAD).set_weights(efficientnet_lite.imagenet_head(name))
+        return model
+    images = keras.Input(shape, name="images")
+    whole = _of_keras(shape, name, IMAGENET_WEIGHTS, top=True)
+    return keras.Model(images, whole(preprocess(images, known.preprocessing)), name="darkroom")
+
+
 def preprocess(images: keras.KerasTensor, mode: Preprocessing) -> keras.KerasTensor:
     """Bring pixels in 0..255 to what a backbone was trained on, as the functions that go with it do."""
     if mode == "inside":
@@ -92,24 +109,26 @@ def _backbone(input_shape: tuple[int, int, int], name: str, weights: str) -> ker
     return backbone
 
 
-def _of_keras(input_shape: tuple[int, int, int], name: str, weights: str) -> keras.Model:
+def _of_keras(input_shape: tuple[int, int, int], name: str, weights: str, *, top: bool = False) -> keras.Model:
+    """Return a network of keras.applications: its maps or, with its ``top``, the logits of ImageNet's labels."""
     make = getattr(keras.applications, name)
     height, width, _ = input_shape
     try:
         with warnings.catch_warnings(action="ignore"):  # that the weights were trained on pictures of 224x224
             return make(
-                include_top=False,
+                include_top=top,
                 weights=IMAGENET_WEIGHTS if weights == IMAGENET_WEIGHTS else None,
                 input_shape=input_shape,
+                classifier_activation=None,
             )
     except ValueError as error:
         raise TrainingError(
             f"{name} cannot be had for pictures of {height}x{width} with the weights {weights}: {error}"
         ) from error
     except Exception as error:  # Keras raises a bare Exception for every network fault
+        file = "fetch the file yourself, or another one without the top, and give its path with --backbone-weights; "
         raise TrainingError(
-            f"the weights of {name} could not be downloaded ({error}); fetch the file yourself, or another one without "
-            "the top, and give its path with --backbone-weights; those of "
+            f"the weights of {name} could not be downloaded ({error}); {'' if top else file}those of "
             f"{', '.join(bundled())} are here without a download"
         ) from error
 

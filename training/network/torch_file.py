@@ -16,6 +16,17 @@ from numpy.typing import NDArray
 _MAGIC = 0x1950A86A20F9469CFC6C
 _VERSION = 1001
 _DTYPES = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8")}
+# What pickle raises of damaged files, and this module of what others hold; sizes may be any numbers.
+_FAULTS = (
+    pickle.UnpicklingError,
+    EOFError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    ValueError,
+    OverflowError,
+    MemoryError,
+)
 
 
 def read_tensors(path: Path) -> dict[str, NDArray[Any]]:
@@ -28,15 +39,15 @@ def read_tensors(path: Path) -> dict[str, NDArray[Any]]:
     with path.open("rb") as file:
         try:
             if (_Reader(file).load(), _Reader(file).load()) != (_MAGIC, _VERSION):
-                raise ValueError(f"{path} is not of PyTorch's older format")
+                raise ValueError("it is not of PyTorch's older format")
             _Reader(file).load()  # what machine wrote it
             reader = _Reader(file)
             tensors = reader.load()
             for key in _Reader(file).load():
                 reader.storages[key].fill_from(file)
-        except (pickle.UnpicklingError, EOFError, KeyError, AttributeError, IndexError, TypeError) as error:
+            return {name: tensor.array() for name, tensor in tensors.items()}
+        except _FAULTS as error:
             raise ValueError(f"{path} cannot be read as tensors of PyTorch ({error})") from error
-    return {name: tensor.array() for name, tensor in tensors.items()}
 
 
 class _Storage:
@@ -44,12 +55,13 @@ class _Storage:
 
     def __init__(self, dtype: np.dtype[Any], count: int) -> None:
         self.dtype = dtype
-        self.numbers: NDArray[Any] = np.empty(count, dtype)
+        self._count = count
+        self.numbers: NDArray[Any] = np.empty(0, dtype)  # until they are read
 
     def fill_from(self, file: IO[bytes]) -> None:
         count = int.from_bytes(file.read(8), "little")
-        content = file.read(count * self.dtype.itemsize)
-        if count != len(self.numbers) or len(content) != self.numbers.nbytes:
+        content = file.read(self._count * self.dtype.itemsize)
+        if count != self._count or len(content) != count * self.dtype.itemsize:
             raise ValueError("it is cut short")
         self.numbers = np.frombuffer(content, self.dtype)
 

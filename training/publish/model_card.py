@@ -1,5 +1,8 @@
 """The model card: what a person should know before using a model version."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from artifact import Calibration, Familiarity, Int8, Metadata, Metrics
 from training.evaluation.few_images import (
     LEAST_HELD_OUT,
@@ -56,18 +59,18 @@ def familiarity_in_words(familiarity: Familiarity) -> str:
 def model_card(metadata: Metadata, plots: list[str]) -> str:
     """Return the card in Markdown; ``plots`` are the names of the picture files beside it."""
     metrics, size = metadata.metrics, metadata.input
-    rows = "\n".join(
-        f"| {label} | {figures['precision']:.2%} | {figures['recall']:.2%} |"
-        for label, figures in metrics.per_class.items()
-    )
     recipe = "\n".join(f"| {name} | {in_words(value)} |" for name, value in metadata.training.items())
     int8 = f"| accuracy in int8 | {int8_accuracy(metadata.int8)} |\n" if metadata.int8 else ""
     calibration, familiarity = metadata.calibration, metadata.familiarity
     calibrated = f"| calibration | {calibration_in_words(calibration)} |\n" if calibration else ""
     familiar = f"| familiar | {familiarity_in_words(familiarity)} |\n" if familiarity else ""
+    measured = metrics.expected_calibration_error
+    error = ""
+    if measured is not None:
+        words = calibration_error_in_words(measured, metrics.images)
+        error = f"| expected calibration error, 15 bins | {words} |\n"
     score = "; how familiar a picture looks is told beside it" if familiarity else ""
     accuracy = accuracy_in_words(metrics.accuracy, metrics.images, metrics.measured_on)
-    calibration_error = calibration_error_in_words(metrics.expected_calibration_error, metrics.images)
     pictures = "\n\n".join(f"![{CAPTIONS[name]}]({name})" for name in plots)
     return f"""# {metadata.name}
 
@@ -76,12 +79,11 @@ Classifies a picture as one of {len(metadata.labels)} labels: {", ".join(metadat
 | | |
 |---|---|
 | accuracy | {accuracy}, one forward pass each |
-{int8}| expected calibration error, 15 bins | {calibration_error} |
-{calibrated}{familiar}| cost | {metadata.megaflops:,.0f} MFLOP a picture, {metadata.parameters:,} parameters |
+{int8}{error}{calibrated}{familiar}| cost | {metadata.megaflops:,.0f} MFLOP a picture, \
+{metadata.parameters:,} parameters |
 | input | {size.height}x{size.width} pixels, RGB; other sizes: {size.resize}, {size.interpolation} |
-| created | {metadata.created}, trained for {metadata.training_seconds / 60:.1f} minutes on {metadata.hardware} |
-| data | {metadata.dataset["name"]}: {metadata.dataset["train"]:,} training, \
-{metadata.dataset["validation"]:,} validation, {metadata.dataset["test"]:,} test images |
+| created | {metadata.created}, {_trained(metadata)} |
+| data | {_data(metadata.dataset)} |
 | code | revision {metadata.revision} |
 
 ## Use and limits
@@ -89,13 +91,7 @@ Classifies a picture as one of {len(metadata.labels)} labels: {", ".join(metadat
 It always answers with one of its labels, also for a picture of something else{score}. It was measured on
 pictures like those it was trained on; expect less on others. {_probabilities(metadata)}
 
-## By class
-
-| label | precision | recall |
-|---|---|---|
-{rows}
-
-{_out_of_distribution(metrics)}{pictures}
+{_by_class(metrics)}{_out_of_distribution(metrics)}{pictures}
 
 ## Training
 
@@ -116,6 +112,39 @@ def _probabilities(metadata: Metadata) -> str:
     return (
         f"{own}: to calibrate them, {LEAST_HELD_OUT} held-out images are needed, and there were {held_out or 'none'}."
     )
+
+
+def _trained(metadata: Metadata) -> str:
+    if not metadata.training_seconds:
+        return "published as others trained it"
+    return f"trained for {metadata.training_seconds / 60:.1f} minutes on {metadata.hardware}"
+
+
+def _data(dataset: Mapping[str, Any]) -> str:
+    """Return the name of a data set and, where they are known, the numbers of its images."""
+    if "train" not in dataset:
+        return str(dataset["name"])
+    return (
+        f"{dataset['name']}: {dataset['train']:,} training, {dataset['validation']:,} validation, "
+        f"{dataset['test']:,} test images"
+    )
+
+
+def _by_class(metrics: Metrics) -> str:
+    """Return the section on each label; empty where there are no figures."""
+    if not metrics.per_class:
+        return ""
+    rows = "\n".join(
+        f"| {label} | {figures['precision']:.2%} | {figures['recall']:.2%} |"
+        for label, figures in metrics.per_class.items()
+    )
+    return f"""## By class
+
+| label | precision | recall |
+|---|---|---|
+{rows}
+
+"""
 
 
 def _out_of_distribution(metrics: Metrics) -> str:

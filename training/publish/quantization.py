@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import importlib
 import io
+import logging
 import shutil
 import sys
 from pathlib import Path
@@ -67,7 +68,7 @@ def add_int8(version: Path, dataset: Dataset, held_out_images: int) -> Int8:
         OSError: the disk is full or the folder cannot be written.
     """
     known = _chosen(dataset.train)
-    network = _quantize(version, known.images)
+    network = quantize(version, known.images, version / INT8_MODEL)
     split = dataset.validation[-held_out_images:]
     measured_on = f"{dataset.name} validation"
 
@@ -96,7 +97,7 @@ def add_int8_by_folds(version: Path, split: Split, features: Vectors, folds: Cro
         OSError: the disk is full or the folder cannot be written.
     """
     known = _chosen(split)
-    network = _quantize(version, known.images)
+    network = quantize(version, known.images, version / INT8_MODEL)
     asked = evenly_spaced(len(split), _MOST_ASKED)
     quantized = features.copy()
     quantized[asked] = answers_to(network, split.images[asked])["embedding"]
@@ -167,9 +168,14 @@ def libraries() -> dict[str, str]:
     return {"nncf": _import_nncf().__version__, "openvino": import_openvino().__version__}
 
 
-def _quantize(version: Path, images: Pixels) -> Path:
-    """Quantise the SavedModel in folder ``version``, with ranges from ``images`` [N, H, W, 3]; return the network."""
-    target = version / INT8_MODEL
+def quantize(version: Path, images: Pixels, target: Path) -> Path:
+    """Quantise the SavedModel in folder ``version`` to ``target``, which is returned.
+
+    The ranges of the activations come from ``images`` uint8 [N, H, W, 3].
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     nncf = _import_nncf()
     network = openvino_core().read_model(version)
@@ -224,4 +230,5 @@ def _import_nncf() -> Any:
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # its import fails, and NNCF does without
     nncf = importlib.import_module("nncf")
     nncf.disable_logging()
+    nncf.set_log_level(logging.ERROR)  # what has no handler any more would print its warnings all the same
     return nncf

@@ -1,5 +1,6 @@
 """A record says what its training and all that it built on held out, in today's words and in older ones."""
 
+import dataclasses
 import json
 from typing import Any
 
@@ -62,3 +63,5 @@ def test_a_record_is_read_as_it_was_written() -> None:
         assert (held_out(record), smoothing(record)) == (images, share)
     words = "smoke version 1: 90.00% after 3 epochs, 1.0 minutes"
     assert in_words(taught.record()["teachers"]) == f"{words}; {words}"
+    imported = Origin("imagenet", 1, 0.776, 0.0, {"backbone": "EfficientNetLite2"})
+    assert in_words(dataclasses.asdict(imported)) == "imagenet version 1: 77.60%"

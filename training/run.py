@@ -178,18 +178,24 @@ def _two_stages(run: Run, tracker: Tracker, interruption: Interruption) -> Publi
             f"Head: logistic regression (C = {head.folds.strength:g}), in {len(head.folds.heads)}-fold "
             f"cross-validation {accuracy_in_words(head.accuracy(), answered)} right."
         )
+    published, not_tuned = _head_of_interrupted(run), _not_tuned(run)
     publishing = keras.backend.backend() == "tensorflow"
-    published = _publish_head(run, head, time.monotonic() - begun, interruption) if publishing else None
     if published:
-        print(f"Published {published.path}; a running service answers with it by now.", flush=True)
-    if reason := _not_tuned(run):
-        print(reason)
+        print(f"Going on with the tuning that was interrupted; its head is published as {published.path}.")
+    elif publishing:
+        try:
+            published = _publish_head(run, head, time.monotonic() - begun, interruption)
+            print(f"Published {published.path}; a running service answers with it by now.", flush=True)
+        except WorseVersion as worse:
+            if not_tuned:
+                raise
+            print(f"The head alone is not published, since it is worse than the version before: {worse}.")
+    if not_tuned:
+        print(not_tuned)
         return published
     run, minutes = _ready_to_tune(run, head)
     trained = _fit(run, tracker, minutes)
-    if not published:
-        return None
-    return _publish_tuned(run, trained, head, interruption) or published
+    return _publish_tuned(run, trained, head, published, interruption) if publishing else None
 
 
 def _publish_head(run: Run, head: FittedHead, seconds: float, interruption: Interruption) -> Published:
@@ -222,6 +228,17 @@ def _publish_head(run: Run, head: FittedHead, seconds: float, interruption: Inte
         configuration=_configuration(run, run.environment, minutes=0),
     )
     return publish(candidate, dataset, _place(run), interruption)
+
+
+def _head_of_interrupted(run: Run) -> Published | None:
+    """Return the version of the head whose tuning is to go on, None where there is no such."""
+    models, number = run.settings.models, artifact.latest(run.settings.models, run.name)
+    if number is None or run.job.folder.last() is None:
+        return None
+    path = artifact.version_path(models, run.name, number)
+    metadata = artifact.read_metadata(path)
+    of_this_data = metadata.dataset.get("sha256") == run.job.settings.data
+    return Published(path, metadata) if "head" in metadata.training and of_this_data else None
 
 
 def _not_tuned(run: Run) -> str:
@@ -270,22 +287,32 @@ def _epochs(run: Run, pace: Pace, minutes: float | None) -> int:
     return max(min(int(0.9 * minutes * 60 * pace.pictures / pictures), recipe.epochs), 1)
 
 
-def _publish_tuned(run: Run, trained: Trained, head: FittedHead, interruption: Interruption) -> Published | None:
-    """Publish the tuned network, unless it is no better than the head alone on the held-out images; then say so."""
+def _publish_tuned(
+    run: Run, trained: Trained, head: FittedHead, published: Published | None, interruption: Interruption
+) -> Published:
+    """Publish the tuned network, unless it is no better than the head alone on the held-out images; then say so.
+
+    Returns the version that is the last now; ``published`` is that of the head.
+
+    Raises:
+        WorseVersion: it is worse than the version before, and the head was not published either.
+    """
     dataset = run.job.dataset
     held_out = len(dataset.validation)
     alone = head.without(held_out).logits(head.features[-held_out:])
     tuned = logits_of(in_float32(trained.model), dataset.validation.images)
     compared = improvement.compare(alone, tuned, dataset.validation.classes)
-    if not compared.is_one:
+    if published and not compared.is_one:
         print(f"Tuning has made it no better, so the version before stays: {compared}.")
-        return None
-    print(f"Tuning has made it better: {compared}.")
+        return published
+    print(f"{'Tuning has made it better' if compared.is_one else 'Tuned'}: {compared}.")
     try:
         return _publish_trained(run, trained, interruption)
     except WorseVersion as worse:
+        if not published:
+            raise
         print(f"Yet it is worse on the test images, so the version before stays: {worse}.")
-        return None
+        return published
 
 
 def _sum_up(run: Run, published: Published, seconds: float) -> None:

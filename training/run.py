@@ -178,10 +178,11 @@ def _two_stages(run: Run, tracker: Tracker, interruption: Interruption) -> Publi
             f"Head: logistic regression (C = {head.folds.strength:g}), in {len(head.folds.heads)}-fold "
             f"cross-validation {accuracy_in_words(head.accuracy(), answered)} right."
         )
-    published, not_tuned = _head_of_interrupted(run), _not_tuned(run)
+    not_tuned = _not_tuned(run)
+    published = None if not_tuned else _learned_from_the_same(run)
     publishing = keras.backend.backend() == "tensorflow"
     if published:
-        print(f"Going on with the tuning that was interrupted; its head is published as {published.path}.")
+        print(f"Going straight to the tuning: {published.path} has learned from the same pictures.")
     elif publishing:
         try:
             published = _publish_head(run, head, time.monotonic() - begun, interruption)
@@ -230,15 +231,19 @@ def _publish_head(run: Run, head: FittedHead, seconds: float, interruption: Inte
     return publish(candidate, dataset, _place(run), interruption)
 
 
-def _head_of_interrupted(run: Run) -> Published | None:
-    """Return the version of the head whose tuning is to go on, None where there is no such."""
+def _learned_from_the_same(run: Run) -> Published | None:
+    """Return the last version, where it is the same network and learned from the same pictures; else None.
+
+    A head would be a step back for a service that has it, or nothing new.
+    """
     models, number = run.settings.models, artifact.latest(run.settings.models, run.name)
-    if number is None or run.job.folder.last() is None:
+    if number is None:
         return None
     path = artifact.version_path(models, run.name, number)
     metadata = artifact.read_metadata(path)
-    of_this_data = metadata.dataset.get("sha256") == run.job.settings.data
-    return Published(path, metadata) if "head" in metadata.training and of_this_data else None
+    backbone, data = metadata.training.get("backbone"), metadata.dataset.get("sha256")
+    same = (backbone, data) == (run.job.recipe.backbone, run.job.settings.data)
+    return Published(path, metadata) if same and metadata.input == run.job.dataset.picture else None
 
 
 def _not_tuned(run: Run) -> str:
@@ -261,7 +266,7 @@ def _ready_to_tune(run: Run, head: FittedHead) -> tuple[Run, float | None]:
     """
     settings, job = run.settings, run.job
     minutes = settings.minutes
-    if minutes is None and settings.recipe.epochs is None:
+    if minutes is None and settings.recipe.epochs is None and "epochs" not in settings.recipe.fields:
         minutes = defaults.minutes(len(job.dataset.train))
     saved = job.folder.saved()
     if saved:
@@ -382,7 +387,9 @@ def _reading(settings: TrainSettings, folder: RunFolder) -> Reading:
         before = artifact.read_metadata(version).input
         size, resize = size or (before.height, before.width), resize or before.resize
     recipe = settings.recipe
-    backbone = BACKBONES.get(recipe.backbone or "") if recipe.backbone_weights != NO_WEIGHTS else None
+    photographs = settings.data is not None and sources.is_pictures(settings.data)
+    pretrained_one = photographs and recipe.backbone_weights != NO_WEIGHTS
+    backbone = BACKBONES.get(recipe.backbone or "") if pretrained_one else None
     if backbone and size is None:
         size = backbone.side, backbone.side
     least = LEAST_HELD_OUT if backbone else 0

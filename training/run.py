@@ -17,7 +17,7 @@ from pathlib import Path
 import keras
 
 import artifact
-from artifact import Input, Int8, Metadata
+from artifact import Input, Int8, InvalidVersion, Metadata
 from artifact.layout import EXTRA, INT8_MODEL
 from training.data import sources
 from training.data.dataset import Dataset, Split, size_in_words
@@ -240,7 +240,10 @@ def _learned_from_the_same(run: Run) -> Published | None:
     if number is None:
         return None
     path = artifact.version_path(models, run.name, number)
-    metadata = artifact.read_metadata(path)
+    try:
+        metadata = artifact.read_metadata(path)
+    except InvalidVersion:
+        return None  # which has nothing to keep
     backbone, data = metadata.training.get("backbone"), metadata.dataset.get("sha256")
     same = (backbone, data) == (run.job.recipe.backbone, run.job.settings.data)
     return Published(path, metadata) if same and metadata.input == run.job.dataset.picture else None

@@ -106,7 +106,7 @@ def load(settings: TrainSettings) -> Run:
     if strategy.is_chief:
         require_writable(settings.models)
         require_writable(folder.path)
-    settings = dataclasses.replace(settings, recipe=dataclasses.replace(settings.recipe, backbone=_backbone(settings)))
+    settings = _with_backbone(settings)
     reading = _reading(settings, folder)
     dataset = sources.load(settings.data, settings.validation_images, smoke, reading=reading)
     recipe = choose(settings.recipe, dataset, taught=bool(settings.teachers))
@@ -364,8 +364,8 @@ def _place(run: Run) -> Place:
     return Place(settings.models, run.name, test_images, settings.publish_anyway)
 
 
-def _backbone(settings: TrainSettings) -> str | None:
-    """Return the pretrained network that is asked for or follows from the pictures, and say why."""
+def _with_backbone(settings: TrainSettings) -> TrainSettings:
+    """Return the settings with the pretrained network that is asked for or follows from the pictures, and say why."""
     recipe, data = settings.recipe, settings.data
     if settings.budget_ms:
         from training.publish.latency import choose_backbone  # which needs TensorFlow
@@ -377,7 +377,8 @@ def _backbone(settings: TrainSettings) -> str | None:
     name, why = backbone_for(recipe, side)
     if why:
         print(why)
-    return name
+    fields = {field: value for field, value in recipe.fields.items() if field != "backbone"}
+    return dataclasses.replace(settings, recipe=dataclasses.replace(recipe, backbone=name, fields=fields))
 
 
 def _reading(settings: TrainSettings, folder: RunFolder) -> Reading:

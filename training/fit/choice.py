@@ -22,8 +22,10 @@ def backbone_for(asked: RecipeSettings, side: int | None) -> tuple[str | None, s
     """
     if asked.backbone:
         return (None if asked.backbone == OWN_NETWORK else asked.backbone), ""
-    if asked.preset or "preset" in asked.fields:
-        return asked.fields.get("backbone"), ""
+    of_this_recipe = asked.fields.get("preset") in (None, asked.preset)
+    if asked.preset or (of_this_recipe and "backbone" in asked.fields):
+        named = asked.fields.get("backbone") if of_this_recipe else None
+        return (None if named == OWN_NETWORK else named), ""
     if side is None:
         return None, ""
     if side < _TINY:

@@ -1,6 +1,7 @@
 """What a frozen backbone makes of pictures: each passes it once, and what came of it is kept in the run folder."""
 
 import hashlib
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -79,9 +80,9 @@ class Features:
 
 def _read(file: Path) -> dict[bytes, Vectors]:
     try:
-        with np.load(file) as held:
+        with file.open("rb") as opened, np.load(opened) as held:
             return dict(zip(map(bytes, held["digests"]), held["features"], strict=True))
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return {}  # what is missing or damaged is computed again
 
 

@@ -50,6 +50,8 @@ def fit(
         for step in range(len(batches)):
             listeners.on_train_batch_begin(step)
             listeners.on_train_batch_end(step, _of_first_device(strategy, train(training)))
+            if model.stop_training:
+                break
         logs = _figures(model, strategy)
         if parts:
             _reset(model, strategy)
@@ -58,6 +60,8 @@ def fit(
                 test(iterator)
             logs |= {f"val_{name}": value for name, value in _figures(model, strategy).items()}
         listeners.on_epoch_end(epoch, logs)
+        if model.stop_training:
+            break
     listeners.on_train_end()
 
 

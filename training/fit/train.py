@@ -218,12 +218,12 @@ def _fit(
     stop = StopOnSignal()
     progress = Progress(recipe.epochs, len(batches))
     checkpoints = Checkpoints(job.folder, state)
+    table = keras.callbacks.CSVLogger(job.folder.logs / _TABLE, append=True)
     callbacks = [StopWhenDiverged(recipe.learning_rate, job.folder.last)]
     if strategy.is_chief:
         if not state.epoch:
             job.folder.begin_logs()
         job.folder.logs.mkdir(parents=True, exist_ok=True)
-        table = keras.callbacks.CSVLogger(job.folder.logs / _TABLE, append=True)
         callbacks += [checkpoints, progress, keras.callbacks.TensorBoard(job.folder.logs), table, *watchers]
     callbacks += [stop]
     try:
@@ -246,6 +246,7 @@ def _fit(
             )
     finally:
         progress.close()
+        table.on_train_end()  # its file stays open where the training is stopped by an exception
     return checkpoints.state
 
 

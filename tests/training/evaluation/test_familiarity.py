@@ -44,8 +44,8 @@ def test_each_kind_is_measured() -> None:
     """Of a score that is the evenness, grey pictures are more familiar than noise and less so than flat colours."""
     rng = np.random.default_rng(0)
     grey = (128 + rng.integers(-40, 40, size=(50, 8, 8, 3))).astype(np.uint8)
-    figures = measure(spread, grey, threshold=float(spread(grey).min()))
+    figures = measure(spread, spread(grey), grey, threshold=float(spread(grey).min()))
     assert list(figures) == list(KINDS)
     assert figures["noise"] == {"auroc": 1.0, "unfamiliar": 1.0}
     assert figures["flat"]["unfamiliar"] < 0.9
-    assert measure(spread, grey, threshold=None)["noise"] == {"auroc": 1.0}
+    assert measure(spread, spread(grey), grey, threshold=None)["noise"] == {"auroc": 1.0}

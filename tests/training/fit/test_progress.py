@@ -1,4 +1,4 @@
-"""Signals are never lost, times read well, and long epochs are announced."""
+"""Signals are never lost, and long epochs are announced."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ from types import FrameType
 import pytest
 
 from training.errors import Interrupted
-from training.fit.progress import Progress, StopOnSignal, duration
+from training.fit.progress import Progress, StopOnSignal
 
 pytestmark = pytest.mark.keras
 
@@ -50,14 +50,6 @@ def test_a_signal_after_the_last_step_still_counts(handler: object) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
     assert interrupted.value.signal_number == signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) is handler
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"), [(45.4, "45 s"), (89, "89 s"), (720, "12 min"), (3900, "65 min"), (7500, "2 h 05 min")]
-)
-def test_durations_read_as_people_say_them(seconds: float, words: str) -> None:
-    """Seconds up to a minute and a half, then minutes, then hours and minutes."""
-    assert duration(seconds) == words
 
 
 @pytest.mark.parametrize(

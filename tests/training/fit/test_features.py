@@ -1,0 +1,104 @@
+"""Features are computed once, and kept whatever happens."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from tests.training.backbones import SIDE, blots, pooled, small_on_backbone
+from training.data.dataset import Pixels
+from training.fit.features import Embed, Features, Vectors, embedder
+
+pytestmark = pytest.mark.keras
+
+PICTURES = np.random.default_rng(0).integers(256, size=(20, 4, 4, 3), dtype=np.uint8)
+
+
+def features_of(images: Pixels) -> Vectors:
+    """Return the colours at the left, as a backbone that can tell a picture from its mirror image."""
+    return images[:, :, 0].astype(np.float32).mean(axis=1)
+
+
+class Backbone:
+    """Counts how often it is made and how many pictures it sees; it may fail after some."""
+
+    def __init__(self, fails_after: float = np.inf) -> None:
+        self.made = self.seen = 0
+        self._most = fails_after
+
+    def make(self) -> Embed:
+        self.made += 1
+        return self._embed
+
+    def _embed(self, images: Pixels) -> Vectors:
+        if self.seen >= self._most:
+            raise KeyboardInterrupt
+        self.seen += len(images)
+        return features_of(images)
+
+
+def test_features_are_computed_once(tmp_path: Path) -> None:
+    """The second time, and from the file by another process, no backbone is even made."""
+    file, backbone = tmp_path / "run" / "features.npz", Backbone()
+    features = Features(file, backbone.make)
+    for _ in range(2):
+        np.testing.assert_array_equal(features.of(PICTURES), features_of(PICTURES))
+    np.testing.assert_array_equal(Features(file, backbone.make).of(PICTURES), features_of(PICTURES))
+    assert (backbone.made, backbone.seen) == (1, 20)
+
+
+def test_more_pictures_cost_only_what_is_new(tmp_path: Path) -> None:
+    """Other pictures between the known ones, in another order, are the only ones computed; each gets its own row."""
+    backbone = Backbone()
+    Features(tmp_path / "features.npz", backbone.make).of(PICTURES[::2])
+    order = np.random.default_rng(1).permutation(20)
+    found = Features(tmp_path / "features.npz", backbone.make).of(PICTURES[order])
+    np.testing.assert_array_equal(found, features_of(PICTURES[order]))
+    assert backbone.seen == 20
+
+
+def test_a_mirror_image_is_another_picture(tmp_path: Path) -> None:
+    """Both are kept in one file and told apart, also where the picture's own features were asked for first."""
+    backbone = Backbone()
+    for _ in range(2):
+        features = Features(tmp_path / "features.npz", backbone.make)
+        np.testing.assert_array_equal(features.of(PICTURES), features_of(PICTURES))
+        np.testing.assert_array_equal(features.of(PICTURES, mirrored=True), features_of(PICTURES[:, :, ::-1]))
+    assert backbone.seen == 40
+
+
+@pytest.mark.parametrize("damage", ["cut", "text", "nothing", "bytes"])
+def test_a_damaged_file_is_made_again(tmp_path: Path, damage: str) -> None:
+    """Cut short, empty, overwritten in part or whole: it counts as none, and a whole one takes its place."""
+    file, backbone = tmp_path / "features.npz", Backbone()
+    Features(file, backbone.make).of(PICTURES)
+    content = file.read_bytes()
+    middle = len(content) // 2
+    changed = content[: middle - 9] + bytes(18) + content[middle + 9 :]
+    file.write_bytes({"cut": content[:middle], "text": b"no features", "nothing": b"", "bytes": changed}[damage])
+    np.testing.assert_array_equal(Features(file, backbone.make).of(PICTURES), features_of(PICTURES))
+    np.testing.assert_array_equal(Features(file, backbone.make).of(PICTURES), features_of(PICTURES))
+    assert (backbone.made, backbone.seen) == (2, 40)
+
+
+def test_an_interruption_keeps_what_is_known(tmp_path: Path) -> None:
+    """What was computed by then is not computed again, and no half-written file is left."""
+    file, backbone = tmp_path / "features.npz", Backbone(fails_after=16)
+    with pytest.raises(KeyboardInterrupt):
+        Features(file, backbone.make).of(PICTURES)
+    assert backbone.seen == 16
+    resumed = Backbone()
+    np.testing.assert_array_equal(Features(file, resumed.make).of(PICTURES), features_of(PICTURES))
+    assert resumed.seen == 4
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("number", [1, 8, 11])
+def test_the_backbone_is_that_below_the_head(number: int) -> None:
+    """Its features are what the head of the network in Keras gets, for any number of pictures."""
+    model: keras.Model = small_on_backbone()
+    images = blots(number)
+    found = embedder(model)(images)
+    assert (found.dtype, images.shape[1]) == (np.float32, SIDE)
+    np.testing.assert_allclose(found, pooled(model, images), rtol=1e-3, atol=1e-3)

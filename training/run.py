@@ -370,7 +370,8 @@ def _with_backbone(settings: TrainSettings) -> TrainSettings:
     if settings.budget_ms:
         from training.publish.latency import choose_backbone  # which needs TensorFlow
 
-        return choose_backbone(settings.budget_ms, int8=settings.int8 is not False, size=settings.image_size)
+        named = choose_backbone(settings.budget_ms, int8=settings.int8 is not False, size=settings.image_size)
+        return dataclasses.replace(settings, recipe=dataclasses.replace(recipe, backbone=named))
     side = None
     if not (settings.start_from or settings.teachers) and data is not None and sources.is_pictures(data):
         side = min(settings.image_size) if settings.image_size else sources.middle_side(data)
@@ -392,7 +393,8 @@ def _reading(settings: TrainSettings, folder: RunFolder) -> Reading:
         size, resize = size or (before.height, before.width), resize or before.resize
     recipe = settings.recipe
     photographs = settings.data is not None and sources.is_pictures(settings.data)
-    pretrained_one = photographs and recipe.backbone_weights != NO_WEIGHTS
+    weights = recipe.backbone_weights or recipe.fields.get("backbone_weights")
+    pretrained_one = photographs and weights != NO_WEIGHTS
     backbone = BACKBONES.get(recipe.backbone or "") if pretrained_one else None
     if backbone and size is None:
         size = backbone.side, backbone.side

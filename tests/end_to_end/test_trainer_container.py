@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import requests
 from PIL import Image
@@ -13,6 +14,7 @@ from PIL import Image
 from artifact import validate
 from tests.drawings import drawing
 from tests.end_to_end.conftest import CUDA_IMAGE, Project, assert_labels, files_in, owned_by_somebody
+from tests.photographs import photographs
 from training.data import synthetic
 
 pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.containers]
@@ -92,6 +94,26 @@ def test_a_folder_of_pictures_becomes_a_model_that_is_served(
     wait_for_version(serving, 2)
     for shape in shapes:
         assert answer(serving, shape)["predictions"][0]["label"] == f"a {shape}"
+
+
+def test_photographs_are_trained_without_a_network(project: Project, model_folder: Path, tmp_path: Path) -> None:
+    """The image holds the pretrained weights: with no network at all it makes a version of a folder of photographs."""
+    rng = np.random.default_rng(0)
+    for label, photograph in zip(("palace", "flower"), photographs(), strict=False):
+        (tmp_path / label).mkdir()
+        for number in range(20):
+            left, top = rng.integers(0, photograph.width - 240), rng.integers(0, photograph.height - 240)
+            part = photograph.crop((left, top, left + 240, top + 240))
+            part.save(tmp_path / label / f"{number}.jpg")
+    mounts = ["-v", f"{tmp_path}:/data:ro", "-v", f"{model_folder}:/models"]
+    command = [project.image("trainer"), "--data", "/data", "--name", "photos", "--cpu"]
+    output = project.docker("run", "--rm", "--network", "none", *mounts, *command, timeout=TRAIN_SECONDS)
+    metadata = validate(model_folder / "photos" / "1")
+    assert metadata.labels == ("flower", "palace")
+    assert metadata.training["backbone"] == "EfficientNetLite2"
+    assert metadata.int8 is not None
+    assert metadata.int8.accuracy > 0.9
+    assert "Not tuned" in output
 
 
 def test_any_user_can_train_without_compose(project: Project, model_folder: Path) -> None:

@@ -240,6 +240,7 @@ _NETWORK = (
         "choose the most accurate of the pretrained networks that answers within N milliseconds here, in int8",
         kind=positive,
         metavar="N",
+        part_of_run=False,  # another measurement might choose another one; the recipe has its name
     ),
 )
 """What decides on the network; one of them at most."""

@@ -139,9 +139,10 @@ def check(model: keras.Model, path: Path, images: Pixels, correction: Correction
         TrainingError: they differ by more than 1e-3.
     """
     expected = _expected(model, images, correction)
+    loaded = tf.saved_model.load(str(path))  # to be kept, since the signatures alone would not keep the weights
     readers = {
-        "TensorFlow": _tensorflow(path, "serving_default", _as_pixels),
-        "TensorFlow, from PNG files,": _tensorflow(path, "serve_bytes", _as_files),
+        "TensorFlow": _answer(loaded.signatures["serving_default"], _as_pixels),
+        "TensorFlow, from PNG files,": _answer(loaded.signatures["serve_bytes"], _as_files),
         "OpenVINO": openvino_answer(path),
     }
     gaps = {reader: largest_gap(answer(images), expected) for reader, answer in readers.items()}
@@ -160,11 +161,9 @@ def _expected(model: keras.Model, images: Pixels, correction: Correction) -> Out
     return {"probabilities": correction.probabilities(logits), "familiarity": score_of(logits), **outputs}
 
 
-def _tensorflow(path: Path, signature: str, inputs: Callable[[Pixels], dict[str, tf.Tensor]]) -> Answer:
-    loaded = tf.saved_model.load(str(path))
-
+def _answer(signature: Callable[..., dict[str, tf.Tensor]], inputs: Callable[[Pixels], dict[str, tf.Tensor]]) -> Answer:
     def answer(images: Pixels) -> Outputs:
-        outputs = loaded.signatures[signature](**inputs(images))
+        outputs = signature(**inputs(images))
         return {name: output.numpy() for name, output in outputs.items()}
 
     return answer

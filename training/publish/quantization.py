@@ -32,9 +32,9 @@ from training.publish.model_card import int8_accuracy
 
 _TOLERANCE = 0.002
 _OTHER_LABELS = 0.05  # the share of pictures; what is broken gives most of them another label
-_CALIBRATION_IMAGES, _FEWEST_CALIBRATION_IMAGES = 1000, 100
+_CALIBRATION_IMAGES, _FEWEST_CALIBRATION_IMAGES = 1000, 60
 _CALIBRATION_PIXELS = 2**22
-_MOST_ASKED = 2000
+_MOST_ASKED = 1000
 # Batch normalisation and SiLU: in int8 they would only add roundings, since OpenVINO runs them inside the convolutions.
 # And what comes after the logits, a few numbers a picture: their correction, and the exponentials of the familiarity.
 _LEFT_IN_FLOAT = ("Add", "Multiply", "Sigmoid", "Divide", "Maximum", "Minimum", "ReduceSum")
@@ -90,7 +90,7 @@ def add_int8_by_folds(version: Path, split: Split, features: Vectors, folds: Cro
 
     ``split`` are the pictures that the head of the version learned from, ``features`` float32 [N, D] what the backbone
     makes of them in float32. To each picture answers the head of the fold that did not see it, once on these and once
-    on what the backbone makes of it in int8; of at most 2,000 pictures.
+    on what the backbone makes of it in int8; of at most 1,000 pictures.
 
     Raises:
         AccuracyLost: as ``add_int8``.

@@ -33,7 +33,7 @@ def test_more_right_is_better(before: int, after: int, is_one: bool) -> None:
 
 
 def test_as_many_right_and_better_calibrated_is_better() -> None:
-    """Where both have the same right, the one is better that doubts what it has wrong; the other way round it is not."""
+    """Where both have the same right, the one is better that doubts what it has wrong, and not the other."""
     doubts = logits(20)
     doubts[:20] /= 10
     found, swapped = compare(logits(20), doubts, CLASSES), compare(doubts, logits(20), CLASSES)

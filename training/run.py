@@ -17,7 +17,7 @@ from pathlib import Path
 import keras
 
 import artifact
-from artifact import Input, Int8, Metadata
+from artifact import Input, Int8, InvalidVersion, Metadata
 from artifact.layout import EXTRA, INT8_MODEL
 from training.data import sources
 from training.data.dataset import Dataset, Split, size_in_words
@@ -32,7 +32,7 @@ from training.fit.checkpoints import RunFolder, require_writable
 from training.fit.choice import backbone_for, choose
 from training.fit.deadline import StopAtDeadline
 from training.fit.distillation import Teacher, ensemble
-from training.fit.lineage import Lineage, Origin
+from training.fit.lineage import Lineage, Origin, Record
 from training.fit.precision import Pace, choose_precision
 from training.fit.pretrained import FittedHead
 from training.fit.settings import TrainSettings
@@ -168,7 +168,8 @@ def _publish_trained(run: Run, trained: Trained, interruption: Interruption) -> 
 def _two_stages(run: Run, tracker: Tracker, interruption: Interruption) -> Published | None:
     """Publish a head on the network as it is, tune both, and publish that where it is better.
 
-    Returns the last version published; None where another process has to publish.
+    Returns the last version published; None where another process has to publish. A head that is worse than the version
+    before is tuned all the same, since that one may have been, too.
     """
     begun = time.monotonic()
     head = pretrained.fit(run.job)
@@ -178,17 +179,50 @@ def _two_stages(run: Run, tracker: Tracker, interruption: Interruption) -> Publi
             f"cross-validation {accuracy_in_words(head.accuracy(), answered)} right."
         )
     publishing = keras.backend.backend() == "tensorflow"
-    published = _publish_head(run, head, time.monotonic() - begun, interruption) if publishing else None
+    not_tuned, published, refused = _not_tuned(run), None, None
+    try:
+        if publishing:
+            published = _published_before(run, head) or _publish_head(run, head, time.monotonic() - begun, interruption)
+    except WorseVersion as worse:
+        if not_tuned:
+            raise
+        refused = worse
+        print(f"The head alone is not published: {worse}.")
     if published:
         print(f"Published {published.path}; a running service answers with it by now.", flush=True)
-    if reason := _not_tuned(run):
-        print(reason)
+    if not_tuned:
+        print(not_tuned)
         return published
     run, minutes = _ready_to_tune(run, head)
     trained = _fit(run, tracker, minutes)
-    if not published:
+    if not publishing:
         return None
-    return _publish_tuned(run, trained, head, interruption) or published
+    tuned = _publish_tuned(run, trained, head, interruption)
+    if refused and not tuned:
+        raise refused
+    return tuned or published
+
+
+def _published_before(run: Run, head: FittedHead) -> Published | None:
+    """Return the version of this head where a tuning that was interrupted goes on, so that there is no second one."""
+    models, name = run.settings.models, run.name
+    number = artifact.latest(models, name) if run.job.folder.saved() else None
+    if number is None:
+        return None
+    path = artifact.version_path(models, name, number)
+    try:
+        metadata = artifact.read_metadata(path)
+    except InvalidVersion:
+        return None
+    same = all(metadata.training.get(field) == value for field, value in _head_record(run, head).items())
+    return Published(path, metadata) if same else None
+
+
+def _head_record(run: Run, head: FittedHead) -> Record:
+    """Return what the version of a head is trained by."""
+    method = f"logistic regression, C = {head.folds.strength:g} by {len(head.folds.heads)}-fold cross-validation"
+    left_out = {"epochs": 0, "label_smoothing": 0.0, "validation_images": 0}
+    return {**run.job.settings.record(), "head": method, **left_out}
 
 
 def _publish_head(run: Run, head: FittedHead, seconds: float, interruption: Interruption) -> Published:
@@ -196,7 +230,6 @@ def _publish_head(run: Run, head: FittedHead, seconds: float, interruption: Inte
     dataset, folds = run.job.dataset, head.folds
     every = pretrained.all_but_test(dataset)
     measured_on = f"{dataset.name}, {len(folds.heads)}-fold cross-validation"
-    method = f"logistic regression, C = {folds.strength:g} by {len(folds.heads)}-fold cross-validation"
 
     def quantize(version: Path) -> Int8:
         return add_int8_by_folds(version, every, head.features, folds, dataset.name)
@@ -205,13 +238,7 @@ def _publish_head(run: Run, head: FittedHead, seconds: float, interruption: Inte
         model=pretrained.network(run.job, head.linear),
         post_hoc=fit_to_logits(folds.logits(head.features), head.classes[folds.rows], measured_on),
         not_calibrated=why_not_calibrated(len(folds.rows)),
-        record={
-            **run.job.settings.record(),
-            "head": method,
-            "epochs": 0,
-            "label_smoothing": 0.0,
-            "validation_images": 0,
-        },
+        record=_head_record(run, head),
         environment=run.environment,
         history=[],
         seconds=seconds,

@@ -3,11 +3,13 @@
 import re
 import resource
 import shutil
+import signal
 import socket
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 import pytest
 
@@ -16,9 +18,13 @@ from artifact import Metadata
 from artifact.layout import EXTRA, INT8_MODEL
 from tests.photographs import photographs
 from tests.training.conftest import Train, call
+from training import run as run_module
+from training.errors import Interrupted, WorseVersion
 from training.evaluation.improvement import Improvement
 from training.evaluation.inference import openvino_answer
 from training.fit import pretrained
+from training.fit.checkpoints import RunFolder, RunState
+from training.publish.version import Candidate, Published
 
 pytestmark = pytest.mark.keras
 
@@ -174,6 +180,58 @@ def test_tuning_is_published_where_it_is_better(
     assert "val_loss" in table[0]
     assert not list(run.run.glob("epoch-*"))
     assert list(run.run.glob("features-EfficientNetLite0-64x64-*.npz"))
+
+
+@pytest.mark.slow
+def test_a_tuning_that_goes_on_publishes_no_second_head(
+    head: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped after the first epoch, the same command finds the head among the versions and goes on from there."""
+    shutil.copytree(head.run, tmp_path / "run")
+    monkeypatch.setattr(pretrained, "embedder", None)
+    monkeypatch.setattr(Improvement, "is_one", property(lambda _self: False))
+    save = RunFolder.save
+
+    def save_and_stop(folder: RunFolder, model: keras.Model, state: RunState) -> None:
+        save(folder, model, state)
+        raise Interrupted(signal.SIGTERM)
+
+    arguments = ("--epochs", "2", "--no-int8")
+    with monkeypatch.context() as stopping:
+        stopping.setattr(RunFolder, "save", save_and_stop)
+        run = trained(tmp_path, head.pictures, *arguments)
+    assert (run.code, run.versions()) == (128 + signal.SIGTERM, [1])
+    run = trained(tmp_path, head.pictures, *arguments)
+    assert run.code == 0, run.errors
+    assert "after epoch 1 of 2" in run.printed
+    assert "epoch 2/2" in run.printed
+    assert "Tuning has made it no better" in run.printed
+    assert run.versions() == [1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("better", [True, False])
+def test_a_head_that_is_worse_than_the_version_before_is_tuned(
+    head: Trained, tmp_path: Path, better: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The version before may be a tuned one. Where tuning does not help, nothing is published."""
+    shutil.copytree(head.run, tmp_path / "run")
+    shutil.copytree(head.models, tmp_path / "models")
+    monkeypatch.setattr(pretrained, "embedder", None)
+    monkeypatch.setattr(Improvement, "is_one", property(lambda _self: better))
+    gate = run_module.publish
+
+    def publish(candidate: Candidate, *arguments: Any) -> Published:
+        if "head" in candidate.record:
+            raise WorseVersion("it has fewer right")
+        return gate(candidate, *arguments)
+
+    monkeypatch.setattr(run_module, "publish", publish)
+    run = trained(tmp_path, head.pictures, "--epochs", "1", "--no-int8")
+    assert "The head alone is not published: it has fewer right." in run.printed
+    assert run.code == (0 if better else 3)
+    assert run.versions() == ([1, 2] if better else [1])
+    assert bool(list(run.run.glob("epoch-*"))) is not better
 
 
 @pytest.mark.slow

@@ -38,6 +38,9 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["--colour"], "unrecognized arguments: --colour"),
         (["--epochs", "0"], "0 is below 1"),
+        (["--minutes", "-1"], "-1 is not a number from 0"),
+        (["--minutes", "soon"], "'soon' is not a number"),
+        (["--no-deterministic"], "unrecognized arguments: --no-deterministic"),
         (["--epochs", "many"], "'many' is not a whole number"),
         (["--preset", "fastest"], "invalid choice: 'fastest'"),
         (["--name", "../x"], "must consist of letters"),

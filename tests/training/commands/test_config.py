@@ -45,6 +45,42 @@ def test_the_file_gives_options_and_the_command_line_wins(tmp_path: Path) -> Non
     assert (settings.validation_images, settings.int8, settings.precision) == (7, True, "float32")
 
 
+@pytest.mark.parametrize(
+    ("text", "arguments", "expected"),
+    [
+        ("", (), None),
+        ("", ("--int8",), True),
+        ("", ("--no-int8",), False),
+        ("int8 = true\n", (), True),
+        ("int8 = false\n", (), False),
+        ("int8 = false\n", ("--int8",), True),
+        ("int8 = true\n", ("--no-int8",), False),
+    ],
+)
+def test_a_switch_can_be_turned_off(
+    tmp_path: Path, text: str, arguments: tuple[str, ...], expected: bool | None
+) -> None:
+    """What is on by default can be turned off, in a file as well; the run's file repeats it, and leaves open what was.
+
+    A switch that can only be turned on stands in the file where it is.
+    """
+    settings = parse(tmp_path, text, *arguments)
+    assert settings.int8 is expected
+    written = configuration.write(settings.repeatable, Recipe())
+    assert tomllib.loads(written).get("int8") is expected
+    assert "deterministic" not in tomllib.loads(written)
+    assert parse(tmp_path, written).int8 is expected
+
+
+@pytest.mark.parametrize(("minutes", "expected"), [("0", 0.0), ("2.5", 2.5)])
+def test_minutes_may_be_none_at_all(tmp_path: Path, minutes: str, expected: float) -> None:
+    """0 is a number of minutes to tune for, on the command line and in a file, and the run's file repeats it."""
+    settings = parse(tmp_path, "", "--minutes", minutes)
+    assert settings.minutes == expected
+    written = configuration.write(settings.repeatable, Recipe())
+    assert parse(tmp_path, written).minutes == parse(tmp_path, f"minutes = {minutes}\n").minutes == expected
+
+
 def test_every_field_of_the_recipe_can_be_set(tmp_path: Path) -> None:
     """Each field takes a value other than every preset's, and comes back in the recipe."""
     wanted = Recipe(**{field.name: _other(getattr(Recipe(), field.name)) for field in dataclasses.fields(Recipe)})
@@ -129,6 +165,9 @@ def test_values_are_written_so_that_toml_reads_them_back(tmp_path: Path) -> None
         ("epochs = true", "epochs must be .*, not true"),
         ("epochs = [3]", "epochs must be .*, not a list"),
         ("int8 = 1", "int8 must be true or false, not 1"),
+        ("minutes = -1", "minutes: -1 is not a number from 0"),
+        ("minutes = nan", "minutes: nan is not a number from 0"),
+        ("minutes = inf", "minutes: inf is not a number from 0"),
         ("preset = 'fastest'", 'preset must be one of .*smoke.*, not "fastest"'),
         ("data = 3", "data must be text, not 3"),
         ("data = ['x']", "data must be text, not a list"),

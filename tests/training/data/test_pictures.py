@@ -11,7 +11,7 @@ from artifact import Input
 from training.data import pictures
 from training.data.dataset import Dataset
 from training.data.decoding import read
-from training.data.pictures import Reading, load, model_name
+from training.data.pictures import Reading, load, middle_side, model_name
 from training.errors import TrainingError
 
 READING = Reading(size=(8, 8))
@@ -153,6 +153,40 @@ def test_every_class_keeps_a_picture_to_train_on(tmp_path: Path) -> None:
     assert counts(load(folder, 17, None, READING))["train"] == [1, 1, 1]
     with pytest.raises(TrainingError, match=r"18 pictures of .* at most 17, since each class keeps one"):
         load(folder, 18, None, READING)
+
+
+@pytest.mark.parametrize(
+    ("pictures", "least", "held_out"), [(400, 50, 50), (200, 50, 45), (40, 50, 9), (1_000, 50, 90), (1_000, 0, 90)]
+)
+def test_more_are_held_out_where_a_tenth_is_too_few(tmp_path: Path, pictures: int, least: int, held_out: int) -> None:
+    """They are as many as it takes to judge by, but no more than a quarter; of many pictures a tenth does."""
+    folder = write(tmp_path, size=(2, 2), cat=pictures // 2, dog=pictures // 2)
+    dataset = load(folder, None, None, Reading(size=(2, 2), least_held_out=least))
+    assert len(dataset.validation) == held_out
+    assert len(load(folder, 3, None, Reading(size=(2, 2), least_held_out=least)).validation) == 3
+
+
+def test_a_split_for_validation_is_taken_as_it_is(tmp_path: Path) -> None:
+    """val/ is what its maker wants to judge by, however many pictures that are."""
+    write(tmp_path / "train", cat=200, dog=200)
+    write(tmp_path / "val", cat=3, dog=2)
+    assert len(load(tmp_path, None, None, Reading(size=(8, 8), least_held_out=50)).validation) == 5
+
+
+def test_the_middle_side_is_the_shorter_one_of_the_middle_picture(tmp_path: Path) -> None:
+    """Of readable pictures to train on; where none can be read, it is left open."""
+    for number, size in enumerate([(20, 30), (90, 40), (50, 70), (300, 200)]):
+        write(tmp_path / "train", size=size, **{f"class{number}": 1})
+    write(tmp_path / "test", size=(500, 500), class0=5)
+    assert middle_side(tmp_path, 2) == 40
+    for number in (0, 1):
+        (tmp_path / "train" / f"class{number}" / "0.png").write_bytes(b"no picture")
+    assert middle_side(tmp_path, 2) == 50
+    for number in (2, 3):
+        (tmp_path / "train" / f"class{number}" / "0.png").write_bytes(b"no picture")
+    assert middle_side(tmp_path, 2) is None
+    with pytest.raises(TrainingError):
+        middle_side(tmp_path / "train" / "class0", 2)
 
 
 def test_two_hundred_classes(tmp_path: Path) -> None:

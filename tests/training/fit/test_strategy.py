@@ -102,12 +102,16 @@ _TOLERANCES = {"loss": 1e-3, "val_loss": 1e-3, "accuracy": 0.1, "val_accuracy": 
 @pytest.mark.process
 @pytest.mark.slow
 def test_two_devices_learn_what_one_does(root: Path, tmp_path: Path) -> None:
-    """Losses of two epochs agree within 1e-3, accuracies but for near ties, and TensorBoard gets its logs."""
+    """Losses of two epochs agree within 1e-3, accuracies but for near ties, and TensorBoard gets its logs.
+
+    A training whose time is over ends there as well.
+    """
     command = [sys.executable, "-m", "tests.training.mirrored", str(tmp_path / "two")]
     done = subprocess.run(command, cwd=root, env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     two = json.loads(done.stdout.splitlines()[-1])
     assert two["batch_size"] == 16
+    assert two["stopped"] == 1
     one = train(Job(small_dataset(), recipe("smoke", epochs=2, batch_size=16), RunFolder(tmp_path / "one")), {}).state
     for expected, found in zip(one.history, two["history"], strict=True):
         for name, tolerance in _TOLERANCES.items():

@@ -1,0 +1,289 @@
+"""Pictures of a user's own on a pretrained network: a new head at once, then both tuned, with nothing from anywhere."""
+
+import re
+import resource
+import shutil
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import pytest
+
+import artifact
+from artifact import Metadata
+from artifact.layout import EXTRA, INT8_MODEL
+from tests.photographs import photographs
+from tests.training.conftest import Train, call
+from training import run as run_module
+from training.errors import Interrupted, WorseVersion
+from training.evaluation.improvement import Improvement
+from training.evaluation.inference import openvino_answer
+from training.fit import pretrained
+from training.fit.checkpoints import RunFolder, RunState
+from training.publish.version import Candidate, Published
+
+pytestmark = pytest.mark.keras
+
+QUICK = ("--backbone", "EfficientNetLite0", "--image-size", "64", "--precision", "float32")
+LABELS = ("flower", "portrait", "temple")
+NOWHERE = "http://127.0.0.1:9"
+
+
+def write_photographs(folder: Path, temple: int, flower: int, portrait: int, *, side: int = 80) -> Path:
+    """Write so many parts of three photographs, of 300 pixels and scaled to ``side``, and return the folder."""
+    rng = np.random.default_rng(0)
+    counts = {"temple": temple, "flower": flower, "portrait": portrait}
+    for (label, count), photograph in zip(counts.items(), photographs(), strict=True):
+        for number in range(count):
+            left, top = int(rng.integers(photograph.width - 300)), int(rng.integers(photograph.height - 300))
+            file = folder / label / f"{number}.jpg"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            photograph.resize((side, side), box=(left, top, left + 300, top + 300)).save(file)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every connection fail, so that whatever looks for the network is found out."""
+
+    def refuse(_socket: socket.socket, address: object) -> None:
+        raise AssertionError(f"something asks the network for {address}")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+class Trained(NamedTuple):
+    """A training that is over: its exit code, what it printed, and its folders."""
+
+    code: int
+    printed: str
+    errors: str
+    models: Path
+    run: Path
+    pictures: Path
+
+    def versions(self) -> list[int]:
+        """Return the numbers of the versions that were published."""
+        return artifact.versions(self.models, self.pictures.name)
+
+    def version(self, number: int) -> tuple[Path, Metadata]:
+        """Return a version's folder and its metadata, once it is validated."""
+        path = artifact.version_path(self.models, self.pictures.name, number)
+        return path, artifact.validate(path)
+
+
+def trained(folder: Path, pictures: Path, *arguments: str) -> Trained:
+    """Train on ``pictures`` into ``folder``."""
+    models, run = folder / "models", folder / "run"
+    places = ("--data", pictures, "--models", models, "--run", run)
+    return Trained(*call([*QUICK, *places, *arguments]), models, run, pictures)
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with pictures enough to tune by: 234 beside those of the test."""
+    folder = tmp_path_factory.mktemp("places")
+    write_photographs(folder / "places", 90, 90, 80)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def head(places: Path) -> Trained:
+    """A training that ends with the head; not to be changed."""
+    return trained(places, places / "places", "--minutes", "0")
+
+
+@pytest.mark.slow
+def test_a_head_is_published_with_all_that_a_version_has(head: Trained) -> None:
+    """Calibration, threshold and int8 come from cross-validation, so that no picture is lost to a split for them."""
+    assert head.code == 0, head.errors
+    assert head.versions() == [1]
+    path, metadata = head.version(1)
+    assert metadata.labels == LABELS
+    assert metadata.metrics.accuracy > 0.9
+    assert (metadata.dataset["train"], metadata.dataset["validation"], metadata.dataset["test"]) == (234, 0, 26)
+    assert metadata.calibration is not None
+    assert metadata.familiarity is not None
+    assert metadata.int8 is not None
+    for measured in (metadata.calibration, metadata.familiarity, metadata.int8):
+        assert (measured.measured_on, measured.images) == ("places, 5-fold cross-validation", 234)
+    assert metadata.int8.float32_accuracy - metadata.int8.accuracy < 0.02
+    assert metadata.training["head"].startswith("logistic regression, C = ")
+    assert (metadata.training["epochs"], metadata.training["validation_images"]) == (0, 0)
+    images = np.random.default_rng(0).integers(256, size=(3, 64, 64, 3), dtype=np.uint8)
+    for network in (path, path / INT8_MODEL):
+        outputs = openvino_answer(network)(images)
+        assert {name: output.shape for name, output in outputs.items()} == {
+            "probabilities": (3, 3), "familiarity": (3,), "embedding": (3, 1280),
+        }  # fmt: skip
+    assert "Not tuned, since --minutes is 0." in head.printed
+    assert "in 5-fold cross-validation" in head.printed
+    assert re.search(r"make it better .* or more time: the same command with --minutes 8\n", head.printed)
+
+
+@pytest.mark.slow
+def test_a_head_is_repeated_from_its_file_without_a_look_at_the_pictures(
+    head: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file that the version carries makes the same one, and from the same run folder computes no feature anew."""
+    shutil.copytree(head.run, tmp_path / "run")
+    monkeypatch.setattr(pretrained, "embedder", None)
+    file = head.version(1)[0] / EXTRA / "config.toml"
+    code, printed, errors = call(["--config", file, "--models", tmp_path / "models", "--run", tmp_path / "run"])
+    assert code == 0, errors
+    again, first = artifact.validate(tmp_path / "models" / "places" / "1"), head.version(1)[1]
+    assert again.training == first.training
+    assert again.metrics == first.metrics
+    assert (again.calibration, again.dataset) == (first.calibration, first.dataset)
+    assert "Not tuned, since --minutes is 0." in printed
+    text = file.read_text(encoding="utf-8")
+    assert 'backbone = "EfficientNetLite0"' in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("better", [True, False])
+def test_tuning_is_published_where_it_is_better(
+    head: Trained, tmp_path: Path, better: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The head is a version by then; the tuned network is the next one, or it is said that it stays with the head.
+
+    What was logged stays in the run folder, checkpoints do not.
+    """
+    shutil.copytree(head.run, tmp_path / "run")
+    monkeypatch.setattr(pretrained, "embedder", None)
+    monkeypatch.setattr(Improvement, "is_one", property(lambda _self: better))
+    run = trained(tmp_path, head.pictures, "--epochs", "1", "--learning-rate", "1e-5")
+    assert run.code == 0, run.errors
+    assert "Tuning it from that head: " in run.printed
+    assert re.search(r"Head: .*\nPublished .*/places/1; a running service answers", run.printed, re.DOTALL)
+    if better:
+        assert run.versions() == [1, 2]
+        _, metadata = run.version(2)
+        assert (metadata.dataset["train"], metadata.dataset["validation"]) == (184, 50)
+        assert metadata.training["epochs"] == 1
+        assert metadata.calibration is not None
+        assert metadata.calibration.measured_on == "places validation"
+        assert metadata.int8 is None or metadata.int8.images == 50
+        assert "Tuning has made it better: " in run.printed
+        assert "places version 2, after " in run.printed
+    else:
+        assert run.versions() == [1]
+        assert "Tuning has made it no better, so the version before stays: " in run.printed
+        assert "places version 1, after " in run.printed
+    assert list((run.run / "tensorboard").glob("*/events.*"))
+    table = (run.run / "tensorboard" / "results.csv").read_text(encoding="utf-8").splitlines()
+    assert len(table) == 2
+    assert "val_loss" in table[0]
+    assert not list(run.run.glob("epoch-*"))
+    assert list(run.run.glob("features-EfficientNetLite0-64x64-*.npz"))
+
+
+@pytest.mark.slow
+def test_a_tuning_that_goes_on_publishes_no_second_head(
+    head: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped after the first epoch, the same command finds the head among the versions and goes on from there."""
+    shutil.copytree(head.run, tmp_path / "run")
+    monkeypatch.setattr(pretrained, "embedder", None)
+    monkeypatch.setattr(Improvement, "is_one", property(lambda _self: False))
+    save = RunFolder.save
+
+    def save_and_stop(folder: RunFolder, model: keras.Model, state: RunState) -> None:
+        save(folder, model, state)
+        raise Interrupted(signal.SIGTERM)
+
+    arguments = ("--epochs", "2", "--no-int8")
+    with monkeypatch.context() as stopping:
+        stopping.setattr(RunFolder, "save", save_and_stop)
+        run = trained(tmp_path, head.pictures, *arguments)
+    assert (run.code, run.versions()) == (128 + signal.SIGTERM, [1])
+    run = trained(tmp_path, head.pictures, *arguments)
+    assert run.code == 0, run.errors
+    assert "after epoch 1 of 2" in run.printed
+    assert "epoch 2/2" in run.printed
+    assert "Tuning has made it no better" in run.printed
+    assert run.versions() == [1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("better", [True, False])
+def test_a_head_that_is_worse_than_the_version_before_is_tuned(
+    head: Trained, tmp_path: Path, better: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The version before may be a tuned one. Where tuning does not help, nothing is published."""
+    shutil.copytree(head.run, tmp_path / "run")
+    shutil.copytree(head.models, tmp_path / "models")
+    monkeypatch.setattr(pretrained, "embedder", None)
+    monkeypatch.setattr(Improvement, "is_one", property(lambda _self: better))
+    gate = run_module.publish
+
+    def publish(candidate: Candidate, *arguments: Any) -> Published:
+        if "head" in candidate.record:
+            raise WorseVersion("it has fewer right")
+        return gate(candidate, *arguments)
+
+    monkeypatch.setattr(run_module, "publish", publish)
+    run = trained(tmp_path, head.pictures, "--epochs", "1", "--no-int8")
+    assert "The head alone is not published: it has fewer right." in run.printed
+    assert run.code == (0 if better else 3)
+    assert run.versions() == ([1, 2] if better else [1])
+    assert bool(list(run.run.glob("epoch-*"))) is not better
+
+
+@pytest.mark.slow
+def test_a_few_pictures_make_a_version_and_no_promises(tmp_path: Path) -> None:
+    """Of 20 pictures nobody can tell a temperature or whether tuning helps, and this is said."""
+    run = trained(tmp_path, write_photographs(tmp_path / "few", 10, 10, 0))
+    assert run.code == 0, run.errors
+    assert run.versions() == [1]
+    _, metadata = run.version(1)
+    assert metadata.labels == ("flower", "temple")
+    assert (metadata.calibration, metadata.familiarity) == (None, None)
+    assert "Not calibrated, and no threshold for familiar pictures: 18 held-out images are too few" in run.printed
+    assert "Not tuned: with 4 images held out nobody could tell whether it is better; it takes 50" in run.printed
+    assert metadata.int8 is None or metadata.int8.agreement_images == 18
+    assert run.printed.count("make it better") == 1
+    assert "or more time" not in run.printed
+
+
+@pytest.mark.slow
+def test_a_class_of_one_picture_is_learned(tmp_path: Path) -> None:
+    """Its picture is trained on; the test has none of it, nor do the folds."""
+    run = trained(tmp_path, write_photographs(tmp_path / "rare", 8, 1, 0), "--no-int8")
+    assert run.code == 0, run.errors
+    _, metadata = run.version(1)
+    assert metadata.labels == ("flower", "temple")
+    assert (metadata.dataset["train"], metadata.dataset["test"]) == (8, 1)
+    assert metadata.int8 is None
+
+
+def test_one_class_is_an_error_of_one_sentence(tmp_path: Path) -> None:
+    """There is nothing to tell apart; nor can a picture be tested where each class has but one."""
+    run = trained(tmp_path / "first", write_photographs(tmp_path / "one", 1, 0, 0))
+    assert (run.code, run.errors.count("\n")) == (1, 1)
+    assert run.errors.startswith("training: error: ")
+    run = trained(tmp_path / "second", write_photographs(tmp_path / "singles", 1, 1, 0))
+    assert run.code == 1
+    assert "one picture in each class, so none is left for the test; put in more" in run.errors
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_a_machine_of_four_gigabytes_does(run_training: Train, tmp_path: Path) -> None:
+    """300 pictures of 224x224 through head, publishing and int8 take less than 3 GB, in a process without a network."""
+    pictures = write_photographs(tmp_path / "places", 100, 100, 100, side=224)
+    done = run_training(
+        *("--data", pictures, "--minutes", "0", "--backbone", "EfficientNetLite0", "--models", tmp_path / "models"),
+        *("--run", tmp_path / "run"),
+        https_proxy=NOWHERE,
+        http_proxy=NOWHERE,
+    )
+    assert done.returncode == 0, done.stderr
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    print(f"at most {peak / 1e9:.2f} GB")
+    assert artifact.validate(tmp_path / "models" / "places" / "1").int8 is not None
+    assert peak < 3e9

@@ -180,7 +180,7 @@ def _two_stages(run: Run, tracker: Tracker, interruption: Interruption) -> Publi
         )
     not_tuned = _not_tuned(run)
     published = None if not_tuned else _learned_from_the_same(run)
-    publishing = keras.backend.backend() == "tensorflow"
+    publishing, refused = keras.backend.backend() == "tensorflow", None
     if published:
         print(f"Going straight to the tuning: {published.path} has learned from the same pictures.")
     elif publishing:
@@ -190,13 +190,19 @@ def _two_stages(run: Run, tracker: Tracker, interruption: Interruption) -> Publi
         except WorseVersion as worse:
             if not_tuned:
                 raise
+            refused = worse
             print(f"The head alone is not published, since it is worse than the version before: {worse}.")
     if not_tuned:
         print(not_tuned)
         return published
     run, minutes = _ready_to_tune(run, head)
     trained = _fit(run, tracker, minutes)
-    return _publish_tuned(run, trained, head, published, interruption) if publishing else None
+    if not publishing:
+        return None
+    tuned = _publish_tuned(run, trained, head, interruption)
+    if refused and not tuned:
+        raise refused
+    return tuned or published
 
 
 def _publish_head(run: Run, head: FittedHead, seconds: float, interruption: Interruption) -> Published:
@@ -295,32 +301,22 @@ def _epochs(run: Run, pace: Pace, minutes: float | None) -> int:
     return max(min(int(0.9 * minutes * 60 * pace.pictures / pictures), recipe.epochs), 1)
 
 
-def _publish_tuned(
-    run: Run, trained: Trained, head: FittedHead, published: Published | None, interruption: Interruption
-) -> Published:
-    """Publish the tuned network, unless it is no better than the head alone on the held-out images; then say so.
-
-    Returns the version that is the last now; ``published`` is that of the head.
-
-    Raises:
-        WorseVersion: it is worse than the version before, and the head was not published either.
-    """
+def _publish_tuned(run: Run, trained: Trained, head: FittedHead, interruption: Interruption) -> Published | None:
+    """Publish the tuned network, unless it is no better than the head alone on the held-out images; then say so."""
     dataset = run.job.dataset
     held_out = len(dataset.validation)
     alone = head.without(held_out).logits(head.features[-held_out:])
     tuned = logits_of(in_float32(trained.model), dataset.validation.images)
     compared = improvement.compare(alone, tuned, dataset.validation.classes)
-    if published and not compared.is_one:
+    if not compared.is_one:
         print(f"Tuning has made it no better, so the version before stays: {compared}.")
-        return published
-    print(f"{'Tuning has made it better' if compared.is_one else 'Tuned'}: {compared}.")
+        return None
+    print(f"Tuning has made it better: {compared}.")
     try:
         return _publish_trained(run, trained, interruption)
     except WorseVersion as worse:
-        if not published:
-            raise
         print(f"Yet it is worse on the test images, so the version before stays: {worse}.")
-        return published
+        return None
 
 
 def _sum_up(run: Run, published: Published, seconds: float) -> None:

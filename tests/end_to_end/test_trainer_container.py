@@ -102,7 +102,7 @@ def test_photographs_are_trained_without_a_network(project: Project, model_folde
     for label, photograph in zip(("palace", "flower"), photographs(), strict=False):
         (tmp_path / label).mkdir()
         for number in range(20):
-            left, top = rng.integers(0, photograph.width - 240), rng.integers(0, photograph.height - 240)
+            left, top = (int(rng.integers(0, side - 240)) for side in photograph.size)
             part = photograph.crop((left, top, left + 240, top + 240))
             part.save(tmp_path / label / f"{number}.jpg")
     mounts = ["-v", f"{tmp_path}:/data:ro", "-v", f"{model_folder}:/models"]

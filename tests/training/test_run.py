@@ -18,12 +18,12 @@ from artifact import Metadata
 from artifact.layout import EXTRA, INT8_MODEL
 from tests.photographs import photographs
 from tests.training.conftest import Train, call
-from training import run as run_module
 from training.errors import Interrupted, WorseVersion
 from training.evaluation.improvement import Improvement
 from training.evaluation.inference import openvino_answer
 from training.fit import pretrained
 from training.fit.checkpoints import RunFolder, RunState
+from training.publish import version
 from training.publish.version import Candidate, Published
 
 pytestmark = pytest.mark.keras
@@ -219,14 +219,14 @@ def test_a_head_that_is_worse_than_the_version_before_is_tuned(
     shutil.copytree(head.models, tmp_path / "models")
     monkeypatch.setattr(pretrained, "embedder", None)
     monkeypatch.setattr(Improvement, "is_one", property(lambda _self: better))
-    gate = run_module.publish
+    gate = version.publish
 
     def publish(candidate: Candidate, *arguments: Any) -> Published:
         if "head" in candidate.record:
             raise WorseVersion("it has fewer right")
         return gate(candidate, *arguments)
 
-    monkeypatch.setattr(run_module, "publish", publish)
+    monkeypatch.setattr("training.run.publish", publish)
     run = trained(tmp_path, head.pictures, "--epochs", "1", "--no-int8")
     assert "The head alone is not published: it has fewer right." in run.printed
     assert run.code == (0 if better else 3)

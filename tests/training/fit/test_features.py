@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from tests.training.backbones import SIDE, blots, pooled, small_on_backbone
+from tests.training.backbones import blots, pooled, small_on_backbone
 from training.data.dataset import Pixels
 from training.fit.features import Embed, Features, Vectors, embedder
 
@@ -17,7 +17,8 @@ PICTURES = np.random.default_rng(0).integers(256, size=(20, 4, 4, 3), dtype=np.u
 
 def features_of(images: Pixels) -> Vectors:
     """Return the colours at the left, as a backbone that can tell a picture from its mirror image."""
-    return images[:, :, 0].astype(np.float32).mean(axis=1)
+    features: Vectors = images[:, :, 0].astype(np.float32).mean(axis=1)
+    return features
 
 
 class Backbone:
@@ -100,5 +101,5 @@ def test_the_backbone_is_that_below_the_head(number: int) -> None:
     model: keras.Model = small_on_backbone()
     images = blots(number)
     found = embedder(model)(images)
-    assert (found.dtype, images.shape[1]) == (np.float32, SIDE)
+    assert found.dtype == np.float32
     np.testing.assert_allclose(found, pooled(model, images), rtol=1e-3, atol=1e-3)

@@ -46,7 +46,7 @@ def test_every_picture_is_answered_once_by_a_head_that_did_not_see_it(counts: li
     assert answers.shape == (len(classes), len(counts))
     assert right(answers, classes[folds.rows]) > 0.95
     head = fit_head(features, features, classes, len(counts), folds.strength)
-    assert (head.kernel.dtype, head.bias.dtype) == (np.float32, np.float32)
+    assert head.kernel.dtype == head.bias.dtype == np.float32
     assert right(head.logits(features), classes) > 0.98
 
 

@@ -270,7 +270,7 @@ def _ready_to_tune(run: Run, head: FittedHead) -> tuple[Run, float | None]:
     """
     settings, job = run.settings, run.job
     minutes = settings.minutes
-    if minutes is None and settings.recipe.epochs is None:
+    if minutes is None and settings.recipe.epochs is None and "epochs" not in settings.recipe.fields:
         minutes = defaults.minutes(len(job.dataset.train))
     saved = job.folder.saved()
     if saved:

@@ -18,13 +18,17 @@ from artifact import Metadata
 from artifact.layout import EXTRA, INT8_MODEL
 from tests.photographs import photographs
 from tests.training.conftest import Train, call
+from tests.training.fit.test_defaults import data
+from training.commands import train
 from training.errors import Interrupted, WorseVersion
 from training.evaluation.improvement import Improvement
 from training.evaluation.inference import openvino_answer
 from training.fit import pretrained
 from training.fit.checkpoints import RunFolder, RunState
+from training.fit.choice import choose
 from training.publish import version
 from training.publish.version import Candidate, Published
+from training.run import _with_backbone
 
 pytestmark = pytest.mark.keras
 
@@ -180,6 +184,17 @@ def test_tuning_is_published_where_it_is_better(
     assert "val_loss" in table[0]
     assert not list(run.run.glob("epoch-*"))
     assert list(run.run.glob("features-EfficientNetLite0-64x64-*.npz"))
+
+
+@pytest.mark.parametrize("preset", ["", 'preset = "from the data"\n'])
+@pytest.mark.parametrize(("option", "expected"), [((), "VGG16"), (("--backbone", "none"), None), (QUICK[:2], QUICK[1])])
+def test_a_backbone_on_the_command_line_wins_over_a_file(
+    tmp_path: Path, preset: str, option: tuple[str, ...], expected: str | None
+) -> None:
+    """It takes the place of the one in the [recipe] of a file, also where it says that there is to be none."""
+    (tmp_path / "run.toml").write_text(f'[recipe]\n{preset}backbone = "VGG16"\n')
+    settings = _with_backbone(train.parse(["--config", str(tmp_path / "run.toml"), *option]))
+    assert choose(settings.recipe, data([100, 100]), taught=False).backbone == expected
 
 
 @pytest.mark.slow

@@ -18,14 +18,18 @@ from artifact import Metadata
 from artifact.layout import EXTRA, INT8_MODEL
 from tests.photographs import photographs
 from tests.training.conftest import Train, call
+from tests.training.fit.test_defaults import data
 from training import run as run_module
+from training.commands import train
 from training.errors import Interrupted, WorseVersion
 from training.evaluation.improvement import Improvement
 from training.evaluation.inference import openvino_answer
 from training.fit import pretrained
 from training.fit.checkpoints import RunFolder, RunState
+from training.fit.choice import choose
 from training.publish.version import Candidate, Published
 from training.publish.version import publish as publish_version
+from training.run import _with_backbone
 
 pytestmark = pytest.mark.keras
 
@@ -183,6 +187,17 @@ def test_tuning_is_published_where_it_is_better(
     assert list(run.run.glob("features-EfficientNetLite0-64x64-*.npz"))
 
 
+@pytest.mark.parametrize("preset", ["", 'preset = "from the data"\n'])
+@pytest.mark.parametrize(("option", "expected"), [((), "VGG16"), (("--backbone", "none"), None), (QUICK[:2], QUICK[1])])
+def test_a_backbone_on_the_command_line_wins_over_a_file(
+    tmp_path: Path, preset: str, option: tuple[str, ...], expected: str | None
+) -> None:
+    """It takes the place of the one in the [recipe] of a file, also where it says that there is to be none."""
+    (tmp_path / "run.toml").write_text(f'[recipe]\n{preset}backbone = "VGG16"\n')
+    settings = _with_backbone(train.parse(["--config", str(tmp_path / "run.toml"), *option]))
+    assert choose(settings.recipe, data([100, 100]), taught=False).backbone == expected
+
+
 @pytest.mark.slow
 def test_a_tuning_that_goes_on_publishes_no_second_head(
     head: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -227,7 +242,7 @@ def test_a_head_that_is_worse_than_the_version_before_is_tuned(
             raise WorseVersion("it has fewer right")
         return publish_version(candidate, *arguments)
 
-    monkeypatch.setattr(run_module, "publish", publish)
+    monkeypatch.setattr("training.run.publish", publish)
     run = trained(tmp_path, head.pictures, "--epochs", "1", "--no-int8")
     assert "The head alone is not published, since it is worse than the version before: it has fewer" in run.printed
     assert run.code == (0 if better else 3)

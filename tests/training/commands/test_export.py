@@ -86,8 +86,8 @@ def test_litert_says_what_int8_costs(trained: tuple[Path, Path], folder: Path) -
     lines = printed.splitlines()
     assert f"Converting {version} to LiteRT in int8, with the ranges of 100 training pictures." in lines
     assert re.fullmatch(
-        r"Wrote smoke-1\.tflite \(\d\.\d MB\): accuracy in int8 \S+% of \d+ images \(shapes test\), where float32 has "
-        r"\S+%; the same label for \S+%\.",
+        r"Wrote smoke-1\.tflite \(\d\.\d MB\): accuracy in int8 \S+% of \d+ images \(shapes test; 95%: \S+ to \S+\), "
+        r"where float32 has \S+% \(95%: \S+ to \S+\); the same label for \S+%\.",
         lines[-1],
     )
     with zipfile.ZipFile(folder / "smoke-1.tflite") as archive:

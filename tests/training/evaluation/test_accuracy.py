@@ -76,7 +76,7 @@ def test_large_pictures_are_classified_in_smaller_batches() -> None:
         sizes.append(len(images))
         return np.eye(2, dtype=np.float32)[images[:, 0, 0, 0] % 2]
 
-    for side, expected in ((32, [500, 100]), (224, [20] * 30)):
+    for side, expected in ((32, [256, 256, 88]), (224, [5] * 120)):
         images = np.zeros((600, side, side, 3), np.uint8)
         images[:, 0, 0, 0] = np.arange(600) % 2
         sizes.clear()

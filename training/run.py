@@ -47,6 +47,9 @@ from training.publish.quantization import add_int8, add_int8_by_folds, require_h
 from training.publish.version import Candidate, Place, Published, publish
 
 
+_MOST_TIMES = 5
+
+
 @dataclass(frozen=True)
 class Run:
     """A training that is ready to begin: what was asked for, and what followed from it and the data."""
@@ -298,7 +301,10 @@ def _epochs(run: Run, pace: Pace, minutes: float | None) -> int:
     if minutes is None or asked.epochs is not None or "epochs" in asked.fields:
         return recipe.epochs
     pictures = defaults.steps_per_epoch(run.job.dataset, recipe) * recipe.batch_size
-    return max(min(int(0.9 * minutes * 60 * pace.pictures / pictures), recipe.epochs), 1)
+    most = (
+        recipe.epochs if run.settings.minutes is None else _MOST_TIMES * recipe.epochs
+    )  # who gives time, wants it used
+    return max(min(int(0.9 * minutes * 60 * pace.pictures / pictures), most), 1)
 
 
 def _publish_tuned(run: Run, trained: Trained, head: FittedHead, interruption: Interruption) -> Published | None:

@@ -46,7 +46,6 @@ from training.publish import configuration
 from training.publish.quantization import add_int8, add_int8_by_folds, require_held_out
 from training.publish.version import Candidate, Place, Published, publish
 
-
 _MOST_TIMES = 5
 
 

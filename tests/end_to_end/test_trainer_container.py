@@ -100,12 +100,12 @@ def test_photographs_are_trained_without_a_network(project: Project, model_folde
     """The image holds the pretrained weights: with no network at all it makes a version of a folder of photographs."""
     rng = np.random.default_rng(0)
     for label, photograph in zip(("palace", "flower"), photographs(), strict=False):
-        (tmp_path / label).mkdir()
+        (tmp_path / "photos" / label).mkdir(parents=True)
         for number in range(20):
             left, top = (int(rng.integers(0, side - 240)) for side in photograph.size)
             part = photograph.crop((left, top, left + 240, top + 240))
-            part.save(tmp_path / label / f"{number}.jpg")
-    mounts = ["-v", f"{tmp_path}:/data:ro", "-v", f"{model_folder}:/models"]
+            part.save(tmp_path / "photos" / label / f"{number}.jpg")
+    mounts = ["-v", f"{tmp_path / 'photos'}:/data:ro", "-v", f"{model_folder}:/models"]
     command = [project.image("trainer"), "--data", "/data", "--name", "photos", "--cpu"]
     output = project.docker("run", "--rm", "--network", "none", *mounts, *command, timeout=TRAIN_SECONDS)
     metadata = validate(model_folder / "photos" / "1")

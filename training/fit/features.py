@@ -1,6 +1,7 @@
 """What a frozen backbone makes of pictures: each passes it once, and what came of it is kept in the run folder."""
 
 import hashlib
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -31,14 +32,17 @@ def embedder(model: keras.Model) -> Embed:
     network = keras.Model(model.input, embedding_of(model))
     if keras.backend.backend() != "tensorflow":
         return lambda images: keras.ops.convert_to_numpy(network(images.astype(np.float32), training=False))
-    import openvino
     import tensorflow as tf
 
-    signature = [tf.TensorSpec([None, *model.input_shape[1:]], tf.uint8)]
-    function = tf.function(lambda images: network(tf.cast(images, tf.float32), training=False), signature)
-    converted = openvino.convert_model(function.get_concrete_function())
-    compiled = openvino_core().compile_model(converted, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    return lambda images: np.array(compiled(images)[0])
+    signature = [tf.TensorSpec([None, *model.input_shape[1:]], tf.uint8, name="images")]
+    function = tf.function(lambda images: {"features": network(tf.cast(images, tf.float32), training=False)}, signature)
+    module = tf.Module()
+    module.weights = [variable.value for variable in network.weights]
+    core = openvino_core()
+    with tempfile.TemporaryDirectory() as folder:  # OpenVINO's own conversion in memory fails on Python 3.13
+        tf.saved_model.save(module, folder, signatures={"serving_default": function})
+        compiled = core.compile_model(core.read_model(folder), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda images: np.array(compiled({"images": images})[0])
 
 
 class Features:

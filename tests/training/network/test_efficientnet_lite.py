@@ -23,7 +23,7 @@ from training.network.backbone import HEAD, build_on_backbone
 from training.network.efficientnet_lite import NAMES, build, imagenet_head, load_pretrained
 from training.network.registry import BACKBONES
 
-pytestmark = pytest.mark.keras
+pytestmark = [pytest.mark.keras, pytest.mark.slow]
 
 PHOTOGRAPHS = {path.name: path for path in paths()}
 REFERENCE = json.loads(Path(__file__).with_name("efficientnet_lite_logits.json").read_text(encoding="utf-8"))

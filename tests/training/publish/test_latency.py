@@ -11,7 +11,7 @@ from training.network.registry import bundled
 from training.publish import latency
 from training.publish.latency import build, choose_backbone, measure, served_precision
 
-pytestmark = pytest.mark.keras
+pytestmark = [pytest.mark.keras, pytest.mark.slow]
 
 TIMES = dict(zip(bundled(), (9.0, 5.0, 2.0), strict=True))
 BEST, MIDDLE, FASTEST = bundled()

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import keras
+import numpy as np
+from numpy.typing import NDArray
 
 import artifact
 from artifact import Input, Int8, InvalidVersion, Metadata
@@ -32,6 +34,7 @@ from training.fit.checkpoints import RunFolder, require_writable
 from training.fit.choice import backbone_for, choose
 from training.fit.deadline import StopAtDeadline
 from training.fit.distillation import Teacher, ensemble
+from training.fit.head import Linear
 from training.fit.lineage import Lineage, Origin
 from training.fit.precision import Pace, choose_precision
 from training.fit.pretrained import FittedHead
@@ -197,11 +200,13 @@ def _two_stages(run: Run, tracker: Tracker, interruption: Interruption) -> Publi
     if not_tuned:
         print(not_tuned)
         return published
-    run, minutes = _ready_to_tune(run, head)
+    held_out = len(run.job.dataset.validation)
+    alone = head.without(held_out)  # what tuning begins with, and is measured against
+    run, minutes = _ready_to_tune(run, alone)
     trained = _fit(run, tracker, minutes)
     if not publishing:
         return None
-    tuned = _publish_tuned(run, trained, head, interruption)
+    tuned = _publish_tuned(run, trained, alone.logits(head.features[-held_out:]), interruption)
     if refused and not tuned:
         raise refused
     return tuned or published
@@ -270,7 +275,7 @@ def _not_tuned(run: Run) -> str:
     return ""
 
 
-def _ready_to_tune(run: Run, head: FittedHead) -> tuple[Run, float | None]:
+def _ready_to_tune(run: Run, head: Linear) -> tuple[Run, float | None]:
     """Return the run with the head to begin with and as many epochs as there is time for, and the minutes it has.
 
     A run that is resumed goes on with the precision and the epochs that it began with.
@@ -286,10 +291,9 @@ def _ready_to_tune(run: Run, head: FittedHead) -> tuple[Run, float | None]:
     else:
         pace = choose_precision(settings.precision, lambda: pretrained.network(job), job.recipe.batch_size)
         precision, epochs = pace.precision, _epochs(run, pace, minutes)
-    start = head.without(len(job.dataset.validation))
     recipe = dataclasses.replace(job.recipe, epochs=epochs, average_epochs=max(epochs / 8, 1.0))
     environment = {**run.environment, "precision": precision}
-    job = dataclasses.replace(job, recipe=recipe, start=Start(pretrained.network(job, start).get_weights(), None))
+    job = dataclasses.replace(job, recipe=recipe, start=Start(pretrained.network(job, head).get_weights(), None))
     print(f"Tuning it from that head: {defaults.explain(job.dataset, recipe)}", flush=True)
     return dataclasses.replace(run, job=job, environment=environment), minutes
 
@@ -306,11 +310,14 @@ def _epochs(run: Run, pace: Pace, minutes: float | None) -> int:
     return max(min(int(0.9 * minutes * 60 * pace.pictures / pictures), most), 1)
 
 
-def _publish_tuned(run: Run, trained: Trained, head: FittedHead, interruption: Interruption) -> Published | None:
-    """Publish the tuned network, unless it is no better than the head alone on the held-out images; then say so."""
+def _publish_tuned(
+    run: Run, trained: Trained, alone: NDArray[np.float32], interruption: Interruption
+) -> Published | None:
+    """Publish the tuned network, unless it is no better than the head alone on the held-out images; then say so.
+
+    ``alone`` are the head's logits for those, float32 [N, classes].
+    """
     dataset = run.job.dataset
-    held_out = len(dataset.validation)
-    alone = head.without(held_out).logits(head.features[-held_out:])
     tuned = logits_of(in_float32(trained.model), dataset.validation.images)
     compared = improvement.compare(alone, tuned, dataset.validation.classes)
     if not compared.is_one:

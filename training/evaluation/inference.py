@@ -40,11 +40,19 @@ def answers_to(path: Path, images: Pixels) -> Outputs:
     OpenVINO runs it in float32, a batch at a time.
     """
     answer = openvino_answer(path)
-    parts = []
     with bar(len(images), "Answering", "picture") as shown:
-        for batch in in_batches(images, _BATCH):
-            parts.append(answer(batch))
+
+        def counted(batch: Pixels) -> Outputs:
+            outputs = answer(batch)
             shown.update(len(batch))
+            return outputs
+
+        return all_answers(counted, images, _BATCH)
+
+
+def all_answers(answer: Answer, images: Pixels, most: int) -> Outputs:
+    """Return all outputs for ``images`` uint8 [N, H, W, 3], of which at most ``most`` are asked for at once."""
+    parts = [answer(batch) for batch in in_batches(images, most)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 

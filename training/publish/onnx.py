@@ -8,15 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
-
 from artifact import Metadata
 from artifact.layout import METADATA
 from artifact.validate import OUTPUT, SIGNATURE
-from training.data.batching import in_batches
 from training.data.dataset import Pixels
 from training.errors import TrainingError
-from training.evaluation.inference import Answer, Outputs, largest_gap
+from training.evaluation.inference import Answer, all_answers, largest_gap
 from training.fit.device import hide_gpus
 
 SUFFIX = ".onnx"
@@ -81,15 +78,10 @@ def compare(found: Answer, expected: Answer, images: Pixels) -> float:
     Raises:
         TrainingError: it is above 1e-3, or the outputs have other names.
     """
-    ours, theirs = (_all(answer, images) for answer in (expected, found))
+    ours, theirs = (all_answers(answer, images, _BATCH) for answer in (expected, found))
     if ours.keys() != theirs.keys():
         raise TrainingError(f"the file gives {', '.join(theirs)}, and the version {', '.join(ours)}; it is not kept")
     gap = largest_gap(theirs, ours)
     if not gap <= _TOLERANCE:  # so that NaN fails
         raise TrainingError(f"the file read by ONNX Runtime differs from the version by {gap:.2g}; it is not kept")
     return gap
-
-
-def _all(answer: Answer, images: Pixels) -> Outputs:
-    answers = [answer(batch) for batch in in_batches(images, _BATCH)]
-    return {name: np.concatenate([outputs[name] for outputs in answers]) for name in answers[0]}

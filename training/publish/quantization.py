@@ -203,11 +203,12 @@ def _left_in_float(network: Any) -> list[str]:
     What joins the two ways around a block of a backbone does not count among them: in int8 it saves a third of the
     time.
     """
+    on_backbone = _on_backbone(network)
     return [
         operation.get_friendly_name()
         for operation in network.get_ops()
         if operation.get_type_name() in _LEFT_IN_FLOAT
-        and not (operation.get_type_name() == "Add" and _is_map(operation) and _on_backbone(network))
+        and not (on_backbone and operation.get_type_name() == "Add" and _is_map(operation))
     ]
 
 

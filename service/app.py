@@ -21,6 +21,7 @@ from service.protocols.tensorflow_serving import routes as tensorflow_serving
 from service.settings import BYTES_OF_A_PIXEL, Settings
 from service.web import docs, pages
 from service.web.app import make_app
+from service.web.notes import Notes
 from service.web.services import Services
 
 DIALECTS = (open_inference.DIALECT, tensorflow_serving.DIALECT)
@@ -53,7 +54,8 @@ def make_services(
     )
     decoder = Decoder(settings.max_image_pixels, _large_at_once(settings, cores), clock, runtime)
     predictor = Predictor(decoder, metrics.of, clock, runtime)
-    return Services(settings, registry, predictor, metrics, draining, clock, clock(), runtime)
+    notes = Notes(metrics, clock, log=settings.access_log)
+    return Services(settings, registry, predictor, metrics, notes, draining, clock, clock(), runtime)
 
 
 def _large_at_once(settings: Settings, cores: int) -> int:

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import logging
 import os
+import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -11,8 +12,11 @@ import gevent
 from gevent import socket
 from gevent.hub import Waiter
 
+from service.serving.plain_requests import PlainRequest, read
+
 log = logging.getLogger(__name__)
 
+KEEPALIVE_SECONDS = 75  # between requests, and for the head of one; longer than the usual 60 s of a balancer
 STALLED_SECONDS = 20  # a client that sends nothing for so long in the middle of a request loses its connection
 
 # What is left of a body when its answer is sent is read up to these limits; beyond, the connection ends.
@@ -20,33 +24,45 @@ DRAIN_BYTES = 128 * 1024 * 1024
 DRAIN_SECONDS = 5.0
 
 _BLOCK = 1024 * 1024  # bytes
-_FIRST_BYTES = 8192  # what gunicorn's parser asks for
+_FIRST_BYTES = 20 * 1024  # a short request with its head
+_MOMENT = 0.02  # seconds
 _HELD_BYTES = 64 * 1024  # of an answer, before they are sent
 _READ = 1  # libev's name for it
 
 
-class Shedding(Protocol):
-    """What refuses requests while the service is overloaded."""
+class Answering(Protocol):
+    """What answers requests that need no parser."""
 
     def overloaded(self) -> bool:
         """Say whether requests come faster than they can be answered."""
 
-    def refuse(self, data: bytes) -> bytes | None:
-        """Return the answer that refuses the request that ``data`` is; None where it must not be refused."""
+    def refuse(self, request: PlainRequest, client: str | None) -> bytes | None:
+        """Return the answer that refuses ``request``; None where it must not be refused."""
+
+    def takes(self, request: PlainRequest) -> bool:
+        """Say whether ``request`` is answered here once it is whole."""
+
+    def answer(self, request: PlainRequest, client: str | None) -> bytes | None:
+        """Return the answer to ``request``, which is whole; None where the parser should read it."""
 
 
 class Connection(socket.socket):
     """A client's socket. An answer is sent in one piece: that saves both sides a system call."""
 
-    def __init__(self, client: socket.socket, idle: "set[Connection]", shedding: Shedding) -> None:
-        """Take over ``client``; while no request has begun, the connection is in ``idle``.
+    def __init__(
+        self, client: socket.socket, idle: "set[Connection]", answering: Answering, address: str | None = None
+    ) -> None:
+        """Take over ``client``, who comes from ``address``; while no request has begun, it is in ``idle``.
 
-        A request that ``shedding`` refuses is seen by nobody else.
+        A request that ``answering`` answers or refuses is seen by nobody else.
         """
         super().__init__(client.family, client.type, client.proto, fileno=client.detach())
         self.settimeout(STALLED_SECONDS)
         self._idle = idle
-        self._shedding = shedding
+        self._answering = answering
+        self._idle_since = time.monotonic()
+        self._patience: gevent.Timeout | None = None  # with the head of a request that the parser reads
+        self._address = address
         self._begun = b""  # of a request, received and not read yet
         self._readable = gevent.get_hub().loop.io(self.fileno(), _READ)
         self._between_requests = True
@@ -62,6 +78,9 @@ class Connection(socket.socket):
         if self._between_requests:
             self._between_requests = False
             self._await_request()
+            while self._begun and self._answered():
+                self._await_request()
+            self._patience = gevent.Timeout.start_new(KEEPALIVE_SECONDS, _gone_silent())
         if self._begun:
             begun, self._begun = self._begun, b""
             return begun
@@ -103,9 +122,19 @@ class Connection(socket.socket):
             _drop(super().recv)
         return False
 
+    def begin_request(self) -> None:
+        """Note that the head of a request has been read."""
+        if self._patience is not None:
+            self._patience.close()
+            self._patience = None
+
     def await_request(self, *, begun: bool) -> None:
         """Note that what comes next is another request, of which the parser has something already where ``begun``."""
         self._between_requests = not begun
+
+    def idle_for(self) -> float:
+        """Return for how many seconds a connection that is idle has been so."""
+        return time.monotonic() - self._idle_since
 
     def hang_up(self) -> None:
         """Let the greenlet that waits for a request find the end of the stream, after what has arrived already."""
@@ -114,6 +143,7 @@ class Connection(socket.socket):
 
     def close(self) -> None:
         """Send what is held and close the socket."""
+        self.begin_request()
         try:
             self.flush()
         finally:
@@ -123,6 +153,7 @@ class Connection(socket.socket):
     def _await_request(self) -> None:
         """Wait for what the client sends next, as long as the worker lets it; other connections go first."""
         waiter: Waiter[None] = Waiter()
+        self._idle_since = time.monotonic()
         self._idle.add(self)
         self._readable.start(self._on_readable, waiter)
         try:
@@ -136,30 +167,52 @@ class Connection(socket.socket):
 
         It is called by the event loop itself: changing to the greenlet would cost as much as the refusal.
         """
-        if self._shedding.overloaded():
-            begun = _read_unless_refused(self, self._shedding)
-            if begun is None:
+        try:
+            self._begun = os.read(self.fileno(), _FIRST_BYTES)
+            if self._answering.overloaded() and self._refused():
                 return
-            self._begun = begun
+        except OSError:
+            pass  # the greenlet finds out; gevent's own methods would wait here
+        except Exception:
+            log.exception("a request could not be refused, so it is answered")
         waiter.switch(None)
 
+    def _refused(self) -> bool:
+        """Refuse the request that has arrived, if it may be; say whether the next one is waited for."""
+        request = read(self._begun)
+        answer = self._answering.refuse(request, self._address) if request else None
+        if answer is None:
+            return False
+        written = os.write(self.fileno(), answer)
+        self._begun = b""
+        if written == len(answer):
+            return True
+        self.shutdown(socket.SHUT_RDWR)  # it asks and does not read; nothing may follow half an answer
+        return False
 
-def _read_unless_refused(connection: socket.socket, shedding: Shedding) -> bytes | None:
-    """Return what has arrived of the next request on ``connection``; None where ``shedding`` has refused it."""
-    data = b""
-    try:
-        data = os.read(connection.fileno(), _FIRST_BYTES)
-        if (answer := shedding.refuse(data)) is not None:
-            written = os.write(connection.fileno(), answer)
-            if written == len(answer):
-                return None
-            data = b""
-            connection.shutdown(socket.SHUT_RDWR)  # it asks and does not read; nothing may follow half an answer
-    except OSError:
-        pass  # the greenlet finds out; gevent's own methods would wait here
-    except Exception:
-        log.exception("a request could not be refused, so it is answered")
-    return data
+    def _answered(self) -> bool:
+        """Answer the request that has arrived, if it needs no parser; say whether the next one is waited for."""
+        request = read(self._begun)
+        if request is None or not self._answering.takes(request):
+            return False
+        if not request.whole:
+            # Most clients send the body a moment after the head. One that does not come at once is the parser's.
+            gevent.with_timeout(_MOMENT, self._receive, request.length - len(request.body), timeout_value=None)
+            request = read(self._begun)
+        answer = self._answering.answer(request, self._address) if request and request.whole else None
+        if answer is None:
+            return False
+        self._begun = b""
+        self.sendall(answer)
+        self.flush()
+        return True
+
+    def _receive(self, missing: int) -> None:
+        """Receive ``missing`` bytes more of the request that has begun, or what there is."""
+        with contextlib.suppress(OSError):
+            while missing > 0 and (block := super().recv(missing)):
+                self._begun += block
+                missing -= len(block)
 
 
 def _drop(read: Callable[[int], bytes], limit: float = float("inf")) -> bool:

@@ -7,21 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flask import Flask
-from prometheus_client import Counter
 from werkzeug.exceptions import HTTPException
 
 from service.inference.errors import OVERLOADED, QueueFull
-from service.observe.metrics import Metrics
+from service.serving.plain_requests import PlainRequest
 from service.web.errors import Dialect, dialect_of, encode, failure_of, head_of
+from service.web.notes import Answered, Notes
 from service.web.operations import declared
 
-# Only a request that every parser reads in the same way, with one plain length, may be answered without one: a head of
-# nothing but names, colons and printable values, and none of the headers that change where a request ends.
-_HEAD = re.compile(rb"POST (/[!-~]*) HTTP/1\.1(?:\r\n[!#-'*+.^_`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*)+")
-_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([^\r]*)", re.IGNORECASE)
-_UNUSUAL = re.compile(
-    rb"\r\n(?:transfer-encoding:|expect:|upgrade:|connection:(?![ \t]*keep-alive[ \t]*(?:\r|\Z)))", re.IGNORECASE
-)
 _ID = re.compile(rb"\r\nx-request-id:[ \t]*([!-~]{1,128})[ \t]*(?=\r|\Z)", re.IGNORECASE)
 
 
@@ -31,31 +24,30 @@ class _Refusal:
 
     head: bytes
     body: bytes
-    count: Counter
+    rule: str
+    status: int
+    path: str
 
 
 class LoadShedder:
     """Answers requests for predictions with a 503, without parsing more of them than it must."""
 
-    def __init__(self, app: Flask, dialects: Sequence[Dialect], metrics: Metrics) -> None:
+    def __init__(self, app: Flask, dialects: Sequence[Dialect], notes: Notes) -> None:
         """Take the application, whose routes say which of them may be refused."""
         self._app = app
         self._dialects = dialects
-        self._metrics = metrics
+        self._notes = notes
         self._of = functools.lru_cache(maxsize=256)(self._make)
 
-    def answer(self, data: bytes) -> bytes | None:
-        """Return the answer to the request that ``data`` is; None where it is not whole or asks for something else."""
-        head, found, body = data.partition(b"\r\n\r\n")
-        start = _HEAD.fullmatch(head)
-        if not found or start is None or _LENGTH.findall(head) != [b"%d" % len(body)] or _UNUSUAL.search(head):
-            return None
-        refusal = self._of(start[1])
+    def answer(self, request: PlainRequest, client: str | None = None) -> bytes | None:
+        """Return the answer to ``request`` of ``client``; None where it is not whole or asks for something else."""
+        refusal = self._of(request.target) if request.whole else None
         if refusal is None:
             return None
-        refusal.count.inc()
-        asked = _ID.search(head)
+        asked = _ID.search(request.head)
         request_id = asked[1] if asked else secrets.token_hex(16).encode()
+        answered = Answered(refusal.rule, "POST", refusal.status, client, refusal.path, len(refusal.body))
+        self._notes.refused(request_id.decode(), answered)
         return b"%bX-Request-ID: %b\r\n\r\n%b" % (refusal.head, request_id, refusal.body)
 
     def _make(self, target: bytes) -> _Refusal | None:
@@ -70,5 +62,5 @@ class LoadShedder:
         dialect = dialect_of(path, self._dialects)
         failure = failure_of(QueueFull(OVERLOADED), dialect)
         body = encode(failure, dialect)
-        count = self._metrics.requests.labels(rule.rule, "POST", str(failure.status))
-        return _Refusal(head_of(failure, body, "keep-alive").encode(), body, count)
+        head = head_of(failure, body, "keep-alive").encode()
+        return _Refusal(head, body, rule.rule, failure.status, path)

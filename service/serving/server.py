@@ -24,6 +24,8 @@ from gunicorn.http.message import Request
 from gunicorn.workers.base import Worker
 
 from machine import give_large_blocks_back, usable_memory
+from service.serving.connection import KEEPALIVE_SECONDS
+from service.serving.plain_requests import PlainRequest
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -112,6 +114,7 @@ class Server(BaseApplication):
         self._close: Any = None
         self._loop: Any = None
         self._load_shedder: Any = None
+        self._short_requests: Any = None
         super().__init__()
 
     def load_config(self) -> None:
@@ -129,6 +132,7 @@ class Server(BaseApplication):
         from service.serving.gateway import Gateway
         from service.serving.load_shedding import LoadShedder
         from service.serving.loop import Loop
+        from service.serving.short_requests import ShortRequests
 
         settings = self._settings
         metrics = Metrics(CollectorRegistry(), Resources(Limits.of(settings, self._started), os.getppid()))
@@ -139,7 +143,8 @@ class Server(BaseApplication):
         self._close = services.registry.close
         services.registry.start(settings.model_poll_seconds, patience=_LOAD_PATIENCE)
         application = create_app(services)
-        self._load_shedder = LoadShedder(application, DIALECTS, metrics)
+        self._load_shedder = LoadShedder(application, DIALECTS, services.notes)
+        self._short_requests = ShortRequests(application, DIALECTS, services.notes, loop, settings.max_batch)
         return Gateway(
             application,
             loop,
@@ -157,13 +162,21 @@ class Server(BaseApplication):
         """Say whether requests come faster than they can be answered; asked by the workers."""
         return bool(self._loop.overloaded())
 
-    def refuse(self, data: bytes) -> bytes | None:
-        """Return a 503 to the request that ``data`` is; None where it may not be refused."""
-        # A connection must be closed while draining, and a request be logged where that is asked for; neither is cheap.
-        if self._drain() or self._settings.access_log:
+    def refuse(self, request: PlainRequest, client: str | None) -> bytes | None:
+        """Return a 503 to ``request``; None where it may not be refused."""
+        if self._drain():  # connections are closed then
             return None
-        refused: bytes | None = self._load_shedder.answer(data)
+        refused: bytes | None = self._load_shedder.answer(request, client)
         return refused
+
+    def takes(self, request: PlainRequest) -> bool:
+        """Say whether ``request`` needs neither gunicorn's parser nor Flask."""
+        return not self._drain() and bool(self._short_requests.takes(request))
+
+    def answer(self, request: PlainRequest, client: str | None) -> bytes | None:
+        """Return the answer to ``request``; None where it needs a parser after all."""
+        answered: bytes | None = self._short_requests.answer(request, client)
+        return answered
 
     def reject(self, status: int, message: str, request_id: str) -> bytes:
         """Return the answer to what never became a request."""
@@ -184,7 +197,7 @@ class Server(BaseApplication):
             "worker_connections": _most_connections(),
             "worker_class": "service.serving.worker.DarkroomWorker",
             "graceful_timeout": int(settings.request_deadline) + 5,
-            "keepalive": 75,  # longer than the usual 60 s of a balancer, so that the balancer closes first
+            "keepalive": KEEPALIVE_SECONDS,  # for gunicorn a yes; the connections count it themselves
             "worker_tmp_dir": str(self._scratch),
             "loglevel": settings.log_level,
             "logger_class": GunicornLogger,

@@ -28,7 +28,7 @@ from gunicorn.http.errors import (  # type: ignore[attr-defined]  # the types la
 from gunicorn.http.message import Request
 from gunicorn.workers.ggevent import GeventWorker
 
-from service.serving.connection import Connection, Shedding
+from service.serving.connection import KEEPALIVE_SECONDS, Answering, Connection
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ _NO_NEW_CONNECTIONS = (
 )
 
 
-class Served(Shedding, Protocol):
+class Served(Answering, Protocol):
     """What the worker's application can tell."""
 
     def draining(self) -> bool:
@@ -96,15 +96,23 @@ class DarkroomWorker(GeventWorker):
         while self.alive:
             self.notify()
             self._stopping.wait(_NOTIFY_SECONDS)
+            for connection in [each for each in self._idle if each.idle_for() > KEEPALIVE_SECONDS]:
+                connection.hang_up()
         self._leave(servers)
 
     def handle(self, listener: Any, client: Any, address: Any) -> None:
         """Answer the requests of one connection; runs in a greenlet of its own."""
+        connection = Connection(client, self._idle, self.served, address[0] if address else None)
         # Not by the method of gunicorn's gevent worker, which takes all timeouts from the socket.
-        super(GeventWorker, self).handle(listener, Connection(client, self._idle, self.served), address)
+        super(GeventWorker, self).handle(listener, connection, address)
+
+    def timeout_ctx(self) -> contextlib.AbstractContextManager[None]:  # type: ignore[override]  # the types say None
+        """Bound nothing: gunicorn's own lasts until its parser has a request, and many may be answered before."""
+        return contextlib.nullcontext()
 
     def handle_request(self, listener_name: Any, req: Request, sock: Any, addr: Any) -> bool:
         """Answer one request on the ``Connection`` ``sock``; raises StopIteration where it can take no other."""
+        sock.begin_request()
         try:
             super().handle_request(listener_name, req, sock, addr)
             last = False

@@ -1,8 +1,9 @@
 """Bodies of requests: never more of one in memory than is allowed, whichever way it comes."""
 
 import io
+import re
 import zlib
-from typing import IO, Any, TypeVar
+from typing import IO, Any, NamedTuple, TypeVar
 
 import msgspec
 from flask import Request, Response
@@ -19,7 +20,29 @@ _COMPRESS_FROM = 1024  # bytes; below that a packet carries it anyway
 _COMPRESSION_LEVEL = 1  # the others take three times as long for a tenth fewer bytes
 _COMPRESSIBLE = ("application/json", "text/", "application/octet-stream", "image/svg+xml")
 
+# The head of a part as browsers, curl, and the clients of most languages write it; all else is left to Werkzeug.
+_PART = re.compile(
+    rb'Content-Disposition: form-data; name="([^"\\%\r\n]+)"(?:; filename="([^"\\%\r\n]*)")?'
+    rb"(?:\r\nContent-Type: [!-~ ]+)?",
+    re.IGNORECASE,
+)
+
 Document = TypeVar("Document")
+
+
+class FormFile(NamedTuple):
+    """A file of a form; the name is None where it has none."""
+
+    field: str
+    name: str | None
+    content: bytes
+
+
+class Form(NamedTuple):
+    """What is in a multipart form: its files, in order, and the names of the fields that are text."""
+
+    files: list[FormFile]
+    texts: list[str]
 
 
 class BodyRequest(Request):
@@ -97,20 +120,26 @@ def parse_json(text: bytes | memoryview, type_: type[Document], max_values: int)
         raise InvalidRequest(f"The body is not valid JSON: {error}.") from error
 
 
-def parse_form(request: Request) -> None:
-    """Parse the multipart form of ``request``, so that ``request.files`` and ``request.form`` can be used.
+def read_form(request: Request) -> Form:
+    """Return the multipart form of ``request``.
 
     Raises:
         InvalidRequest: it is malformed, or the Content-Type has no boundary.
         TooManyItems: it has too many parts.
         SlowBody: the client stopped sending.
     """
-    if not request.mimetype_params.get("boundary"):
+    boundary = request.mimetype_params.get("boundary")
+    if not boundary:
         raise InvalidRequest(
             "The multipart Content-Type has no boundary; let the client library set this header itself."
         )
+    body = read_body(request)
+    if form := _plain_form(body, boundary, request.max_form_parts):
+        return form
+    _replace_body(request, body)
     try:
-        request.files  # noqa: B018 - parses
+        files = [FormFile(field, file.filename or None, file.read()) for field, file in request.files.items(multi=True)]
+        return Form(files, list(request.form))
     except RequestEntityTooLarge as error:  # of a bounded body only the number of parts can be too large
         raise TooManyItems(
             f"The form has more than the {request.max_form_parts} parts that are allowed; send fewer."
@@ -119,10 +148,37 @@ def parse_form(request: Request) -> None:
         raise InvalidRequest(f"The multipart body is malformed: {error}.") from error
 
 
+def _plain_form(body: bytes, boundary: str, max_parts: int | None) -> Form | None:
+    """Return a form that is written in the usual way, in a tenth of Werkzeug's time; None for all others."""
+    before, *parts, after = (b"\r\n" + body).split(b"\r\n--" + boundary.encode())
+    if before or after not in (b"--", b"--\r\n") or len(parts) > (max_parts or 0):
+        return None
+    form = Form([], [])
+    for part in parts:
+        head, _, content = part.partition(b"\r\n\r\n")
+        found = _PART.fullmatch(head, 2) if head.startswith(b"\r\n") else None
+        if found is None:
+            return None
+        try:
+            field = found[1].decode()
+            if found[2] is None:
+                form.texts.append(field)
+            else:
+                form.files.append(FormFile(field, found[2].decode() or None, content))
+        except UnicodeDecodeError:
+            return None
+    return form
+
+
+def compressible(size: int) -> bool:
+    """Say whether an answer of ``size`` bytes is worth the time to compress it."""
+    return size >= _COMPRESS_FROM
+
+
 def compress(request: Request, response: Response) -> None:
     """Compress the body of ``response`` where the client wants it and it is worth the time."""
     if (
-        (response.content_length or 0) < _COMPRESS_FROM
+        not compressible(response.content_length or 0)
         or not (response.mimetype or "").startswith(_COMPRESSIBLE)
         or response.is_streamed
         or "Content-Encoding" in response.headers

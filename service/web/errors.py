@@ -74,6 +74,7 @@ PREDICTION_ERRORS = (
 _UNREAD = {400: _RENDERINGS[InvalidRequest].name, 414: "uri_too_long"}
 
 _IMPLIED_METHODS = {"HEAD", "OPTIONS"}
+_NO_ROUTE = "There is nothing here; POST a picture to /predict, or look at /docs, which lists every route."
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class Dialect:
 
     It holds for the paths that begin with ``prefix``. ``body`` is the type of what ``render`` makes. Where
     ``one_fault``, all that can be wrong with the content of a request is a 400. ``unknown_path`` is the status of a
-    path that is no route.
+    path that is no route, and ``no_route`` makes the message of its method and path.
     """
 
     prefix: str
@@ -100,6 +101,7 @@ class Dialect:
     render: Callable[[Failure], Struct]
     one_fault: bool = False
     unknown_path: int = 404
+    no_route: Callable[[str, str], str] = lambda method, path: _NO_ROUTE
 
     def status(self, error: type[ServiceError]) -> int:
         """Return the status of ``error`` in this dialect."""
@@ -158,32 +160,36 @@ def whole_answer(status: int, message: str, request_id: str) -> bytes:
 def register(app: Flask, dialects: Sequence[Dialect] = ()) -> None:
     """Make every error of ``app`` a JSON answer in the dialect of its path."""
 
-    def service_error(error: ServiceError) -> Response:
-        dialect = dialect_of(request.path, dialects)
+    def answer(error: Exception) -> Response:
+        return response_to(error, request.method, request.path, dialects)
+
+    app.register_error_handler(Exception, answer)
+
+
+def response_to(error: Exception, method: str, path: str, dialects: Sequence[Dialect]) -> Response:
+    """Return the answer that tells the client who asked for ``path`` of ``error``; log what is the service's fault."""
+    dialect = dialect_of(path, dialects)
+    if isinstance(error, ServiceError):
         failure = failure_of(error, dialect)
         if failure.status == HTTPStatus.INTERNAL_SERVER_ERROR:
-            log.error("%s answers %d: %s", request.path, failure.status, error)  # what failed has no request's id
+            log.error("%s answers %d: %s", path, failure.status, error)  # what failed has no request's id
         return _render(dialect, failure)
+    if isinstance(error, HTTPException):
+        return _http_response(error, method, path, dialect)
+    log.error("unexpected error", exc_info=error)
+    message = "The service failed on this request; its log has the details."
+    return _render(dialect, Failure(500, "internal_error", message))
 
-    def http_exception(error: HTTPException) -> Response:
-        dialect = dialect_of(request.path, dialects)
-        status = error.code or 500
-        if isinstance(error, NotFound):
-            status = dialect.unknown_path
-        response = _render(dialect, Failure(status, _short_name(status), _message(error)))
-        for header, value in error.get_headers():
-            if header.lower() in ("allow", "location", "retry-after"):
-                response.headers[header] = value
-        return response
 
-    def unknown(error: Exception) -> Response:
-        log.error("unexpected error", exc_info=error)
-        message = "The service failed on this request; its log has the details."
-        return _render(dialect_of(request.path, dialects), Failure(500, "internal_error", message))
-
-    app.register_error_handler(ServiceError, service_error)
-    app.register_error_handler(HTTPException, http_exception)
-    app.register_error_handler(Exception, unknown)
+def _http_response(error: HTTPException, method: str, path: str, dialect: Dialect) -> Response:
+    status, message = error.code or 500, _message(error)
+    if isinstance(error, NotFound):
+        status, message = dialect.unknown_path, dialect.no_route(method, path)
+    response = _render(dialect, Failure(status, _short_name(status), message))
+    for header, value in error.get_headers():
+        if header.lower() in ("allow", "location", "retry-after"):
+            response.headers[header] = value
+    return response
 
 
 def _render(dialect: Dialect, failure: Failure) -> Response:
@@ -198,8 +204,6 @@ def _short_name(status: int) -> str:
 
 
 def _message(error: HTTPException) -> str:
-    if isinstance(error, NotFound):
-        return "There is nothing here; POST a picture to /predict, or look at /docs, which lists every route."
     if isinstance(error, MethodNotAllowed) and error.valid_methods:
         return f"This route takes {', '.join(sorted(set(error.valid_methods) - _IMPLIED_METHODS))}."
     return error.description or HTTPStatus(error.code or 500).phrase

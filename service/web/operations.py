@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 from flask import Request, Response
+from flask import request as current_request
 from msgspec import Struct
 
 from service.inference.errors import InvalidRequest, ServiceError
@@ -73,7 +74,7 @@ class Header:
 
 @dataclass(frozen=True)
 class Operation:
-    """What ``/openapi.json`` says of one route."""
+    """What ``/openapi.json`` says of one route, and how to call it without Flask."""
 
     summary: str
     description: str
@@ -83,6 +84,7 @@ class Operation:
     body_required: bool
     answers: Mapping[int, Mapping[str, Any]]  # status -> media type -> type
     errors: tuple[type[ServiceError], ...]
+    answer: Callable[..., Any]  # takes the request and the path's parameters
     path: Mapping[str, Any] = field(default_factory=dict)  # parameter -> type
 
 
@@ -98,6 +100,8 @@ def operation(
 ) -> Callable[[View], View]:
     """Declare what a view takes and gives; the view may then return a Struct, or a Struct and a status.
 
+    Its first parameter may be the ``request``. Views that predict take it so: they also run where Flask has none.
+
     The docstring's first line is the summary, the rest the description. The type of a 200 is what the view returns;
     ``also`` names other statuses with the same type. ``answers`` (status -> media type -> type) replaces both where a
     view makes its Response itself. ``errors`` is what can go wrong, beside the limits on bodies, which hold everywhere.
@@ -106,6 +110,7 @@ def operation(
     def declare(view: View) -> View:
         hints = typing.get_type_hints(view, include_extras=True)
         returned = hints.pop("return")
+        wants_request = hints.pop("request", None) is not None
         summary, _, description = (view.__doc__ or "").strip().partition("\n")
         declared = Operation(
             summary=summary.rstrip("."),
@@ -116,12 +121,13 @@ def operation(
             body_required=body_required,
             answers=answers or {status: {JSON: _body_type(returned)} for status in (200, *also)},
             errors=errors,
+            answer=view if wants_request else lambda _, **values: view(**values),
             path=hints,
         )
 
         @functools.wraps(view)
-        def respond(*arguments: Any, **values: Any) -> Response:
-            return _response(view(*arguments, **values))
+        def respond(**values: Any) -> Response:
+            return response_of(declared.answer(current_request, **values))
 
         setattr(respond, _ATTRIBUTE, declared)
         return respond
@@ -163,7 +169,8 @@ def json_response(answer: Any, status: int = 200) -> Response:
     return Response(msgspec.json.encode(answer) + b"\n", status, content_type=JSON)
 
 
-def _response(answer: Any) -> Response:
+def response_of(answer: Any) -> Response:
+    """Return what a view returned as a response."""
     if isinstance(answer, Response):
         return answer
     return json_response(*answer) if isinstance(answer, tuple) else json_response(answer)

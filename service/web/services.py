@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from flask import has_request_context, request
+from flask import Request
 
 from service.inference.predictor import Predictor
 from service.inference.registry import Registry
@@ -11,6 +11,7 @@ from service.inference.runtime import Runtime
 from service.observe.metrics import Metrics
 from service.settings import Settings
 from service.web.bodies import RECEIVED
+from service.web.notes import Notes
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,12 @@ class Services:
     registry: Registry
     predictor: Predictor
     metrics: Metrics
+    notes: Notes
     draining: Callable[[], bool]
     clock: Callable[[], float]
     started: float
     runtime: Runtime
 
-    def deadline(self) -> float:
-        """Return when the present request must be answered, as a time of the clock."""
-        received = request.environ.get(RECEIVED) if has_request_context() else None
-        return float(received or self.clock()) + self.settings.request_deadline
+    def deadline(self, request: Request) -> float:
+        """Return when ``request`` must be answered, as a time of the clock."""
+        return float(request.environ.get(RECEIVED) or self.clock()) + self.settings.request_deadline

@@ -5,7 +5,7 @@ model configuration, statistics and the repository's index.
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Request, Response
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from artifact.validate import EMBEDDING, FAMILIARITY, OUTPUT
@@ -280,7 +280,7 @@ def _add_server(routes: Blueprint, services: Services) -> None:
 def _add_repository(routes: Blueprint, services: Services) -> None:
     @routes.post("/repository/index")
     @operation(body=(Content((JSON,), IndexRequest),), body_required=False)
-    def repository_index() -> list[IndexEntry]:
+    def repository_index(request: Request) -> list[IndexEntry]:
         """List the versions in the model folder and their states; the body may be empty."""
         body = read_body(request)
         asked = parse_json(body, IndexRequest, _INDEX_VALUES) if body else IndexRequest()
@@ -344,7 +344,7 @@ def _add_inference(routes: Blueprint, services: Services) -> None:
         answers={200: {JSON: InferResponse, BINARY: Binary}},
         errors=(UnknownModel, *PREDICTION_ERRORS),
     )
-    def infer(name: ModelName, version: ModelVersion = NEWEST) -> Response:
+    def infer(request: Request, name: ModelName, version: ModelVersion = NEWEST) -> Response:
         """Classify a batch of pictures.
 
         The input is ``images``, UINT8 [N, height, width, 3] in RGB, or ``image_bytes``, BYTES [N], the content of image
@@ -353,7 +353,7 @@ def _add_inference(routes: Blueprint, services: Services) -> None:
         """
         with services.registry.use(name, version or None) as model:
             wanted, items = read_request(request, model.metadata.input, most, list(_outputs(model)))
-            deadline, embedding = services.deadline(), EMBEDDING in wanted.names
+            deadline, embedding = services.deadline(request), EMBEDDING in wanted.names
             predictions = services.predictor.predict_all(model, items, deadline, embedding=embedding)
 
             def answer() -> Response:

@@ -15,7 +15,7 @@ from numpy.lib import format as npy
 from artifact import Input
 from service.inference.errors import InvalidRequest, UnsupportedBody
 from service.inference.items import Item, check_count
-from service.web.bodies import json_body, parse_form, read_body
+from service.web.bodies import json_body, read_body, read_form
 from service.web.operations import JSON, Binary, Content
 
 NPY = "application/x-npy"
@@ -133,14 +133,14 @@ def _body(request: Request, hint: str) -> bytes:
 
 
 def _form_items(request: Request, fields: tuple[str, ...], hint: str) -> list[Item]:
-    parse_form(request)
-    files = [file for name, file in request.files.items(multi=True) if name in fields]
-    texts = [name for name in fields if name in request.form]
+    form = read_form(request)
+    files = [file for file in form.files if file.field in fields]
+    texts = [name for name in fields if name in form.texts]
     if texts and not files:
         raise InvalidRequest(f'The field "{texts[0]}" is text, not a file; with curl write -F {texts[0]}=@photo.jpg.')
     if not files:
         raise InvalidRequest(f"There is no picture in the form. {hint}")
-    return [Item(file.stream.read(), file.filename or None) for file in files]
+    return [Item(file.content, file.name) for file in files]
 
 
 def _json(request: Request, type_: type[_Json], hint: str, max_values: int) -> _Json:

@@ -5,7 +5,7 @@ from itertools import repeat
 from typing import Annotated
 
 import numpy as np
-from flask import Blueprint, request
+from flask import Blueprint, Request
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from service.inference.engine import Output, Outputs, Probabilities
@@ -73,7 +73,7 @@ def blueprint(services: Services) -> Blueprint:
 
     @routes.post("/predict")
     @operation(query=PredictQuery, body=IMAGE_BODIES, errors=PREDICTION_ERRORS)
-    def predict() -> PredictAnswer:
+    def predict(request: Request) -> PredictAnswer:
         """Classify one picture.
 
         The content type says how it comes: as a form, as the file itself, or as JSON.
@@ -81,13 +81,13 @@ def blueprint(services: Services) -> Blueprint:
         top = read_query(request, PredictQuery).top
         with services.registry.use() as model:
             item = read_image(request)
-            output = services.predictor.predict_one(model, item, services.deadline())
+            output = services.predictor.predict_one(model, item, services.deadline(request))
             [(predictions, familiar)] = _predictions(output[np.newaxis], model, top)
             return PredictAnswer(success=True, predictions=predictions, familiar=familiar, model=_model(model))
 
     @routes.post("/predict/batch")
     @operation(query=PredictQuery, body=IMAGES_BODIES, errors=PREDICTION_ERRORS)
-    def predict_batch() -> BatchAnswer:
+    def predict_batch(request: Request) -> BatchAnswer:
         """Classify many pictures; a bad one carries its own error.
 
         The content type says how they come: as a form, as JSON, as an .npy file, or as raw uint8 [N, height, width, 3].
@@ -95,7 +95,7 @@ def blueprint(services: Services) -> Blueprint:
         top = read_query(request, PredictQuery).top
         with services.registry.use() as model:
             items = read_images(request, model.metadata.input, services.settings.max_batch)
-            outputs = services.predictor.predict_each(model, items, services.deadline())
+            outputs = services.predictor.predict_each(model, items, services.deadline(request))
             return BatchAnswer(
                 success=not any(isinstance(output, ServiceError) for output in outputs),
                 results=_results(items, outputs, model, top),

@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Request, Response
 from msgspec import Meta, Struct
-from werkzeug.exceptions import NotFound
 
 from artifact.layout import SAVED_MODEL
 from artifact.signature import Signature, Tensor, signatures
@@ -29,7 +28,7 @@ from service.protocols.tensorflow_serving.messages import (
 )
 from service.protocols.tensors import shortest
 from service.web.bodies import read_body
-from service.web.errors import PREDICTION_ERRORS, Dialect, Failure
+from service.web.errors import PREDICTION_ERRORS, Dialect
 from service.web.operations import JSON, AnyOf, Content, ModelName, PerModel, json_response, only, operation
 from service.web.services import Services
 
@@ -138,12 +137,6 @@ class ModelMetadata(Struct):
     metadata: SignatureMetadata
 
 
-def _render(failure: Failure) -> TensorFlowError:
-    # The status first: an overloaded worker refuses without making a request of what it received.
-    no_route = failure.status == DIALECT.unknown_path and isinstance(request.routing_exception, NotFound)
-    return TensorFlowError(_malformed(request.method, request.path) if no_route else failure.message)
-
-
 def _malformed(method: str, path: str) -> str:
     """Return what is wrong with a request whose path is no route."""
     if (method, path) == ("GET", "/v1/models"):
@@ -155,7 +148,14 @@ def _malformed(method: str, path: str) -> str:
     return f"Malformed request: {method} {path}"
 
 
-DIALECT = Dialect("/v1/", TensorFlowError, _render, one_fault=True, unknown_path=400)
+DIALECT = Dialect(
+    "/v1/",
+    TensorFlowError,
+    lambda failure: TensorFlowError(failure.message),
+    one_fault=True,
+    unknown_path=400,
+    no_route=_malformed,
+)
 
 _status_operation = operation(errors=(InvalidRequest, UnknownModel))
 _metadata_operation = operation(errors=(InvalidRequest, UnknownModel, ModelUnavailable))
@@ -170,7 +170,6 @@ _classify_operation = operation(body=(Content((JSON,), CLASSIFY_BODY),), errors=
 def blueprint(services: Services) -> Blueprint:
     """Return the routes of TensorFlow Serving."""
     routes = Blueprint("tensorflow_serving", __name__, url_prefix="/v1/models")
-    routes.before_request(_check_version)
 
     @routes.get("/<model:name>")
     @_status_operation
@@ -200,45 +199,44 @@ def blueprint(services: Services) -> Blueprint:
 
     @routes.post("/<model:name>:predict")
     @_predict_operation
-    def predict(name: ModelName) -> Response:
+    def predict(request: Request, name: ModelName) -> Response:
         """Give the probabilities of all labels for each picture.
 
         Images for the signature ``serving_default``, or pictures in files for ``serve_bytes``; in rows (``instances``),
         to which ``predictions`` answers, or in columns (``inputs``), to which ``outputs`` does.
         """
         with _servable(services, name) as model:
-            return json_response(_predict(services, model))
+            return json_response(_predict(services, model, request))
 
     @routes.post("/<model:name>/versions/<int:version>:predict")
     @_predict_operation
-    def version_predict(name: ModelName, version: Version) -> Response:
+    def version_predict(request: Request, name: ModelName, version: Version) -> Response:
         """Give the probabilities of all labels for each picture, by one version."""
         with _servable(services, name, version) as model:
-            return json_response(_predict(services, model))
+            return json_response(_predict(services, model, request))
 
     @routes.post("/<model:name>:classify")
     @_classify_operation
-    def classify(name: ModelName) -> Results:
+    def classify(request: Request, name: ModelName) -> Results:
         """Give all labels with their scores for each example.
 
         An example has its picture as the feature ``images``, a flat list, or ``image_bytes``, a file.
         """
         with _servable(services, name) as model:
-            return _classify(services, model)
+            return _classify(services, model, request)
 
     @routes.post("/<model:name>/versions/<int:version>:classify")
     @_classify_operation
-    def version_classify(name: ModelName, version: Version) -> Results:
+    def version_classify(request: Request, name: ModelName, version: Version) -> Results:
         """Give all labels with their scores for each example, by one version."""
         with _servable(services, name, version) as model:
-            return _classify(services, model)
+            return _classify(services, model, request)
 
     return routes
 
 
-def _check_version() -> None:
-    version = (request.view_args or {}).get("version", 0)
-    if version > _LARGEST_VERSION:
+def _check_version(version: int | None) -> None:
+    if version and version > _LARGEST_VERSION:
         raise InvalidRequest(f"Failed to convert version: {version} to numeric.")
 
 
@@ -248,6 +246,7 @@ def _servable(services: Services, name: str, version: int | None = None) -> Iter
 
     Version 0 is the one that answers: OpenVINO Model Server's clients ask for it where their users name none.
     """
+    _check_version(version)
     try:
         with services.registry.use(name, version or None) as model:
             yield model
@@ -257,6 +256,7 @@ def _servable(services: Services, name: str, version: int | None = None) -> Iter
 
 
 def _status(registry: Registry, name: str, version: int | None = None) -> list[ModelVersionStatus]:
+    _check_version(version)
     states = _states(registry) if name == registry.name else []
     if not states:
         raise UnknownModel(f"Could not find any versions of model {name}")
@@ -311,16 +311,16 @@ def _tensor(tensor: Tensor) -> TensorInfo:
     return TensorInfo(tensor.dtype, shape, tensor.name)
 
 
-def _predict(services: Services, model: LoadedModel) -> Predictions | Outputs:
+def _predict(services: Services, model: LoadedModel, request: Request) -> Predictions | Outputs:
     pictures = predict_request(read_body(request), model.metadata.input, services.settings.max_batch)
-    predictions = services.predictor.predict_all(model, pictures.items, services.deadline())
+    predictions = services.predictor.predict_all(model, pictures.items, services.deadline(request))
     # The probabilities alone, also where the signature has a second output. TensorFlow Serving would answer with an
     # object for each row then, and clients would break on a version that tells more than the one before.
     rows = shortest(predictions.probabilities).tolist()
     return Predictions(rows) if pictures.rows else Outputs(rows)
 
 
-def _classify(services: Services, model: LoadedModel) -> Results:
+def _classify(services: Services, model: LoadedModel, request: Request) -> Results:
     items = classify_request(read_body(request), model.metadata.input, services.settings.max_batch)
-    predictions = services.predictor.predict_all(model, items, services.deadline())
+    predictions = services.predictor.predict_all(model, items, services.deadline(request))
     return classifications(model.metadata.labels, predictions.probabilities)

@@ -1,7 +1,6 @@
 """The worker's connections: gunicorn's own code on a real socket, with an application that is written for the case."""
 
 import os
-import re
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
@@ -15,6 +14,7 @@ from gunicorn.sock import TCPSocket
 
 from service.serving import connection as connections
 from service.serving.loop import Loop
+from service.serving.plain_requests import PlainRequest
 from service.serving.worker import DarkroomWorker
 from tests.service.loops import PATIENCE, on_a_loop
 
@@ -35,12 +35,17 @@ class Overloaded:
         """Say that there is too much."""
         return True
 
-    def refuse(self, data: bytes) -> bytes | None:
-        """Return a 503 to a POST that is there up to its end."""
-        head, found, body = data.partition(b"\r\n\r\n")
-        length = re.search(rb"Content-Length: (\d+)", head)
-        whole = found and head.startswith(b"POST ") and length and int(length[1]) == len(body)
-        return REFUSAL if whole else None
+    def refuse(self, request: PlainRequest, _: str | None) -> bytes | None:
+        """Return a 503 to a request that is there up to its end."""
+        return REFUSAL if request.whole else None
+
+    def takes(self, _: PlainRequest) -> bool:
+        """Say that the parser reads all requests."""
+        return False
+
+    def answer(self, *_: object) -> bytes | None:
+        """Answer nothing."""
+        return None
 
     def reject(self, status: int, message: str, request_id: str) -> bytes:
         """Return an answer that holds all of these."""
@@ -56,6 +61,19 @@ class Calm(Overloaded):
 
 
 CALM = Calm()
+
+
+class Quick(Calm):
+    """A service that answers each plain request by itself, after some time, with its body."""
+
+    def takes(self, request: PlainRequest) -> bool:
+        """Say that those with a body of up to 10 bytes are answered here."""
+        return request.length <= 10
+
+    def answer(self, request: PlainRequest, _: str | None) -> bytes | None:
+        """Return what was sent; leave to the parser what says so."""
+        gevent.sleep(0.01)
+        return None if request.body == b"parse me" else b"HTTP/1.1 200 OK\r\n\r\n" + request.body
 
 
 def read_body(environ: Any, start_response: Any) -> Iterable[bytes]:
@@ -110,6 +128,79 @@ def all_of(connection: socket.socket) -> bytes:
     while block := connection.recv(65536):
         answer += block
     return answer
+
+
+def test_short_requests_need_no_parser() -> None:
+    """A plain request is answered as it is, whether it came in one piece or two; the connection goes on."""
+
+    def client(connection: socket.socket) -> bytes:
+        for body in (b"one", b"two"):
+            connection.sendall(post(body))
+            gevent.sleep(0.03)
+        whole = post(b"three")
+        connection.sendall(whole[:-5])
+        gevent.sleep(0)
+        connection.sendall(b"three")
+        return all_of(connection)
+
+    answers = served(read_body, client, Quick())
+    assert [answer.rpartition(b"\r\n")[2] for answer in answers.split(b"HTTP/1.1")[1:]] == [b"one", b"two", b"three"]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param([post(b"longer than ten bytes")], id="too-long"),
+        pytest.param([post(b"parse me")], id="not-taken-after-all"),
+        pytest.param([post(b"one")[:-1], b"e"], id="rest-comes-late"),
+        pytest.param([post(b"one")[:20], post(b"one")[20:]], id="head-in-pieces"),
+    ],
+)
+def test_other_requests_go_to_the_parser(sent: list[bytes]) -> None:
+    """What is not short, plain and there at once is read by gunicorn, with all that had come of it, once."""
+
+    def client(connection: socket.socket) -> bytes:
+        connection.sendall(post(b"short"))
+        for piece in sent:
+            gevent.sleep(0.1)
+            connection.sendall(piece)
+        return all_of(connection)
+
+    answers = served(read_body, client, Quick())
+    assert answers.startswith(b"HTTP/1.1 200 OK\r\n\r\nshort")
+    assert answers.endswith(ANSWERED)
+    assert answers.count(b"HTTP/1.1") == 2
+
+
+def test_two_requests_at_once_are_answered_in_order() -> None:
+    """Requests that come in one piece are the parser's, and each gets its answer."""
+
+    def client(connection: socket.socket) -> bytes:
+        connection.sendall(post(b"one") + post(b"two"))
+        return all_of(connection)
+
+    assert served(read_body, client, Quick()).count(ANSWERED) == 2
+
+
+def test_short_requests_go_on_beyond_the_patience_with_a_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How long a client may take for the head of a request counts for each anew; one that takes longer is let go."""
+    monkeypatch.setattr(connections, "KEEPALIVE_SECONDS", 0.3)
+
+    def client(connection: socket.socket) -> bytes:
+        for _ in range(10):
+            connection.sendall(post(b"short"))
+            gevent.sleep(0.06)
+        for byte in post(b"short"):
+            try:
+                connection.sendall(bytes([byte]))
+            except OSError:
+                break
+            gevent.sleep(0.05)
+        return connection.recv(65536)
+
+    answers = served(read_body, client, Quick())
+    assert answers.count(b"short") == 10
+    assert ANSWERED not in answers
 
 
 def test_overload_refuses_what_is_whole() -> None:

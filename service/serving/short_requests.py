@@ -1,0 +1,147 @@
+"""Answer short requests for predictions on the event loop, by the same views as Flask, without gunicorn's parser.
+
+Both together take longer than the engine does for a small picture (benchmarks/NOTES.md). What is not plain, not whole,
+compressed, or longer than what stays on the loop goes their way.
+"""
+
+import functools
+import io
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from flask import Flask, Response
+from werkzeug.exceptions import HTTPException
+
+from service.inference.errors import QueueFull
+from service.inference.offload import offloads_request
+from service.serving.loop import Loop
+from service.serving.plain_requests import PlainRequest
+from service.web.bodies import BodyRequest, compress, compressible
+from service.web.errors import Dialect, response_to
+from service.web.notes import Answered, Notes
+from service.web.operations import JSON, declared, response_of
+
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
+_JSON_HEADER = f"Content-Type: {JSON}\r\n"
+
+
+@dataclass(frozen=True)
+class _Route:
+    """What answers a path: the view, the values that the path has for it, and the rule that it matches."""
+
+    view: Callable[..., Any]
+    values: Mapping[str, Any]
+    rule: str
+    path: str
+    query: str
+
+
+class ShortRequests:
+    """Answers whole requests that came in one piece."""
+
+    def __init__(self, app: Flask, dialects: Sequence[Dialect], notes: Notes, loop: Loop, max_parts: int) -> None:
+        """Take the application, whose routes say which of them predict, and the most parts that a form may have."""
+        self._app = app
+        self._dialects = dialects
+        self._notes = notes
+        self._loop = loop
+        self._max_parts = max_parts
+        self._of = functools.lru_cache(maxsize=256)(self._route)
+
+    def takes(self, request: PlainRequest) -> bool:
+        """Say whether ``request`` is answered here once it is whole."""
+        return (
+            not offloads_request("POST", "", request.length, compressed=False) and self._of(request.target) is not None
+        )
+
+    def answer(self, request: PlainRequest, client: str | None = None) -> bytes | None:
+        """Return the answer to ``request``, which ``takes`` accepted; None where another parser should read it."""
+        route = self._of(request.target)
+        environ = _environ(request, client) if route is not None else None
+        if route is None or environ is None:
+            return None
+        begun = self._notes.begin(environ.get("HTTP_X_REQUEST_ID", ""))
+        try:
+            with self._loop.request():
+                status, headers, body = self._respond(route, environ)
+            self._notes.end(begun, Answered(route.rule, "POST", status, client, route.path, len(body)))
+        finally:
+            self._notes.leave()
+        more = f"X-Request-ID: {begun.request_id}\r\nContent-Length: {len(body)}\r\nDate: {_date(int(time.time()))}"
+        head = f"HTTP/1.1 {status} {_PHRASES[status]}\r\n{headers}{more}\r\nConnection: keep-alive\r\n\r\n"
+        return head.encode("latin-1") + body
+
+    def _respond(self, route: _Route, environ: dict[str, Any]) -> tuple[int, str, bytes]:
+        environ["PATH_INFO"], environ["QUERY_STRING"] = route.path, route.query
+        request = BodyRequest(environ, populate_request=False)
+        request.max_form_parts = self._max_parts
+        try:
+            answer = route.view(request, **route.values)
+            if isinstance(answer, msgspec.Struct):
+                body = msgspec.json.encode(answer) + b"\n"
+                if not compressible(len(body)):
+                    return 200, _JSON_HEADER, body
+            response = response_of(answer)
+        except Exception as error:  # noqa: BLE001 - a view may raise anything, as in Flask
+            response = response_to(error, "POST", route.path, self._dialects)
+        compress(request, response)
+        return response.status_code, _headers(response), response.get_data()
+
+    def _route(self, target: bytes) -> _Route | None:
+        path, _, query = target.decode("ascii").partition("?")
+        try:
+            rule, values = self._app.url_map.bind("").match(path, "POST", return_rule=True)
+        except HTTPException:
+            return None
+        operation = declared(self._app.view_functions[rule.endpoint])
+        if operation is None or QueueFull not in operation.errors:
+            return None
+        return _Route(operation.answer, values, rule.rule, path, query)
+
+
+def _environ(request: PlainRequest, client: str | None) -> dict[str, Any] | None:
+    """Return what WSGI calls the environment; None for heads that it has no one word for."""
+    environ: dict[str, Any] = {
+        "REQUEST_METHOD": "POST",
+        "SCRIPT_NAME": "",
+        "SERVER_NAME": "",
+        "SERVER_PORT": "",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "wsgi.url_scheme": "http",
+        "wsgi.input": io.BytesIO(request.body),
+        "wsgi.input_terminated": True,
+        "REMOTE_ADDR": client,
+    }
+    for line in request.head.decode("latin-1").split("\r\n")[1:]:
+        name, _, value = line.partition(":")
+        key = _key(name)
+        if key is None or key in environ:
+            return None
+        environ[key] = value.strip(" \t")
+    return environ
+
+
+@functools.lru_cache(maxsize=256)
+def _key(name: str) -> str | None:
+    """Return the key of a header in WSGI's environment; None for those that change what a body means.
+
+    Of two headers whose names differ by an underscore, WSGI cannot tell which came.
+    """
+    word = name.upper().replace("-", "_")
+    if "_" in name or word == "CONTENT_ENCODING":
+        return None
+    return word if word in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{word}"
+
+
+def _headers(response: Response) -> str:
+    return "".join(f"{name}: {value}\r\n" for name, value in response.headers if name != "Content-Length")
+
+
+@functools.lru_cache(maxsize=1)
+def _date(seconds: int) -> str:
+    return formatdate(seconds, usegmt=True)

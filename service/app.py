@@ -10,6 +10,7 @@ from machine import usable_cores, usable_memory
 from service.inference.batcher import Batcher
 from service.inference.decoding import Decoder
 from service.inference.engine import Engine, load
+from service.inference.pace import Pace
 from service.inference.predictor import Predictor
 from service.inference.registry import Registry
 from service.inference.runtime import Runtime, ThreadRuntime
@@ -46,8 +47,8 @@ def make_services(
     def load_engine(path: Path) -> Engine:
         return load(settings.engine, path, settings.precision, engine_threads)
 
-    def make_batcher(engine: Engine, version: int) -> Batcher:
-        return Batcher(engine, settings.queue_length, metrics.of(version), clock, runtime=runtime)
+    def make_batcher(engine: Engine, version: int, pace: Pace) -> Batcher:
+        return Batcher(engine, settings.queue_length, metrics.of(version), clock, pace, runtime)
 
     registry = Registry(
         settings.model_dir, settings.model_name, settings.model_version, load_engine, make_batcher, metrics

@@ -13,15 +13,13 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from service.inference.engine import MAX_BATCH, Engine, Images, Outputs
+from service.inference.engine import Engine, Images, Outputs
 from service.inference.errors import DeadlineExceeded, EngineFailed, ModelUnavailable, QueueFull, ServiceError
 from service.inference.offload import offloads_engine
+from service.inference.pace import Pace
 from service.inference.runtime import Event, Runtime, ThreadRuntime
 
 log = logging.getLogger(__name__)
-
-_COMPANY = 8  # images that make a batch worth a core of its own; see benchmarks/NOTES.md
-_LONG = 16  # images whose batch keeps others waiting for too long
 
 LATE = "The request took longer than the deadline; send fewer or smaller pictures, or try again later."
 
@@ -60,8 +58,8 @@ class NextBatch(NamedTuple):
     all_cores: bool
 
 
-def next_batch(now: Snapshot, max_batch: int) -> NextBatch | None:
-    """Return what an idle stream begins with; None where it waits.
+def next_batch(now: Snapshot, pace: Pace) -> NextBatch | None:
+    """Return what an idle stream begins with at this ``pace``; None where it waits.
 
     A single image costs a core more than one of a batch, so few images are shared by all cores where these are idle,
     and wait for company beside a short batch. Beside a long one they do not.
@@ -71,22 +69,22 @@ def next_batch(now: Snapshot, max_batch: int) -> NextBatch | None:
     | none                               |                                   | waits                                |
     | any                                | all cores run one batch           | waits                                |
     | any                                | all are busy                      | (there is none)                      |
-    | fewer than 8 for each stream       | all are idle                      | runs all of them on all cores        |
-    | 8 for each stream, or more         | all are idle                      | takes its share of them              |
-    | fewer than 8                       | the busy ones run fewer than 16   | waits for company                    |
-    | fewer than 8                       | the busy ones run 16 or more      | takes its share of them              |
-    | 8 or more                          | some are busy                     | takes its share of them              |
+    | less than company for each stream  | all are idle                      | runs all of them on all cores        |
+    | company for each stream, or more   | all are idle                      | takes its share of them              |
+    | less than company                  | the busy ones run no long batch   | waits for company                    |
+    | less than company                  | the busy ones run a long batch    | takes its share of them              |
+    | company or more                    | some are busy                     | takes its share of them              |
 
-    A share is the same for each idle stream, and at most ``max_batch``.
+    A share is the same for each idle stream, and at most the pace's ``most``.
     """
     idle, running = now.running.count(0), sum(now.running)
     if not now.waiting or now.all_cores or not idle:
         return None
-    if not running and now.waiting < _COMPANY * idle:
-        return NextBatch(min(now.waiting, max_batch), all_cores=True)
-    if now.waiting < _COMPANY and 0 < running < _LONG:
+    if not running and now.waiting < pace.company * idle:
+        return NextBatch(min(now.waiting, pace.most), all_cores=True)
+    if now.waiting < pace.company and 0 < running < pace.long:
         return None
-    return NextBatch(min(-(-now.waiting // idle), max_batch), all_cores=False)
+    return NextBatch(min(-(-now.waiting // idle), pace.most), all_cores=False)
 
 
 @dataclass
@@ -111,10 +109,10 @@ class Batcher:
         queue_length: int,
         observer: BatchObserver,
         clock: Callable[[], float] = time.monotonic,
-        max_batch: int = MAX_BATCH,
+        pace: Pace = Pace(),  # noqa: B008 - a tuple
         runtime: Runtime | None = None,
     ) -> None:
-        """Start a thread for each stream. ``queue_length`` is the most images that wait, ``max_batch`` of one batch.
+        """Start a thread for each stream. ``queue_length`` is the most images that wait, ``pace`` is the engine's.
 
         ``runtime`` is what its callers run in; without it they are threads.
         """
@@ -122,7 +120,7 @@ class Batcher:
         self._queue_length = queue_length
         self._observer = observer
         self._clock = clock
-        self._max_batch = max_batch
+        self._pace = pace
         self._runtime = runtime or ThreadRuntime()
         self._jobs: deque[Job] = deque()
         self._waiting = 0  # images
@@ -147,7 +145,7 @@ class Batcher:
     @property
     def chunk(self) -> int:
         """The most images that one ``submit`` takes."""
-        return min(self._max_batch, self._queue_length)
+        return min(self._pace.most, self._queue_length)
 
     def run(self, images: Images, deadline: float) -> Outputs:
         """Return the engine's outputs, float32 [N, columns], for ``images``, uint8 [N, H, W, 3] with N up to ``chunk``.
@@ -258,7 +256,7 @@ class Batcher:
         return Snapshot(self._waiting, tuple(self._running), self._all_cores, len(self._room))
 
     def _next_batch(self) -> NextBatch | None:
-        return next_batch(self._now(), self._max_batch)
+        return next_batch(self._now(), self._pace)
 
     def _idle(self) -> bool:
         return self._now().idle and not self._closed

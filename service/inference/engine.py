@@ -1,7 +1,10 @@
 """Engines: what runs a model version on uint8 images. OpenVINO by default, TensorFlow as the other."""
 
+import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from statistics import median
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +19,9 @@ Probabilities = npt.NDArray[np.float32]  # [N, classes]
 Outputs = npt.NDArray[np.float32]  # [N, classes], then the familiarity, then the embedding: see Engine.predict
 Output = npt.NDArray[np.float32]  # of one image
 
-MAX_BATCH = 32  # one image more costs as much as the last one from here on, and longer batches make others wait
-
 _MOST_STREAMS = 8  # each holds the weights once more
+_HINTS = {"float32": "f32", "bfloat16": "bf16"}  # OpenVINO's names
+_TRIAL_IMAGES, _TRIAL_CALLS = 4, 3  # of each precision
 
 
 class Engine(Protocol):
@@ -29,6 +32,8 @@ class Engine(Protocol):
     streams: int
     embedding: int
     """How many numbers the embedding of an image has; 0 where the version has none."""
+    measured: Mapping[str, float]
+    """Milliseconds for an image in each precision that was tried to choose the fastest; empty where none was."""
 
     def predict(self, images: Images, stream: int | None = None, *, embedding: bool = False) -> Outputs:
         """Return the probabilities of ``images``, uint8 [N, H, W, 3]: float32 [N, classes].
@@ -53,29 +58,36 @@ class OpenVinoEngine:
         """Read and compile the model version in folder ``path`` for ``threads`` cores.
 
         ``precision`` (auto, float32, bfloat16 or int8) is a wish; the attribute says what the CPU is really used with.
+        Where several will do, the fastest is taken, measured.
 
         Raises:
             InvalidVersion: int8 is asked for, and the version has no int8 network.
         """
         openvino = import_openvino()
         core = openvino_core()
-        capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        chosen = _choose(precision, path, capabilities)
-        model = core.read_model(path / INT8_MODEL if chosen == "int8" else path)
-        options = {
-            "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": "1",  # it runs in the thread that calls; with more, each call changes threads three times
-            "INFERENCE_PRECISION_HINT": _hint(chosen, capabilities),
-            "ENABLE_CPU_PINNING": "NO",  # several workers would pin themselves to the same cores
-        }
+        kind, hints = _candidates(precision, path, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+        model = core.read_model(path / INT8_MODEL if kind == "int8" else path)
 
-        def compiled(cores: int) -> Any:
-            return core.compile_model(model, "CPU", {**options, "INFERENCE_NUM_THREADS": str(cores)})
+        def compiled(hint: str, cores: int) -> Any:
+            options = {
+                "PERFORMANCE_HINT": "LATENCY",
+                "NUM_STREAMS": "1",  # it runs in the thread that calls; with more, each changes threads three times
+                "INFERENCE_PRECISION_HINT": hint,
+                "ENABLE_CPU_PINNING": "NO",  # several workers would pin themselves to the same cores
+                "INFERENCE_NUM_THREADS": str(cores),
+            }
+            return core.compile_model(model, "CPU", options)
 
-        whole = compiled(threads)
+        tried = [_Candidate(hint, compiled(hint, threads)) for hint in hints]
+        hint, whole = tried[0]
+        self.measured: Mapping[str, float] = {}
+        if len(tried) > 1:
+            milliseconds = [_milliseconds(candidate.compiled) for candidate in tried]
+            hint, whole = tried[milliseconds.index(min(milliseconds))]
+            names = (_name(kind, candidate.hint) for candidate in tried)
+            self.measured = dict(zip(names, milliseconds, strict=True))
         used = whole.get_property("INFERENCE_PRECISION_HINT")
-        floats = "bfloat16" if used == openvino.Type.bf16 else "float32"
-        self.precision = "int8" if chosen == "int8" else floats
+        self.precision = kind or ("bfloat16" if used == openvino.Type.bf16 else "float32")
         self.streams = min(threads, _MOST_STREAMS)
         self._input = whole.input(INPUT)
         self._output = whole.output(OUTPUT)
@@ -86,7 +98,8 @@ class OpenVinoEngine:
         self._whole = whole.create_infer_request()
         self._streams = [self._whole]
         if self.streams > 1:
-            self._streams = [compiled(threads // self.streams).create_infer_request() for _ in range(self.streams)]
+            cores = threads // self.streams
+            self._streams = [compiled(hint, cores).create_infer_request() for _ in range(self.streams)]
 
     def predict(self, images: Images, stream: int | None = None, *, embedding: bool = False) -> Outputs:
         """Return the outputs for ``images``, uint8 [N, H, W, 3]; see ``Engine.predict``."""
@@ -106,6 +119,7 @@ class TensorFlowEngine:
     name = "tensorflow"
     precision = "float32"
     streams = 1
+    measured: Mapping[str, float] = {}
 
     def __init__(self, path: Path) -> None:
         """Load the SavedModel in folder ``path``. TensorFlow is imported here: it takes seconds and much memory."""
@@ -149,23 +163,44 @@ def _joined(probabilities: Probabilities, familiarity: npt.NDArray[np.float32]) 
     return outputs
 
 
-def _choose(precision: str, path: Path, capabilities: list[str]) -> str:
-    """Return what ``precision`` means for the version in folder ``path``: float32, bfloat16 or int8.
+class _Candidate(NamedTuple):
+    """A network, compiled to compute in float as ``hint`` says."""
 
-    ``auto`` is the fastest that the version carries and that is among the ``capabilities`` of the CPU.
+    hint: str
+    compiled: Any
+
+
+def _candidates(precision: str, path: Path, capabilities: list[str]) -> tuple[str | None, list[str]]:
+    """Return whether the int8 network is run, as its name or None, and OpenVINO's names of what may compute in float.
+
+    ``precision`` is what is wished for of the version in folder ``path``. ``auto`` takes the int8 network where
+    there is one and the CPU has instructions for it. What computes in float, there or in what int8 leaves, is for
+    measurement to say: a CPU may have instructions for bfloat16 and be slower with them.
     """
-    if precision in ("float32", "bfloat16"):
-        return precision
+    floats = ["f32", "bf16"] if "BF16" in capabilities else ["f32"]
+    if precision in _HINTS:
+        return None, [_HINTS[precision]]
     carried = read_metadata(path).int8 is not None
     if precision == "int8" and not carried:
         raise InvalidVersion(path, "it has no int8 network, and PRECISION is int8")
-    if carried and (precision == "int8" or "INT8" in capabilities):
-        return "int8"
-    return "bfloat16" if "BF16" in capabilities else "float32"
+    runs_int8 = carried and (precision == "int8" or "INT8" in capabilities)
+    return ("int8" if runs_int8 else None), floats
 
 
-def _hint(precision: str, capabilities: list[str]) -> str:
-    """Return OpenVINO's name of what computes in float, which is also what int8 leaves: bfloat16 is 3% faster there."""
-    if precision == "int8":
-        return "bf16" if "BF16" in capabilities else "f32"
-    return {"float32": "f32", "bfloat16": "bf16"}[precision]
+def _milliseconds(compiled: Any) -> float:
+    """Return what an image costs in a small batch, once the network is warm: a median of few calls."""
+    request = compiled.create_infer_request()
+    shape = compiled.input(INPUT).partial_shape
+    images = np.zeros((_TRIAL_IMAGES, *(shape[axis].get_length() for axis in (1, 2, 3))), np.uint8)
+    seconds = []
+    for _ in range(1 + _TRIAL_CALLS):
+        started = time.perf_counter()
+        request.infer({INPUT: images}, share_inputs=True)
+        seconds.append(time.perf_counter() - started)
+    return median(seconds[1:]) * 1000 / _TRIAL_IMAGES
+
+
+def _name(kind: str | None, hint: str) -> str:
+    """Return how people are told of a candidate."""
+    floats = next(name for name, other in _HINTS.items() if other == hint)
+    return f"{kind} and {floats}" if kind else floats

@@ -14,14 +14,16 @@ import numpy as np
 
 from artifact import InvalidVersion, Metadata, validate, version_path, versions
 from service.inference.batcher import Batcher
-from service.inference.engine import MAX_BATCH, Engine
+from service.inference.engine import Engine
 from service.inference.errors import ModelUnavailable, UnknownModel
+from service.inference.pace import Pace, measure
 from service.inference.predictions import columns_without_embedding, interpret
 
 log = logging.getLogger(__name__)
 
 BUNDLED = "cifar10"  # the model that the project comes with
 
+_WARM_UP = (1, 2)  # images: a lone one, and several
 _SUM_TOLERANCE = 0.02  # bfloat16 keeps 8 bits, so ten probabilities add up to 1 no better than this
 
 Fingerprint = tuple[tuple[str, int, int, int], ...]
@@ -77,6 +79,7 @@ class LoadedModel:
     path: Path
     metadata: Metadata
     engine: Engine
+    pace: Pace
     batcher: Batcher
     fingerprint: Fingerprint = field(repr=False)
     loaded_at: float  # seconds since the epoch
@@ -93,7 +96,7 @@ class Registry:
         name: str | None,
         pin: int | None,
         load_engine: Callable[[Path], Engine],
-        make_batcher: Callable[[Engine, int], Batcher],
+        make_batcher: Callable[[Engine, int, Pace], Batcher],
         observer: ModelObserver,
     ) -> None:
         """Read nothing yet; ``refresh`` or ``start`` does. ``name`` None means the default model."""
@@ -252,16 +255,18 @@ class Registry:
         metadata = validate(path)
         engine = self._load_engine(path)
         _warm(engine, metadata)
+        pace = measure(engine, metadata.input)
+        batcher = self._make_batcher(engine, version, pace)
         log.info(
-            "loaded %s version %d with %s in %s in %.2f s",
+            "loaded %s version %d with %s in %s in %.2f s%s",
             name,
             version,
             engine.name,
             engine.precision,
             time.monotonic() - started,
+            _in_words(engine),
         )
-        batcher = self._make_batcher(engine, version)
-        return LoadedModel(name, version, path, metadata, engine, batcher, fingerprint, time.time())
+        return LoadedModel(name, version, path, metadata, engine, pace, batcher, fingerprint, time.time())
 
     def _swap(self, model: LoadedModel) -> None:
         with self._lock:
@@ -352,7 +357,7 @@ def _fingerprint(path: Path) -> Fingerprint:
 def _warm(engine: Engine, metadata: Metadata) -> None:
     """Run the batch sizes that come first, and check that the answers are probabilities, and all numbers."""
     size, columns = metadata.input, columns_without_embedding(metadata) + engine.embedding
-    for images in (1, MAX_BATCH):
+    for images in _WARM_UP:
         pictures = np.zeros((images, size.height, size.width, 3), np.uint8)
         outputs = engine.predict(pictures, embedding=engine.embedding > 0)
         if outputs.shape != (images, columns):
@@ -360,6 +365,12 @@ def _warm(engine: Engine, metadata: Metadata) -> None:
         sums = interpret(outputs, metadata).probabilities.sum(axis=1)
         if not np.isfinite(outputs).all() or np.abs(sums - 1).max() > _SUM_TOLERANCE:
             raise ValueError("what it answers are not probabilities: they do not add up to 1")
+
+
+def _in_words(engine: Engine) -> str:
+    """Return what was measured to choose the engine's precision, for the log."""
+    measured = ", ".join(f"{name} {milliseconds:.2f} ms" for name, milliseconds in engine.measured.items())
+    return f"; measured for an image: {measured}" if measured else ""
 
 
 def _reason(error: Exception) -> str:

@@ -10,7 +10,6 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from artifact.validate import EMBEDDING, FAMILIARITY, OUTPUT
 from service import __version__
-from service.inference.engine import MAX_BATCH
 from service.inference.errors import ModelUnavailable, UnknownModel
 from service.inference.offload import offloads_numbers
 from service.inference.registry import LoadedModel, Registry, State
@@ -413,7 +412,7 @@ def _config(model: LoadedModel, pin: int | None, max_batch: int) -> ModelConfig:
             InputConfig("image_bytes", "TYPE_STRING", [1], optional=True),
         ],
         output=[OutputConfig(name, "TYPE_FP32", [width]) for name, width in _outputs(model).items()],
-        dynamic_batching=DynamicBatching([MAX_BATCH]),
+        dynamic_batching=DynamicBatching([model.pace.most]),
     )
 
 

@@ -3,6 +3,7 @@
 from flask import Blueprint, Response
 from msgspec import Struct
 
+from service.inference.registry import LoadedModel
 from service.web.operations import operation
 from service.web.services import Services
 
@@ -15,10 +16,11 @@ class ServedModel(Struct):
 
 
 class EngineInUse(Struct):
-    """What runs the model, and in which arithmetic."""
+    """What runs the model, and in which arithmetic; ``measured`` is the milliseconds for an image in each one tried."""
 
     name: str
     precision: str
+    measured: dict[str, float]
 
 
 class Health(Struct):
@@ -63,7 +65,7 @@ def blueprint(services: Services) -> Blueprint:
             status=status,
             reason=reason,
             model=ServedModel(model.name, model.version) if model else None,
-            engine=EngineInUse(model.engine.name, model.engine.precision) if model else None,
+            engine=engine_in_use(model) if model else None,
             uptime_seconds=round(services.clock() - services.started, 3),
         )
         return health, _code(status)
@@ -91,6 +93,12 @@ def readiness(services: Services) -> tuple[str, str | None]:
     if services.registry.current is None:
         return "unavailable", services.registry.reason
     return "ready", None
+
+
+def engine_in_use(model: LoadedModel) -> EngineInUse:
+    """Return what runs ``model``."""
+    measured = {name: round(milliseconds, 3) for name, milliseconds in model.engine.measured.items()}
+    return EngineInUse(model.engine.name, model.engine.precision, measured)
 
 
 def _code(status: str) -> int:

@@ -9,7 +9,7 @@ from msgspec import UNSET, Struct, UnsetType
 from artifact import Calibration, Familiarity, Input, Int8, Metrics
 from artifact.layout import MODEL_CARD
 from service.inference.registry import LoadedModel
-from service.protocols.own.health import EngineInUse
+from service.protocols.own.health import EngineInUse, engine_in_use
 from service.web.operations import operation
 from service.web.services import Services
 
@@ -81,7 +81,7 @@ def blueprint(services: Services) -> Blueprint:
 
 def _describe(answer: ModelAnswer, model: LoadedModel) -> None:
     answer.loaded = datetime.fromtimestamp(model.loaded_at, UTC).isoformat(timespec="seconds")
-    answer.engine = EngineInUse(model.engine.name, model.engine.precision)
+    answer.engine = engine_in_use(model)
     answer.model_card = _model_card(model)
     for field in answer.__struct_fields__:
         if getattr(answer, field) is UNSET:

@@ -11,6 +11,7 @@ import pytest
 from service.inference.batcher import Batcher, Job, NextBatch, Snapshot, next_batch
 from service.inference.engine import Images, Outputs
 from service.inference.errors import DeadlineExceeded, EngineFailed, ModelUnavailable, QueueFull
+from service.inference.pace import Pace
 from service.serving.loop import Loop
 from tests.service.loops import on_a_loop
 
@@ -87,7 +88,7 @@ def seen() -> Observations:
 @pytest.fixture
 def batcher(engine: GatedEngine, seen: Observations) -> Iterator[Batcher]:
     """A batcher of batches up to 4 with room for 6 images."""
-    batcher = Batcher(engine, queue_length=6, observer=seen, max_batch=4)
+    batcher = Batcher(engine, queue_length=6, observer=seen, pace=Pace(most=4))
     yield batcher
     engine.gate.release(100)
     batcher.close()
@@ -141,8 +142,22 @@ def eventually(condition: Callable[[], bool]) -> None:
 )
 def test_what_an_idle_stream_begins_with(waiting: int, running: tuple[int, ...], begun: NextBatch | None) -> None:
     """It follows from what waits and what runs alone, by the table of ``next_batch``."""
-    assert next_batch(Snapshot(waiting, running), max_batch=32) == begun
-    assert next_batch(Snapshot(waiting, running, all_cores=True), max_batch=32) is None
+    assert next_batch(Snapshot(waiting, running), Pace()) == begun
+    assert next_batch(Snapshot(waiting, running, all_cores=True), Pace()) is None
+
+
+@pytest.mark.parametrize(
+    ("waiting", "running", "begun"),
+    [
+        pytest.param(1, (0, 0), NextBatch(1, all_cores=True), id="one-image"),
+        pytest.param(2, (0, 0), NextBatch(1, all_cores=False), id="one-for-each-stream"),
+        pytest.param(1, (1, 0), NextBatch(1, all_cores=False), id="one-beside-another"),
+        pytest.param(16, (0, 0), NextBatch(6, all_cores=False), id="up-to-a-batch"),
+    ],
+)
+def test_heavy_images_need_no_company(waiting: int, running: tuple[int, ...], begun: NextBatch) -> None:
+    """Where an image takes so long that a batch saves nothing, each core takes what there is at once."""
+    assert next_batch(Snapshot(waiting, running), Pace(company=1, long=2, most=6)) == begun
 
 
 def test_a_snapshot_tells_what_waits_and_runs(batcher: Batcher, engine: GatedEngine) -> None:
@@ -310,7 +325,7 @@ def test_close_answers_what_waits_and_refuses_more(batcher: Batcher, engine: Gat
 def test_many_threads_get_their_own_answers(engine: GatedEngine, seen: Observations) -> None:
     """Under load from many threads everybody gets the answer to what they sent."""
     engine.gate.release(1000)
-    batcher = Batcher(engine, queue_length=1000, observer=seen, max_batch=8)
+    batcher = Batcher(engine, queue_length=1000, observer=seen, pace=Pace(most=8))
     wrong: list[int] = []
 
     def ask(start: int) -> None:

@@ -13,11 +13,13 @@ import openvino
 import pytest
 
 from artifact import InvalidVersion
-from service.inference.engine import MAX_BATCH, OpenVinoEngine, load
+from service.inference.engine import OpenVinoEngine, load
 from tests.models import SIDE, copy, publish_int8
 from tests.service.running import ROOT
 
 BUNDLED = ROOT / "models" / "cifar10" / "5"
+
+MANY = 32  # images
 
 
 def pictures(count: int, side: int = SIDE) -> Any:
@@ -54,16 +56,16 @@ np.save(sys.argv[3], np.concatenate(parts))
 def in_openvino(version: Path, images: Any, precision: str = "float32") -> Any:
     """Return what the OpenVINO engine answers."""
     engine = load("openvino", version, precision, threads=1)
-    return np.concatenate([engine.predict(images[at : at + MAX_BATCH]) for at in range(0, len(images), MAX_BATCH)])
+    return np.concatenate([engine.predict(images[at : at + MANY]) for at in range(0, len(images), MANY)])
 
 
 def test_openvino_answers_every_batch_size(published: Path) -> None:
     """Batches of any size give float32 rows that do not depend on what else is in the batch."""
     engine = OpenVinoEngine(published, "float32", threads=1)
-    images = pictures(MAX_BATCH)
+    images = pictures(MANY)
     whole = engine.predict(images)
     assert whole.dtype == np.float32
-    assert whole.shape == (MAX_BATCH, 3)
+    assert whole.shape == (MANY, 3)
     np.testing.assert_allclose(whole.sum(axis=1), 1, atol=1e-5)
     for size in (1, 2, 7):
         np.testing.assert_allclose(engine.predict(images[:size]), whole[:size], atol=1e-6)
@@ -94,7 +96,7 @@ def test_every_stream_answers_as_the_whole(
     version = copy(published, tmp_path, 1, threshold=threshold)
     engine = OpenVinoEngine(version, "float32", threads=threads)
     assert engine.streams == threads
-    images = pictures(MAX_BATCH)
+    images = pictures(MANY)
     whole = engine.predict(images)
     assert np.ptp(whole, axis=0).min() > 0.001, "all pictures look the same to it, so this test would prove nothing"
     for stream in range(engine.streams):

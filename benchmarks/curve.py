@@ -22,8 +22,9 @@ from tqdm import tqdm
 import artifact
 from artifact import Metadata
 from machine import usable_cores
-from service.inference.engine import MAX_BATCH, Engine, load
+from service.inference.engine import Engine, load
 
+_BATCH = 32  # images a call
 _CALLS = 20  # of a batch each, in a round
 
 
@@ -57,7 +58,7 @@ def measure(versions: Sequence[Path], rounds: int, precision: str) -> list[Point
     metadata = [artifact.validate(version) for version in versions]
     engines = [load("openvino", version, precision, usable_cores()) for version in versions]
     rng = np.random.default_rng(0)
-    batches = [rng.integers(256, size=(MAX_BATCH, m.input.height, m.input.width, 3), dtype=np.uint8) for m in metadata]
+    batches = [rng.integers(256, size=(_BATCH, m.input.height, m.input.width, 3), dtype=np.uint8) for m in metadata]
     rates: list[list[float]] = [[] for _ in versions]
     for _ in tqdm(range(rounds), unit="round", disable=not sys.stderr.isatty()):
         for engine, batch, found in zip(engines, batches, rates, strict=True):
@@ -104,7 +105,7 @@ def draw(points: Sequence[Point], path: Path) -> None:
             name = point.metadata.training.get("preset", point.version)
             axes.annotate(f"{name}, {point.precision}", (rate, accuracy), (6, 6), textcoords="offset points")
         axes.margins(x=0.2, y=0.2)
-        axes.set_xlabel(f"images/s, batches of {MAX_BATCH}")
+        axes.set_xlabel(f"images/s, batches of {_BATCH}")
         axes.set_ylabel("accuracy on the test images, %")
         axes.grid(alpha=0.3)
         figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)

@@ -38,10 +38,10 @@ from training.fit.head import Linear
 from training.fit.lineage import Lineage, Origin
 from training.fit.precision import Pace, choose_precision
 from training.fit.pretrained import FittedHead
-from training.fit.settings import TrainSettings
+from training.fit.settings import Precision, TrainSettings
 from training.fit.strategy import connect
 from training.fit.tracking import MLFLOW_RUN, Tracker, tracked
-from training.fit.train import Job, Start, Trained, train
+from training.fit.train import Job, Start, Trained, network_of, train
 from training.network.model import in_float32
 from training.network.registry import BACKBONES, NO_WEIGHTS
 from training.progress import duration
@@ -50,6 +50,8 @@ from training.publish.quantization import add_int8, add_int8_by_folds, require_h
 from training.publish.version import Candidate, Place, Published, publish
 
 _MOST_TIMES = 5
+_WORTH_MEASURING = 100_000  # pictures to train on in all; fewer take about as long as the measurement
+_BATCH_TO_MEASURE = 100  # pictures at most
 
 
 @dataclass(frozen=True)
@@ -125,12 +127,24 @@ def load(settings: TrainSettings) -> Run:
     job = Job(dataset, recipe, folder, start, teacher, strategy)
     run = Run(settings, name, reading, job, {})
     # The head is fitted in float32; how to tune is measured after that.
-    precision = "float32" if run.two_stages else settings.precision
+    precision = "float32" if run.two_stages else _precision(settings.precision, job)
     run = dataclasses.replace(run, environment={**hardware.environment(precision), **strategy.environment()})
     if settings.int8 and not run.two_stages:
         require_held_out(job.settings.record())
     _announce(run)
     return run
+
+
+def _precision(asked: Precision, job: Job) -> Precision:
+    """Return the precision to train in: measured where it is left open and the training is long enough for that."""
+    recipe = job.recipe
+    short = recipe.epochs * len(job.dataset.train) < _WORTH_MEASURING
+    if asked != "auto" or short or job.strategy.workers > 1:  # machines have to agree on one
+        return asked
+    if saved := job.folder.saved():
+        return "float32" if saved.environment["precision"] == "float32" else "bfloat16"
+    batch = min(recipe.batch_size, _BATCH_TO_MEASURE)
+    return choose_precision("auto", lambda: network_of(job.dataset, recipe), batch).precision
 
 
 def _one_stage(run: Run, tracker: Tracker, interruption: Interruption) -> Published | None:

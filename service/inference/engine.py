@@ -65,7 +65,10 @@ class OpenVinoEngine:
         """
         openvino = import_openvino()
         core = openvino_core()
-        kind, hints = _candidates(precision, path, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+        carried = read_metadata(path).int8 is not None
+        if precision == "int8" and not carried:
+            raise InvalidVersion(path, "it has no int8 network, and PRECISION is int8")
+        kind, hints = _candidates(precision, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"), int8=carried)
         model = core.read_model(path / INT8_MODEL if kind == "int8" else path)
 
         def compiled(hint: str, cores: int) -> Any:
@@ -170,21 +173,17 @@ class _Candidate(NamedTuple):
     compiled: Any
 
 
-def _candidates(precision: str, path: Path, capabilities: list[str]) -> tuple[str | None, list[str]]:
+def _candidates(precision: str, capabilities: list[str], *, int8: bool) -> tuple[str | None, list[str]]:
     """Return whether the int8 network is run, as its name or None, and OpenVINO's names of what may compute in float.
 
-    ``precision`` is what is wished for of the version in folder ``path``. ``auto`` takes the int8 network where
-    there is one and the CPU has instructions for it. What computes in float, there or in what int8 leaves, is for
-    measurement to say: a CPU may have instructions for bfloat16 and be slower with them.
+    ``precision`` is what is wished for, and ``int8`` says whether there is such a network. ``auto`` takes it where the
+    CPU has instructions for it. What computes in float, there or in what int8 leaves, is for measurement to say: a CPU
+    may have instructions for bfloat16 and be slower with them.
     """
-    floats = ["f32", "bf16"] if "BF16" in capabilities else ["f32"]
     if precision in _HINTS:
         return None, [_HINTS[precision]]
-    carried = read_metadata(path).int8 is not None
-    if precision == "int8" and not carried:
-        raise InvalidVersion(path, "it has no int8 network, and PRECISION is int8")
-    runs_int8 = carried and (precision == "int8" or "INT8" in capabilities)
-    return ("int8" if runs_int8 else None), floats
+    runs_int8 = int8 and (precision == "int8" or "INT8" in capabilities)
+    return ("int8" if runs_int8 else None), ["f32", "bf16"] if "BF16" in capabilities else ["f32"]
 
 
 def _milliseconds(compiled: Any) -> float:

@@ -28,6 +28,7 @@ class Services:
     started: float
     runtime: Runtime
 
-    def deadline(self, request: Request) -> float:
-        """Return when ``request`` must be answered, as a time of the clock."""
-        return float(request.environ.get(RECEIVED) or self.clock()) + self.settings.request_deadline
+    def deadline(self, request: Request | None = None) -> float:
+        """Return when ``request``, or one that is received now, must be answered, as a time of the clock."""
+        received = request.environ.get(RECEIVED) if request else None
+        return float(received or self.clock()) + self.settings.request_deadline

@@ -27,6 +27,8 @@ from training.evaluation.inference import openvino_answer
 from training.fit import pretrained
 from training.fit.checkpoints import RunFolder, RunState
 from training.fit.choice import choose
+from training.fit.precision import Pace
+from training.fit.train import Job
 from training.publish.version import Candidate, Published
 from training.publish.version import publish as publish_version
 from training.run import _with_backbone
@@ -196,6 +198,28 @@ def test_a_backbone_on_the_command_line_wins_over_a_file(
     (tmp_path / "run.toml").write_text(f'[recipe]\n{preset}backbone = "VGG16"\n')
     settings = _with_backbone(train.parse(["--config", str(tmp_path / "run.toml"), *option]))
     assert choose(settings.recipe, data([100, 100]), taught=False).backbone == expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "pictures", "expected"),
+    [("auto", 50_000, "measured"), ("auto", 100, "auto"), ("float32", 50_000, "float32")],
+)
+def test_long_trainings_measure_the_precision(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, asked: Any, pictures: int, expected: str
+) -> None:
+    """Where the precision is left open and much is to be trained, the faster one is found out; else nothing is run."""
+    monkeypatch.setattr(run_module, "choose_precision", lambda *_: Pace("measured", 1.0))  # type: ignore[arg-type]
+    dataset = data([pictures // 2, pictures // 2])
+    job = Job(dataset, choose(train.parse([]).recipe, dataset, taught=False), RunFolder(tmp_path))
+    assert run_module._precision(asked, job) == expected
+
+
+def test_a_run_that_goes_on_keeps_its_precision(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What was measured at its start holds to the end, whatever the machine is good at now."""
+    dataset = data([25_000, 25_000])
+    job = Job(dataset, choose(train.parse([]).recipe, dataset, taught=False), RunFolder(tmp_path))
+    monkeypatch.setattr(RunFolder, "saved", lambda _: RunState({}, {"precision": "bfloat16"}))
+    assert run_module._precision("auto", job) == "bfloat16"
 
 
 @pytest.mark.slow

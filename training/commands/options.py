@@ -144,7 +144,7 @@ SPLIT = Option(
 )
 PRECISION = Option(
     "precision",
-    "arithmetic of the training (default: bfloat16 where the hardware has it)",
+    "arithmetic of the training (default: where the hardware has bfloat16, the faster one, measured)",
     choices=("auto", "float32", "bfloat16"),
     default="auto",
 )

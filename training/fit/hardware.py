@@ -33,8 +33,8 @@ def describe() -> str:
 def set_precision(precision: Precision) -> str:
     """Set Keras's precision policy and return it as ``float32`` or ``bfloat16``.
 
-    ``auto`` takes bfloat16 on a GPU and on processors that compute in it, where the project's own network trains about
-    1.5 times as fast; for others see ``training.fit.precision``. Weights, losses and batch statistics stay in float32.
+    ``auto`` takes bfloat16 on a GPU and on processors that compute in it; long trainings measure instead, see
+    ``training.fit.precision``. Weights, losses and batch statistics stay in float32.
     """
     if precision == "auto":
         precision = "bfloat16" if has_gpu() or may_compute_bfloat16() else "float32"

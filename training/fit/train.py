@@ -124,7 +124,7 @@ def _train(job: Job, state: RunState, watchers: Sequence[keras.callbacks.Callbac
     recipe = replace(job.recipe, batch_size=state.batch_size or job.recipe.batch_size)
     job = replace(job, recipe=recipe)
     # pixels [N, H, W, 3] in 0..255 -> logits float32 [N, classes]
-    model = network = _network(job.dataset, recipe)
+    model = network = network_of(job.dataset, recipe)
     if job.start is not None:
         _begin_with(network, job.start)
     elif not recipe.backbone:
@@ -132,7 +132,7 @@ def _train(job: Job, state: RunState, watchers: Sequence[keras.callbacks.Callbac
     batches = _batches(job)  # pictures uint8 [B, H, W, 3] and targets float32 [B, classes]
     with strategy.scope():
         if strategy.tensorflow:  # a replica on every device
-            model = _network(job.dataset, recipe)
+            model = network_of(job.dataset, recipe)
             synchronize_normalisation(model)
             set_weights(model, network.get_weights())
         model.compile(
@@ -155,7 +155,7 @@ def _train(job: Job, state: RunState, watchers: Sequence[keras.callbacks.Callbac
     return Trained(network, state)
 
 
-def _network(dataset: Dataset, recipe: Recipe) -> keras.Model:
+def network_of(dataset: Dataset, recipe: Recipe) -> keras.Model:
     """Return the network that ``recipe`` asks for, with the weights of its backbone, if it has one."""
     classes = len(dataset.labels)
     if recipe.backbone:

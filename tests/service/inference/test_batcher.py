@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import gevent
 import numpy as np
@@ -27,6 +27,7 @@ class GatedEngine:
     name = "gated"
     precision = "float32"
     embedding = 1
+    measured: Mapping[str, float] = {}
 
     def __init__(self, streams: int = 1) -> None:
         self.streams = streams

@@ -13,7 +13,7 @@ import openvino
 import pytest
 
 from artifact import InvalidVersion
-from service.inference.engine import OpenVinoEngine, load
+from service.inference.engine import OpenVinoEngine, _candidates, load
 from tests.models import SIDE, copy, publish_int8
 from tests.service.running import ROOT
 
@@ -247,3 +247,31 @@ signal.raise_signal(signal.SIGTERM)
         [sys.executable, "-c", code, str(published)], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
     )
     assert (process.returncode, process.stdout, process.stderr) == (0, "handled\n", "")
+
+
+@pytest.mark.parametrize(
+    ("precision", "int8", "capabilities", "expected"),
+    [
+        pytest.param("float32", True, ["BF16", "INT8"], (None, ["f32"]), id="as-asked-for"),
+        pytest.param("bfloat16", False, [], (None, ["bf16"]), id="as-asked-for-though-slow"),
+        pytest.param("auto", False, [], (None, ["f32"]), id="nothing-to-choose"),
+        pytest.param("auto", False, ["BF16"], (None, ["f32", "bf16"]), id="two-to-choose-from"),
+        pytest.param("auto", True, ["INT8"], ("int8", ["f32"]), id="int8"),
+        pytest.param("auto", True, ["INT8", "BF16"], ("int8", ["f32", "bf16"]), id="two-for-what-int8-leaves"),
+        pytest.param("auto", True, ["BF16"], (None, ["f32", "bf16"]), id="no-instructions-for-int8"),
+        pytest.param("int8", True, [], ("int8", ["f32"]), id="int8-without-instructions"),
+    ],
+)
+def test_what_may_compute(
+    precision: str, int8: bool, capabilities: list[str], expected: tuple[str | None, list[str]]
+) -> None:
+    """What is tried follows from the wish, from what the version carries, and from the processor's instructions."""
+    assert _candidates(precision, capabilities, int8=int8) == expected
+
+
+def test_the_fastest_arithmetic_is_taken(published: Path) -> None:
+    """Where the processor has two kinds, both were measured and the faster one serves; else there was no choice."""
+    engine = OpenVinoEngine(published, "auto", threads=1)
+    assert set(engine.measured) in (set(), {"float32", "bfloat16"})
+    assert engine.precision == min(engine.measured or {"float32": 0.0}, key=lambda name: engine.measured.get(name, 0.0))
+    assert OpenVinoEngine(published, "float32", threads=1).measured == {}

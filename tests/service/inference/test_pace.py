@@ -1,5 +1,7 @@
 """How large batches are follows from what they cost."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 
@@ -14,7 +16,7 @@ class Machine:
     """An engine and the clock beside it: a batch takes 1 ms, and some more for each image."""
 
     name, precision, streams, embedding = "machine", "float32", 2, 0
-    measured: dict[str, float] = {}  # noqa: RUF012
+    measured: Mapping[str, float] = {}
 
     def __init__(self, image: float) -> None:
         """Take the seconds for an image."""

@@ -2,7 +2,7 @@
 
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -168,6 +168,7 @@ class Nonsense:
     precision = "float32"
     streams = 1
     embedding = 0
+    measured: Mapping[str, float] = {}
 
     def predict(self, images: Images, stream: int | None = None, *, embedding: bool = False) -> Probabilities:
         """Return what is not even a number."""
@@ -177,7 +178,7 @@ class Nonsense:
 def test_model_that_does_not_answer_probabilities_is_kept_out(services: Services, models: Path) -> None:
     """A version whose files are whole, but whose answers are no probabilities, fails its warm-up."""
 
-    def no_batcher(engine: Engine, _: int) -> Batcher:
+    def no_batcher(engine: Engine, *_: object) -> Batcher:
         pytest.fail(f"{engine.name} passed the warm-up")
 
     registry = Registry(models, "colours", None, lambda _: Nonsense(), no_batcher, services.metrics)

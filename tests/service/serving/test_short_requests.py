@@ -136,7 +136,7 @@ def test_answers_are_those_of_flask(
         name: value for name, value in response.getheaders() if name not in ("Date", "Connection", "X-Request-ID")
     }
     assert theirs == {name: value for name, value in expected.headers if name != "X-Request-ID"}
-    assert unpacked(content, theirs) == unpacked(expected.data, expected.headers)
+    assert unpacked(content, theirs) == unpacked(expected.data, dict(expected.headers))
 
 
 def unpacked(content: bytes, headers: Mapping[str, str]) -> bytes:

@@ -43,7 +43,7 @@ class Overloaded:
         """Say that the parser reads all requests."""
         return False
 
-    def answer(self, *_: object) -> bytes | None:
+    def answer(self, request: PlainRequest, client: str | None) -> bytes | None:
         """Answer nothing."""
         return None
 
@@ -70,7 +70,7 @@ class Quick(Calm):
         """Say that those with a body of up to 10 bytes are answered here."""
         return request.length <= 10
 
-    def answer(self, request: PlainRequest, _: str | None) -> bytes | None:
+    def answer(self, request: PlainRequest, client: str | None) -> bytes | None:
         """Return what was sent; leave to the parser what says so."""
         gevent.sleep(0.01)
         return None if request.body == b"parse me" else b"HTTP/1.1 200 OK\r\n\r\n" + request.body

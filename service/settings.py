@@ -123,8 +123,8 @@ class Settings:
         "PRECISION",
         "auto",
         _choice(*PRECISIONS),
-        "Arithmetic of OpenVINO; auto is the fastest of int8 (where the version has it), bfloat16 and float32 that the "
-        "processor computes in.",
+        "Arithmetic of OpenVINO; auto is int8 where the version has it, and of float32 and bfloat16 the faster one, "
+        "measured.",
     )
     workers: int = _setting(
         "WORKERS",

@@ -81,4 +81,5 @@ def _observe(app: Flask, notes: Notes) -> None:
 
     @app.teardown_request
     def leave(_: BaseException | None) -> None:
-        notes.leave()
+        if "begun" in g:
+            notes.leave()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from flask import Flask
 
+from artifact import Metadata
 from machine import usable_cores, usable_memory
 from service.inference.batcher import Batcher
 from service.inference.decoding import Decoder
@@ -47,8 +48,9 @@ def make_services(
     def load_engine(path: Path) -> Engine:
         return load(settings.engine, path, settings.precision, engine_threads)
 
-    def make_batcher(engine: Engine, version: int, pace: Pace) -> Batcher:
-        return Batcher(engine, settings.queue_length, metrics.of(version), clock, pace, runtime)
+    def make_batcher(engine: Engine, version: int, metadata: Metadata, pace: Pace) -> Batcher:
+        observer = metrics.of_engine(version, metadata)
+        return Batcher(engine, settings.queue_length, observer, clock, pace, runtime)
 
     registry = Registry(
         settings.model_dir, settings.model_name, settings.model_version, load_engine, make_batcher, metrics

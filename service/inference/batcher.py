@@ -36,6 +36,9 @@ class BatchObserver(Protocol):
     def ran(self, images: int, seconds: float) -> None:
         """Note that the engine ran a batch of ``images``."""
 
+    def classified(self, outputs: Outputs) -> None:
+        """Note what the engine answered to a batch, float32 [N, columns]."""
+
 
 class Snapshot(NamedTuple):
     """What a batcher has at one moment; ``blocked`` is how many callers wait for room in its queue."""
@@ -232,8 +235,8 @@ class Batcher:
                 return False
             self._jobs.append(job)
             self._count(len(job.images))
-            self._notify()
-            return True
+        self._runtime.soon(self._begin)
+        return True
 
     def _wait_for_room(self, job: Job) -> None:
         room = self._runtime.event()
@@ -260,6 +263,10 @@ class Batcher:
 
     def _idle(self) -> bool:
         return self._now().idle and not self._closed
+
+    def _begin(self) -> None:
+        with self._work:
+            self._notify()
 
     def _notify(self) -> None:
         """Wake a stream's thread where there is something for it to begin with."""
@@ -341,6 +348,7 @@ class Batcher:
             return
         seconds = self._clock() - started
         self._observer.ran(len(images), seconds)
+        self._observer.classified(outputs)
         if len(images) == 1:
             self._lone_seconds = seconds
         asked = outputs.shape[1]  # columns

@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ import numpy as np
 
 from service.inference.batcher import LATE, Job
 from service.inference.decoding import Decoder
-from service.inference.engine import Images, Output, Outputs
+from service.inference.engine import Images, Output
 from service.inference.errors import (
     DeadlineExceeded,
     ImageTooLarge,
@@ -44,12 +44,6 @@ class PredictionObserver(Protocol):
     def failed(self, seconds: float) -> None:
         """Note that a request got an error instead."""
 
-    def predicted(self, label: str, images: int) -> None:
-        """Count ``images`` whose most probable label is ``label``."""
-
-    def unfamiliar(self, images: int) -> None:
-        """Count ``images`` that are not familiar; 0 says that the version can tell."""
-
 
 class Predictor:
     """Decodes pictures, feeds them to a model's batcher and counts what came out."""
@@ -78,9 +72,7 @@ class Predictor:
         """
         with self._observed(model) as observer:
             images = self._pixels(model, item, deadline, observer)[np.newaxis]  # [1, H, W, 3]
-            outputs = model.batcher.run(images, deadline)
-            _count(observer, model, outputs)
-            output: Output = outputs[0]
+            output: Output = model.batcher.run(images, deadline)[0]
             return output
 
     def predict_each(self, model: LoadedModel, items: Sequence[Item], deadline: float) -> list[Output | ServiceError]:
@@ -140,11 +132,7 @@ class Predictor:
                 request.add(index, self._pixels(model, item, deadline, observer))
             except _ITEM_ERRORS as error:
                 request.results[index] = error
-        results = request.finish()
-        outputs = [result for result in results if not isinstance(result, ServiceError)]
-        if outputs:
-            _count(observer, model, np.stack(outputs))
-        return results
+        return request.finish()
 
     @contextmanager
     def _observed(self, model: LoadedModel) -> Iterator[PredictionObserver]:
@@ -166,15 +154,6 @@ class Predictor:
             return item.content
         with observer.decoding():
             return self._decoder.decode(item.content, model.metadata.input, deadline)
-
-
-def _count(observer: PredictionObserver, model: LoadedModel, outputs: Outputs) -> None:
-    """Count the most probable label of each of ``outputs``, float32 [N, columns], and what is not familiar."""
-    predictions = interpret(outputs, model.metadata)
-    for index, count in Counter(predictions.probabilities.argmax(axis=1).tolist()).items():
-        observer.predicted(model.metadata.labels[index], count)
-    if predictions.familiar is not None:
-        observer.unfamiliar(predictions.familiar.count(False))
 
 
 @dataclass

@@ -96,7 +96,7 @@ class Registry:
         name: str | None,
         pin: int | None,
         load_engine: Callable[[Path], Engine],
-        make_batcher: Callable[[Engine, int, Pace], Batcher],
+        make_batcher: Callable[[Engine, int, Metadata, Pace], Batcher],
         observer: ModelObserver,
     ) -> None:
         """Read nothing yet; ``refresh`` or ``start`` does. ``name`` None means the default model."""
@@ -256,7 +256,7 @@ class Registry:
         engine = self._load_engine(path)
         _warm(engine, metadata)
         pace = measure(engine, metadata.input)
-        batcher = self._make_batcher(engine, version, pace)
+        batcher = self._make_batcher(engine, version, metadata, pace)
         log.info(
             "loaded %s version %d with %s in %s in %.2f s%s",
             name,

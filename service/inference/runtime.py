@@ -28,6 +28,9 @@ class Runtime(Protocol):
     def wake(self, events: Sequence[Event]) -> None:
         """Wake those who wait for ``events``, from whatever thread."""
 
+    def soon(self, work: Callable[[], object]) -> None:
+        """Do ``work`` once what is due now has been done; asked for twice until then, it is done once."""
+
     def alone(self) -> bool:
         """Say whether nobody is kept waiting by a caller that computes for a millisecond."""
 
@@ -47,6 +50,10 @@ class ThreadRuntime:
         for event in events:
             if isinstance(event, threading.Event):
                 event.set()
+
+    def soon(self, work: Callable[[], object]) -> None:
+        """Do ``work`` at once: nothing else is known to be due."""
+        work()
 
     def alone(self) -> bool:
         """Say yes: other threads go on meanwhile."""

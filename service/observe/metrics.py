@@ -1,15 +1,24 @@
 """Prometheus metrics, right across gunicorn's workers: each writes files that any of them can add up."""
 
 import contextlib
+import functools
 import os
+import threading
+from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
+import prometheus_client
+from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest, values
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
+
+from artifact import Metadata
+from service.inference.engine import Outputs
+from service.inference.predictions import interpret
 
 MULTIPROCESS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -23,15 +32,16 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry, whole: Collector | None = None) -> None:
         """Make the metrics and register them; ``whole`` tells what is the same whichever worker is asked."""
-        if MULTIPROCESS_FOLDER in os.environ:
-            process = os.getpid()  # the library asks the system at each count, which takes a twentieth of the time
-            values.ValueClass = values.MultiProcessValue(lambda: process)  # type: ignore[no-untyped-call]
+        self.write: Callable[[], None] = _write_later() if MULTIPROCESS_FOLDER in os.environ else lambda: None
+        """Writes what was counted where other workers find it; to be called now and then, and before one is asked."""
         self.registry = registry
         self._whole = CollectorRegistry()
         if whole is not None:
             self._whole.register(whole)
         route = ["route", "method", "status"]
-        self.requests = Counter("darkroom_requests", "Requests by route, method and status.", route, registry=registry)
+        self.requests = prometheus_client.Counter(
+            "darkroom_requests", "Requests by route, method and status.", route, registry=registry
+        )
         self.request_seconds = self._seconds("request", "From the request's headers to the answer.", route)
         version = ["version"]
         self.inference_seconds = self._seconds(
@@ -43,13 +53,13 @@ class Metrics:
         self.batch_size = Histogram(
             "darkroom_batch_size", "Images in one batch of the engine.", version, buckets=_IMAGES, registry=registry
         )
-        self.predictions = Counter(
+        self.predictions = prometheus_client.Counter(
             "darkroom_predictions",
             "Classified images by their most probable label.",
             [*version, "label"],
             registry=registry,
         )
-        self.unfamiliar = Counter(
+        self.unfamiliar = prometheus_client.Counter(
             "darkroom_unfamiliar",
             "Classified images that look like nothing the model was trained on.",
             version,
@@ -68,8 +78,10 @@ class Metrics:
         self.model_created = self._gauge(
             "model_created_timestamp_seconds", "When the version that answers was trained.", "livemax", ["name"]
         )
-        self.worker_starts = Counter("darkroom_worker_starts", "Workers that were started.", registry=registry)
-        self.loop_busy_seconds = Counter(
+        self.worker_starts = prometheus_client.Counter(
+            "darkroom_worker_starts", "Workers that were started.", registry=registry
+        )
+        self.loop_busy_seconds = prometheus_client.Counter(
             "darkroom_loop_busy_seconds", "Time that event loops did not wait for anything.", registry=registry
         )
 
@@ -90,6 +102,10 @@ class Metrics:
     def of(self, version: int) -> "VersionMetrics":
         """Return the metrics of one model version."""
         return VersionMetrics(self, version)
+
+    def of_engine(self, version: int, metadata: Metadata) -> "EngineMetrics":
+        """Return the metrics of the engine that runs the version with ``metadata``."""
+        return EngineMetrics(self, version, metadata)
 
     # What the registry tells.
 
@@ -137,41 +153,22 @@ class Metrics:
     def _everyone(self) -> CollectorRegistry:
         if MULTIPROCESS_FOLDER not in os.environ:
             return self.registry
+        self.write()
         everyone = CollectorRegistry()
         MultiProcessCollector(everyone)  # type: ignore[no-untyped-call]
         return everyone
 
 
 class VersionMetrics:
-    """The metrics of one model version; its batcher and the predictor tell it what they do."""
+    """The metrics of the requests for one model version; the predictor tells it what becomes of them."""
 
     def __init__(self, metrics: Metrics, version: int) -> None:
         """Look the version's metrics up once; doing so for each request would cost as much as counting."""
         label = str(version)
         self._decode_seconds = metrics.decode_seconds.labels(label)
-        self._queue_images = metrics.queue_images
-        self._queue_seconds = metrics.queue_seconds.labels(label)
-        self._engine_seconds = metrics.engine_seconds.labels(label)
-        self._batch_size = metrics.batch_size.labels(label)
         self._success = metrics.inference_seconds.labels(label, "success")
         self._failure = metrics.inference_seconds.labels(label, "failure")
         self._last = metrics.last_inference.labels(label)
-        self._predictions = metrics.predictions
-        self._unfamiliar = metrics.unfamiliar
-        self._label = label
-
-    def queued(self, change: int) -> None:
-        """Count ``change`` images more (or fewer) in the queue."""
-        self._queue_images.inc(change)
-
-    def waited(self, seconds: float) -> None:
-        """Note how long one job waited in the queue."""
-        self._queue_seconds.observe(seconds)
-
-    def ran(self, images: int, seconds: float) -> None:
-        """Note that the engine ran a batch of ``images``."""
-        self._engine_seconds.observe(seconds)
-        self._batch_size.observe(images)
 
     def decoding(self) -> contextlib.AbstractContextManager[object]:
         """Note how long the block takes, which decodes one picture."""
@@ -186,13 +183,43 @@ class VersionMetrics:
         """Note that a request got an error instead."""
         self._failure.observe(seconds)
 
-    def predicted(self, label: str, images: int) -> None:
-        """Count ``images`` whose most probable label is ``label``."""
-        self._predictions.labels(self._label, label).inc(images)
 
-    def unfamiliar(self, images: int) -> None:
-        """Count ``images`` that are not familiar; 0 says that the version can tell."""
-        self._unfamiliar.labels(self._label).inc(images)
+class EngineMetrics:
+    """The metrics of the engine that runs one model version; its batcher tells it what it does."""
+
+    def __init__(self, metrics: Metrics, version: int, metadata: Metadata) -> None:
+        """Look the version's metrics up once, those of the labels when one comes up."""
+        label = str(version)
+        self._metadata = metadata
+        self._queue_images = metrics.queue_images
+        self._queue_seconds = metrics.queue_seconds.labels(label)
+        self._engine_seconds = metrics.engine_seconds.labels(label)
+        self._batch_size = metrics.batch_size.labels(label)
+        self._predictions = functools.lru_cache(maxsize=None)(
+            lambda index: metrics.predictions.labels(label, metadata.labels[index])
+        )
+        self._unfamiliar = None if metadata.familiarity is None else metrics.unfamiliar.labels(label)
+
+    def queued(self, change: int) -> None:
+        """Count ``change`` images more (or fewer) in the queue."""
+        self._queue_images.inc(change)
+
+    def waited(self, seconds: float) -> None:
+        """Note how long one job waited in the queue."""
+        self._queue_seconds.observe(seconds)
+
+    def ran(self, images: int, seconds: float) -> None:
+        """Note that the engine ran a batch of ``images``."""
+        self._engine_seconds.observe(seconds)
+        self._batch_size.observe(images)
+
+    def classified(self, outputs: Outputs) -> None:
+        """Count the most probable label of each of ``outputs``, float32 [N, columns], and what is not familiar."""
+        predictions = interpret(outputs, self._metadata)
+        for index, images in Counter(predictions.probabilities.argmax(axis=1).tolist()).items():
+            self._predictions(index).inc(images)
+        if self._unfamiliar is not None and predictions.familiar is not None:
+            self._unfamiliar.inc(predictions.familiar.count(False))
 
 
 class Duration(NamedTuple):
@@ -212,6 +239,38 @@ class Totals(NamedTuple):
     decode: Duration
     queue: Duration
     engine: Duration
+
+
+def _write_later() -> Callable[[], None]:
+    """Let metrics count in memory from now on; return what writes them to the files that workers share.
+
+    prometheus-client writes at each count, and asks the system for the process, which together take a fifth of what a
+    short request costs beside the engine.
+    """
+    process = os.getpid()
+    base: Any = values.MultiProcessValue(lambda: process)  # type: ignore[no-untyped-call]
+    lock = threading.Lock()
+    changed: dict[Any, None] = {}
+
+    class Value(base):  # type: ignore[misc]  # a class that the library makes
+        def inc(self, amount: float) -> None:
+            with lock:
+                self._value += amount
+                changed[self] = None
+
+        def set(self, value: float, timestamp: float | None = None) -> None:
+            with lock:
+                self._value, self._timestamp = value, timestamp or 0.0
+                changed[self] = None
+
+    def write() -> None:
+        with lock:
+            for value in changed:
+                value._file.write_value(value._key, value._value, value._timestamp)
+            changed.clear()
+
+    values.ValueClass = Value
+    return write
 
 
 def worker_died(process: int) -> None:

@@ -65,6 +65,8 @@ class Connection(socket.socket):
         self._address = address
         self._begun = b""  # of a request, received and not read yet
         self._readable = gevent.get_hub().loop.io(self.fileno(), _READ)
+        self._watched = False
+        self._waiter: Waiter[None] | None = None
         self._between_requests = True
         self._held: list[bytes] = []
         self._held_bytes = 0
@@ -153,20 +155,28 @@ class Connection(socket.socket):
     def _await_request(self) -> None:
         """Wait for what the client sends next, as long as the worker lets it; other connections go first."""
         waiter: Waiter[None] = Waiter()
+        self._waiter = waiter
         self._idle_since = time.monotonic()
         self._idle.add(self)
-        self._readable.start(self._on_readable, waiter)
+        if not self._watched:
+            self._watched = True
+            self._readable.start(self._on_readable)
         try:
             waiter.get()
         finally:
-            self._readable.stop()
+            self._waiter = None
             self._idle.discard(self)
 
-    def _on_readable(self, waiter: "Waiter[None]") -> None:
+    def _on_readable(self) -> None:
         """Refuse the request that has arrived, or let the greenlet that waits for it go on.
 
         It is called by the event loop itself: changing to the greenlet would cost as much as the refusal.
         """
+        waiter = self._waiter
+        if waiter is None:  # a request is being answered; to watch on meanwhile mostly saves a system call
+            self._watched = False
+            self._readable.stop()
+            return
         try:
             self._begun = os.read(self.fileno(), _FIRST_BYTES)
             if self._answering.overloaded() and self._refused():

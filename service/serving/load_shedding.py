@@ -2,7 +2,6 @@
 
 import functools
 import re
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -45,7 +44,7 @@ class LoadShedder:
         if refusal is None:
             return None
         asked = _ID.search(request.head)
-        request_id = asked[1] if asked else secrets.token_hex(16).encode()
+        request_id = asked[1] if asked else self._notes.new_id().encode()
         answered = Answered(refusal.rule, "POST", refusal.status, client, refusal.path, len(refusal.body))
         self._notes.refused(request_id.decode(), answered)
         return b"%bX-Request-ID: %b\r\n\r\n%b" % (refusal.head, request_id, refusal.body)

@@ -31,11 +31,16 @@ class Loop(ThreadRuntime):
     """The event loop of the thread that makes it; what the requests of one worker share."""
 
     def __init__(
-        self, threads: int, max_requests: int, tell_busy: Callable[[float], object] = lambda seconds: None
+        self,
+        threads: int,
+        max_requests: int,
+        tell_busy: Callable[[float], object] = lambda seconds: None,
+        each_turn: Callable[[], object] = lambda: None,
     ) -> None:
         """Take how many threads there may be to offload to, and how many requests may be on the loop.
 
-        ``tell_busy`` is told now and then for how many more seconds the loop had something to do.
+        ``tell_busy`` is told now and then for how many more seconds the loop had something to do; ``each_turn`` is
+        called before it waits.
         """
         self._hub = gevent.get_hub()
         self._thread = threading.get_ident()
@@ -43,7 +48,8 @@ class Loop(ThreadRuntime):
         self._max_requests = max_requests
         self._requests = 0
         self._woken: deque[_LoopEvent] = deque()
-        self._tell_busy = tell_busy
+        self._soon: dict[Callable[[], object], None] = {}
+        self._tell_busy, self._each_turn = tell_busy, each_turn
         self._told = self._waits_since = self._polled = time.monotonic()
         self._waited = 0.0  # seconds, since it was told
         self._wait = self._hub.loop.prepare(True, _LAST)  # called before each look at what the sockets have
@@ -77,6 +83,13 @@ class Loop(ThreadRuntime):
         if ours:
             self._woken.extend(ours)
             self._hub.loop.run_callback_threadsafe(self._fire)
+
+    def soon(self, work: Callable[[], object]) -> None:
+        """Do ``work`` before the loop waits again, and at once where a thread asks for it."""
+        if self._here():
+            self._soon[work] = None
+        else:
+            work()
 
     def alone(self) -> bool:
         """Say whether no other request is on the loop, or about to be."""
@@ -120,6 +133,9 @@ class Loop(ThreadRuntime):
             self._woken.popleft().fire()
 
     def _note_wait(self) -> None:
+        while self._soon:
+            self._soon.popitem()[0]()
+        self._each_turn()
         self._waits_since = time.monotonic()
 
     def _note_poll(self) -> None:

@@ -138,7 +138,7 @@ class Server(BaseApplication):
         metrics = Metrics(CollectorRegistry(), Resources(Limits.of(settings, self._started), os.getppid()))
         metrics.worker_starts.inc()
         busy = metrics.loop_busy_seconds.inc
-        self._loop = loop = Loop(settings.threads, max_requests=settings.queue_length, tell_busy=busy)
+        self._loop = loop = Loop(settings.threads, settings.queue_length, tell_busy=busy, each_turn=metrics.write)
         services = make_services(settings, metrics, self._drain, runtime=loop)
         self._close = services.registry.close
         services.registry.start(settings.model_poll_seconds, patience=_LOAD_PATIENCE)

@@ -5,7 +5,6 @@ compressed, or longer than what stays on the loop goes their way.
 """
 
 import functools
-import io
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from service.inference.errors import QueueFull
 from service.inference.offload import offloads_request
 from service.serving.loop import Loop
 from service.serving.plain_requests import PlainRequest
-from service.web.bodies import BodyRequest, compress, compressible
+from service.web.bodies import ShortRequest, compress, compressible
 from service.web.errors import Dialect, response_to
 from service.web.notes import Answered, Notes
 from service.web.operations import JSON, declared, response_of
@@ -68,7 +67,7 @@ class ShortRequests:
         begun = self._notes.begin(environ.get("HTTP_X_REQUEST_ID", ""))
         try:
             with self._loop.request():
-                status, headers, body = self._respond(route, environ)
+                status, headers, body = self._respond(route, environ, request.body)
             self._notes.end(begun, Answered(route.rule, "POST", status, client, route.path, len(body)))
         finally:
             self._notes.leave()
@@ -76,10 +75,8 @@ class ShortRequests:
         head = f"HTTP/1.1 {status} {_PHRASES[status]}\r\n{headers}{more}\r\nConnection: keep-alive\r\n\r\n"
         return head.encode("latin-1") + body
 
-    def _respond(self, route: _Route, environ: dict[str, Any]) -> tuple[int, str, bytes]:
-        environ["PATH_INFO"], environ["QUERY_STRING"] = route.path, route.query
-        request = BodyRequest(environ, populate_request=False)
-        request.max_form_parts = self._max_parts
+    def _respond(self, route: _Route, environ: dict[str, Any], content: bytes) -> tuple[int, str, bytes]:
+        request = ShortRequest(environ, route.path, route.query, content, self._max_parts)
         try:
             answer = route.view(request, **route.values)
             if isinstance(answer, msgspec.Struct):
@@ -106,17 +103,7 @@ class ShortRequests:
 
 def _environ(request: PlainRequest, client: str | None) -> dict[str, Any] | None:
     """Return what WSGI calls the environment; None for heads that it has no one word for."""
-    environ: dict[str, Any] = {
-        "REQUEST_METHOD": "POST",
-        "SCRIPT_NAME": "",
-        "SERVER_NAME": "",
-        "SERVER_PORT": "",
-        "SERVER_PROTOCOL": "HTTP/1.1",
-        "wsgi.url_scheme": "http",
-        "wsgi.input": io.BytesIO(request.body),
-        "wsgi.input_terminated": True,
-        "REMOTE_ADDR": client,
-    }
+    environ: dict[str, Any] = {"REQUEST_METHOD": "POST", "REMOTE_ADDR": client}
     for line in request.head.decode("latin-1").split("\r\n")[1:]:
         name, _, value = line.partition(":")
         key = _key(name)

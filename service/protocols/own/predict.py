@@ -129,11 +129,11 @@ def _predictions(outputs: Outputs, model: LoadedModel, top: int) -> Iterator[tup
 def _top_labels(probabilities: Probabilities, model: LoadedModel, top: int) -> list[list[Prediction]]:
     """Return the ``top`` most probable labels of each row of ``probabilities``, float32 [N, classes]."""
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]  # [N, top]
-    labels = model.metadata.labels
+    labels, rows = model.metadata.labels, np.arange(len(best))[:, np.newaxis]
     return [
         # Seven digits are what a float32 holds; more would be noise of the conversion.
         [Prediction(labels[index], float(f"{value:.7g}")) for index, value in zip(indices, values, strict=True)]
-        for indices, values in zip(best.tolist(), np.take_along_axis(probabilities, best, axis=1).tolist(), strict=True)
+        for indices, values in zip(best.tolist(), probabilities[rows, best].tolist(), strict=True)
     ]
 
 

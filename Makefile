@@ -83,7 +83,7 @@ format: .venv/stamp ## format the code and apply the linter's safe fixes
 	$(DEV)/ruff format .
 
 .PHONY: bench
-bench: .venv/stamp ## compare the service with other servers and with the processor (needs wrk)
+bench: .venv/stamp .venv-rivals/stamp ## compare the service with other servers and with the processor (needs wrk)
 	$(DEV)/python benchmarks/compare.py $(ARGS)
 
 .PHONY: lock
@@ -93,6 +93,7 @@ lock: .venv/stamp ## write requirements/*.txt anew (ARGS=--upgrade takes the new
 	$(LOCK) $(ARGS) --extra service --extra training --extra export --extra client --extra cpu --extra dev --output-file requirements/dev.txt
 	$(LOCK) $(ARGS) --extra interop --output-file requirements/interop.txt
 	$(LOCK) $(ARGS) --extra tracking --output-file requirements/tracking.txt
+	$(LOCK) $(ARGS) --extra rivals --output-file requirements/rivals.txt
 	$(LOCK) $(ARGS) --extra kubernetes --output-file requirements/kubernetes.txt
 
 RULES := docker/kubernetes/components/monitoring
@@ -119,13 +120,14 @@ release-notes: ## print the changelog's section of VERSION, which has to be the 
 
 .PHONY: clean
 clean: ## remove environments and caches; models/ and runs/ stay
-	rm -rf .venv .venv-serve .venv-interop .venv-tracking .venv-kubernetes .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-serve .venv-interop .venv-tracking .venv-rivals .venv-kubernetes .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/stamp: requirements/dev.txt
 .venv-serve/stamp: requirements/service.txt
 .venv-interop/stamp: requirements/interop.txt
 .venv-tracking/stamp: requirements/tracking.txt
+.venv-rivals/stamp: requirements/rivals.txt
 .venv-kubernetes/stamp: requirements/kubernetes.txt
 
 # A lock is complete, so pip installs exactly what it lists, and nothing that is missing from it on purpose. The stamp is

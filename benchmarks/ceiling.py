@@ -1,8 +1,10 @@
 """Measure what the processor can do without HTTP: the engine alone, and decoding with the engine, in one process.
 
     python benchmarks/ceiling.py --seconds 3
+    python benchmarks/ceiling.py VERSION --photographs 375x500 3024x4032
 
-It prints JSON; compare.py starts it.
+Of photographs, HEIGHTxWIDTH each, decoding, scaling and the engine are measured alone as well. It prints JSON;
+compare.py starts it.
 """
 
 import argparse
@@ -22,7 +24,8 @@ if str(ROOT) not in sys.path:  # run as a file, the folder of the packages is no
     sys.path.insert(0, str(ROOT))
 
 from artifact import Input, read_metadata  # noqa: E402
-from benchmarks.measuring import drawings, jpeg, times  # noqa: E402
+from benchmarks.measuring import drawings, jpeg, photograph, times  # noqa: E402
+from imaging import open_picture  # noqa: E402
 from machine import usable_cores  # noqa: E402
 from service.inference.decoding import Decoder  # noqa: E402
 from service.inference.engine import Engine, Images, load  # noqa: E402
@@ -30,6 +33,10 @@ from service.inference.engine import Engine, Images, load  # noqa: E402
 _BATCH = 64
 _SIZES = (8, 16, 32, 64, 128)  # images a call; the best one counts
 _SINGLES = 200
+_FEW = 20
+_PHOTOGRAPHS = 16  # of a batch
+_MOST_PIXELS = 50_000_000
+_PATIENCE = 60.0  # seconds that a large picture may wait for others
 
 
 def main() -> int:
@@ -38,20 +45,63 @@ def main() -> int:
     parser.add_argument("version", nargs="?", default=ROOT / "models/cifar10/5", type=Path, help="a model version")
     parser.add_argument("--precision", default="auto", help="of the engine (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement (default: %(default)s)")
+    parser.add_argument(
+        "--photographs",
+        nargs="+",
+        metavar="HxW",
+        default=[],
+        help="measure with photographs of these heights and widths",
+    )
     options = parser.parse_args()
     size = read_metadata(options.version).input
     engine = load("openvino", options.version, options.precision, usable_cores())
     pictures = drawings(size.height, size.width)
     images = np.stack([pictures[index % len(pictures)] for index in range(max(_SIZES))])
-    figures = {
-        "engine_milliseconds": median(times(lambda: engine.predict(images[:1]), _SINGLES)) * 1000,
-        "engine_images": max(_engine_rate(engine, images[:count], options.seconds / len(_SIZES)) for count in _SIZES),
-        "decode_and_engine_images": _whole_rate(
-            engine, [jpeg(image) for image in images[:_BATCH]], size, options.seconds / 2
-        ),
-    }
+    engine_milliseconds = median(times(lambda: engine.predict(images[:1]), _SINGLES)) * 1000
+    figures: dict[str, object] = {"engine_milliseconds": engine_milliseconds}
+    if options.photographs:
+        figures |= {name: _photographs(engine, size, name, options.seconds / 2) for name in options.photographs}
+    else:
+        files = [jpeg(image) for image in images[:_BATCH]]
+        figures |= {
+            "engine_images": max(
+                _engine_rate(engine, images[:count], options.seconds / len(_SIZES)) for count in _SIZES
+            ),
+            "decode_and_engine_images": _whole_rate(engine, files, size, options.seconds / 2),
+        }
     print(json.dumps(figures))
     return 0
+
+
+def _photographs(engine: Engine, size: Input, name: str, seconds: float) -> dict[str, float]:
+    """Return what a photograph takes: milliseconds on one core to decode and to scale it, and images a second.
+
+    The last are of decoding and scaling, of the engine, and of all of them, each with all cores.
+    """
+    height, width = map(int, name.split("x"))
+    file = jpeg(photograph(height, width))
+    decoder = Decoder(max_pixels=_MOST_PIXELS, large_at_once=usable_cores())
+
+    def decode() -> Images:
+        return decoder.decode(file, size, time.monotonic() + _PATIENCE)
+
+    decoded = median(times(lambda: _decode(file, size), _FEW, warm_up=2)) * 1000
+    whole = median(times(decode, _FEW, warm_up=2)) * 1000
+    images = np.stack([decode()] * _PHOTOGRAPHS)
+    return {
+        "decode_milliseconds": decoded,
+        "scale_milliseconds": whole - decoded,
+        "decode_and_scale_images": _rate([decode] * usable_cores(), 1, seconds),
+        "engine_images": _engine_rate(engine, images, seconds),
+        "decode_and_engine_images": _whole_rate(engine, [file] * _PHOTOGRAPHS, size, seconds),
+    }
+
+
+def _decode(file: bytes, size: Input) -> None:
+    """Decode as ``imaging.to_input`` does, without scaling what the decoder gives to the network's size."""
+    image = open_picture(file)
+    image.draft(None, (2 * max(size.height, size.width),) * 2)
+    image.load()
 
 
 def _engine_rate(engine: Engine, images: Images, seconds: float) -> float:
@@ -63,10 +113,10 @@ def _engine_rate(engine: Engine, images: Images, seconds: float) -> float:
 
 def _whole_rate(engine: Engine, files: list[bytes], size: Input, seconds: float) -> float:
     """Return the images a second that are decoded, ``files`` at a time, and run by the engine."""
-    decoder = Decoder(max_pixels=50_000_000, large_at_once=1)
+    decoder = Decoder(max_pixels=_MOST_PIXELS, large_at_once=usable_cores())
 
     def work(stream: int | None) -> None:
-        engine.predict(np.stack([decoder.decode(file, size, time.monotonic() + 60) for file in files]), stream)
+        engine.predict(np.stack([decoder.decode(file, size, time.monotonic() + _PATIENCE) for file in files]), stream)
 
     whole = [functools.partial(work, None)]
     streams = [functools.partial(work, stream) for stream in range(engine.streams)]

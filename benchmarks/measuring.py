@@ -1,4 +1,7 @@
-"""What the benchmarks share: servers as processes, a load generator, pictures, memory and times."""
+"""What the benchmarks share: servers as processes, a load generator, pictures, memory and times.
+
+Linux only: memory and processor time of processes are read from /proc.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,10 +30,15 @@ ROOT = Path(__file__).resolve().parents[1]
 JPEG = "image/jpeg"
 
 _PATIENCE = 60.0  # seconds until the first answer
+_PATIENCE_AT_THE_END = 30.0
 _WARM_UP = 50
 _PAUSE = 0.5  # seconds
 _SCRIPT = Path(__file__).with_name("post.lua")
 _BOUNDARY = "darkroom-benchmark"
+
+
+class ServerFailed(Exception):
+    """A server did not start, or ended; the message says which."""
 
 
 class Body(NamedTuple):
@@ -64,6 +72,13 @@ def drawings(height: int, width: int) -> list[npt.NDArray[np.uint8]]:
     return [np.asarray(image, np.uint8) for image in images]
 
 
+def photograph(height: int, width: int, seed: int = 0) -> npt.NDArray[np.uint8]:
+    """Return uint8 [height, width, 3]: a drawing with a camera's noise, which makes its file as large as theirs."""
+    samples = drawings(height, width)
+    noise = np.random.default_rng(seed).normal(0, 5, (height, width, 1))
+    return np.clip(samples[seed % len(samples)] + noise, 0, 255).astype(np.uint8)
+
+
 def jpeg(pixels: npt.NDArray[np.uint8]) -> bytes:
     """Return uint8 ``pixels``, [height, width, 3], as a JPEG file."""
     stream = io.BytesIO()
@@ -88,38 +103,58 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server for the time of the block."""
-    process = subprocess.Popen(
-        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT), **environment}, start_new_session=True
-    )
+def running(
+    command: Sequence[str], environment: Mapping[str, str], log: Path | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a server for the time of the block; what it prints goes to the file ``log`` where that is given."""
+    with ExitStack() as stack:
+        output = stack.enter_context(log.open("wb")) if log else None
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+            start_new_session=True,
+            stdout=output,
+            stderr=output,
+        )
+        try:
+            yield process
+        finally:
+            _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a server, and whatever it leaves behind."""
+    left = tree(process.pid) if process.poll() is None else []
+    process.terminate()
     try:
-        yield process
-        process.terminate()
-        process.wait(30)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-
-
-def service(port: int, environment: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
-    """Return the command and the environment of our service on ``port``; for ``running``."""
-    own = {"HOST": "127.0.0.1", "PORT": str(port), "DRAIN_SECONDS": "0", "LOG_LEVEL": "warning"}
-    return [sys.executable, "-m", "service"], {**environment, **own}
+        process.wait(_PATIENCE_AT_THE_END)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    for child in left:
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
 
 
 def first_answer(port: int, body: Body, process: subprocess.Popen[bytes]) -> float:
-    """Return the seconds from here, right after the start of the process, to the first prediction."""
+    """Return the seconds from here, right after the start of the process, to the first prediction.
+
+    Raises:
+        ServerFailed: the process ended, or there was no prediction within a minute.
+    """
     started = time.perf_counter()
     while time.perf_counter() - started < _PATIENCE:
         if process.poll() is not None:
-            sys.exit("error: the server ended; its message is above")
+            raise ServerFailed(f"it ended with exit code {process.returncode}")
         try:
-            if post(http.client.HTTPConnection("127.0.0.1", port, timeout=_PATIENCE), body) == 200:
-                return time.perf_counter() - started
+            with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=_PATIENCE)) as connection:
+                if post(connection, body) == 200:
+                    return time.perf_counter() - started
         except ConnectionError:
-            time.sleep(0.005)
-    sys.exit("error: the server did not answer")
+            pass
+        time.sleep(0.005)
+    raise ServerFailed(f"it gave no answer within {_PATIENCE:.0f} s")
 
 
 def post(connection: http.client.HTTPConnection, body: Body, path: str = "/predict") -> int:
@@ -130,9 +165,9 @@ def post(connection: http.client.HTTPConnection, body: Body, path: str = "/predi
     return response.status
 
 
-def times(action: Callable[[], object], count: int) -> list[float]:
-    """Return the seconds that each of ``count`` calls took, after a warm-up."""
-    for _ in range(_WARM_UP):
+def times(action: Callable[[], object], count: int, warm_up: int = _WARM_UP) -> list[float]:
+    """Return the seconds that each of ``count`` calls took, after ``warm_up`` calls."""
+    for _ in range(warm_up):
         action()
     seconds = []
     for _ in range(count):
@@ -142,12 +177,40 @@ def times(action: Callable[[], object], count: int) -> list[float]:
     return seconds
 
 
+def tree(process: int) -> list[int]:
+    """Return the ids of a process and of all that it started, and these started, parents first."""
+    try:
+        children = Path(f"/proc/{process}/task/{process}/children").read_text(encoding="ascii").split()
+    except FileNotFoundError:  # it has ended meanwhile
+        return []
+    return [process, *(found for child in children for found in tree(int(child)))]
+
+
 def memory(process: int) -> int:
     """Return the bytes that a process and its children hold, shared pages divided among them (PSS)."""
-    children = Path(f"/proc/{process}/task/{process}/children").read_text(encoding="ascii").split()
-    rollup = Path(f"/proc/{process}/smaps_rollup").read_text(encoding="ascii")
-    [kilobytes] = re.findall(r"^Pss:\s+(\d+) kB", rollup, re.MULTILINE)
-    return int(kilobytes) * 1024 + sum(memory(int(child)) for child in children)
+    rollups = (Path(f"/proc/{found}/smaps_rollup").read_text(encoding="ascii") for found in tree(process))
+    return sum(int(kilobytes) * 1024 for text in rollups for kilobytes in re.findall(r"(?m)^Pss:\s+(\d+) kB", text))
+
+
+def core_seconds(process: int) -> float:
+    """Return the seconds of a core that a process and its children have taken so far."""
+    ticks = 0
+    for found in tree(process):
+        fields = Path(f"/proc/{found}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])  # utime and stime
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def freeze(process: int) -> None:
+    """Stop a process and its children where they are, so that they take nothing of the cores."""
+    for found in tree(process):
+        os.kill(found, signal.SIGSTOP)
+
+
+def thaw(process: int) -> None:
+    """Let what was frozen go on, the children first, so that nobody takes them for dead."""
+    for found in reversed(tree(process)):
+        os.kill(found, signal.SIGCONT)
 
 
 def require_wrk() -> None:
@@ -159,7 +222,11 @@ def require_wrk() -> None:
 
 
 def load(url: str, body: Body, connections: int, seconds: float, folder: Path) -> Load:
-    """Post ``body`` to ``url`` from ``connections`` connections, each as fast as it is answered, by wrk."""
+    """Post ``body`` to ``url`` from ``connections`` connections, each as fast as it is answered, by wrk.
+
+    Raises:
+        ServerFailed: nobody listens there.
+    """
     file = folder / "body"
     file.write_bytes(body.content)
     lines = "\n".join((f"Content-Type: {body.content_type}", *body.headers))
@@ -168,8 +235,10 @@ def load(url: str, body: Body, connections: int, seconds: float, folder: Path) -
         env={**os.environ, "BODY": str(file), "HEADERS": lines},
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
     )
+    if done.returncode:
+        raise ServerFailed("it listens no longer")
     time.sleep(_PAUSE)  # what was still under way would fill the queue of the next load
     told = json.loads(done.stdout.splitlines()[-1])
     return Load(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-LOCKS = ("service", "trainer", "dev")
+LOCKS = ("service", "trainer", "dev", "rivals")
 LARGEST_BYTES = 16 * 1024 * 1024
 
 
@@ -55,6 +55,7 @@ def test_locks_have_all_that_the_project_asks_for(root: Path) -> None:
     assert asked["service"] <= packages(lock(root, "service"))
     assert asked["training"] | asked["cuda"] <= packages(lock(root, "trainer"))
     assert asked["service"] | asked["training"] | asked["cpu"] | asked["dev"] <= packages(lock(root, "dev"))
+    assert asked["rivals"] <= packages(lock(root, "rivals"))
 
 
 def test_images_and_tests_use_the_same_versions(root: Path) -> None:

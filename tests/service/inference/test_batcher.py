@@ -59,6 +59,7 @@ class Observations:
         self.length = 0
         self.waits: list[float] = []
         self.runs: list[int] = []
+        self.values: list[float] = []
 
     def queued(self, change: int) -> None:
         """Follow the length of the queue."""
@@ -72,6 +73,10 @@ class Observations:
         """Keep the size of a batch."""
         assert seconds >= 0
         self.runs.append(images)
+
+    def classified(self, outputs: Outputs) -> None:
+        """Keep the values that the engine answered."""
+        self.values.extend(outputs[:, 0].tolist())
 
 
 @pytest.fixture
@@ -237,6 +242,7 @@ def test_those_who_wait_form_the_next_batch(batcher: Batcher, engine: GatedEngin
     assert [batcher.result(future).ravel().tolist() for future in futures] == [[2], [3, 4], [5, 6], [7]]
     assert engine.batches == [1, 3, 3]
     eventually(lambda: seen.runs == [1, 3, 3])
+    assert seen.values == [1, 2, 3, 4, 5, 6, 7]
     assert seen.length == 0
     assert len(seen.waits) == 5
 
@@ -511,7 +517,9 @@ def test_deadline_of_a_greenlet(seen: Observations) -> None:
 
     def work(loop: Loop) -> float:
         batcher = Batcher(engine, queue_length=10, observer=seen, runtime=loop)
-        first = occupy(batcher, engine)
+        first = batcher.submit(images(1), soon())
+        gevent.sleep(0.001)  # a turn of the loop, at whose end the batcher begins
+        assert engine.started.acquire(timeout=SOON)
         started = time.monotonic()
         with pytest.raises(DeadlineExceeded):
             batcher.run(images(2), time.monotonic() + 0.05)

@@ -179,12 +179,6 @@ def test_bfloat16_answers_as_tensorflow_does(cifar10_archive: Path, tmp_path: Pa
     np.testing.assert_array_equal(answers.argmax(axis=1)[clear], reference.argmax(axis=1)[clear])
 
 
-def test_auto_is_the_fastest_that_the_processor_has(published: Path) -> None:
-    """``auto`` computes in bfloat16 where asking for it would, and in float32 elsewhere."""
-    asked = OpenVinoEngine(published, "bfloat16", threads=1)
-    assert OpenVinoEngine(published, "auto", threads=1).precision == asked.precision
-
-
 def test_int8_is_taken_where_the_version_has_it(published: Path, tmp_path: Path) -> None:
     """``int8`` runs the int8 network, ``auto`` too where the processor computes in int8; the others leave it alone."""
     version = publish_int8(published, tmp_path)

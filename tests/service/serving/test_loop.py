@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import gevent
@@ -204,6 +205,26 @@ def test_a_loop_that_was_kept_busy_is_late(requests: int, late: bool) -> None:
             return [before, after, loop.overloaded()]
 
     assert on_a_loop(work) == [False, late, False]
+
+
+def test_what_is_due_soon_is_done_once_a_turn() -> None:
+    """However often it is asked for, it is done once, when the rest of the turn is over; a thread does it at once."""
+    done: list[str] = []
+
+    def work() -> None:
+        done.append("done")
+
+    def ask(loop: Loop) -> list[str]:
+        for _ in range(3):
+            loop.soon(work)
+        done.append("asked")
+        loop.let_others_go_on()
+        gevent.sleep(0.001)
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(loop.soon, work).result()
+        return done
+
+    assert on_a_loop(ask) == ["asked", "done", "done"]
 
 
 def test_alone_is_who_has_the_loop_for_himself() -> None:

@@ -172,6 +172,20 @@ def test_other_requests_go_to_the_parser(sent: list[bytes]) -> None:
     assert answers.count(b"HTTP/1.1") == 2
 
 
+def test_a_request_that_comes_too_early_waits_for_its_turn() -> None:
+    """What arrives while the request before it is answered is neither lost nor answered first."""
+
+    def client(connection: socket.socket) -> bytes:
+        for body in (b"one", b"two", b"three"):
+            connection.sendall(post(body))
+            gevent.sleep(0.004)  # an answer takes 10 ms
+        return all_of(connection)
+
+    answers = served(read_body, client, Quick())
+    assert answers.startswith(b"HTTP/1.1 200 OK\r\n\r\none")
+    assert answers.count(b"HTTP/1.1") == 3
+
+
 def test_two_requests_at_once_are_answered_in_order() -> None:
     """Requests that come in one piece are the parser's, and each gets its answer."""
 

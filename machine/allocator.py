@@ -6,6 +6,7 @@ import ctypes
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -3, -4, -8  # of malloc.h
 _UNLIMITED = -1
 _LARGE_BLOCK = 4 * 1024 * 1024  # bytes
+_KEPT = 8 * 1024 * 1024  # bytes, of a thread
 
 
 def keep_freed_memory() -> None:
@@ -19,12 +20,13 @@ def keep_freed_memory() -> None:
 
 
 def give_large_blocks_back() -> None:
-    """Make the C library return blocks from 4 MiB on to the system as soon as they are free.
+    """Make the C library return blocks from 4 MiB on to the system as soon as they are free, and keep smaller ones.
 
     Left alone, after the first large blocks it keeps them for each thread: after sixteen pictures of 24 megapixels a
-    worker held 585 MB instead of 148 MB.
+    worker held 585 MB instead of 148 MB. Of smaller ones each thread keeps up to 8 MiB. With the first setting alone
+    that would be 128 KiB, and the system would clear the pages of each photograph anew: a seventh of the time.
     """
-    _set({_MMAP_THRESHOLD: _LARGE_BLOCK})
+    _set({_MMAP_THRESHOLD: _LARGE_BLOCK, _TRIM_THRESHOLD: _KEPT})
 
 
 def _set(settings: dict[int, int]) -> None:

@@ -121,13 +121,15 @@ def decode_jpeg_of_size(content: bytes, size: Input) -> Pixels | None:
 
     The pixels are those that Pillow makes of it. What is damaged is left to Pillow, which says what is wrong.
     """
-    if not content.startswith(b"\xff\xd8") or any(mark in content for mark in _MAY_BE_TURNED):
+    if not content.startswith(b"\xff\xd8"):
         return None
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(content)
         if (height, width) != (size.height, size.width) or colours not in ("YCbCr", "Gray"):
             return None
+        if any(mark in content for mark in _MAY_BE_TURNED):  # last, since it reads all of it
+            return None
         pixels: Pixels = simplejpeg.decode_jpeg(content)
-    except ValueError:
+    except (ValueError, KeyError):  # a KeyError for samplings that it has no name for
         return None
     return pixels

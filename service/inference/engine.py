@@ -2,9 +2,10 @@
 
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -71,7 +72,8 @@ class OpenVinoEngine:
         kind, hints = _candidates(precision, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"), int8=carried)
         model = core.read_model(path / INT8_MODEL if kind == "int8" else path)
 
-        def compiled(hint: str, cores: int) -> Any:
+        def compiled(each: tuple[str, int]) -> Any:
+            hint, cores = each
             options = {
                 "PERFORMANCE_HINT": "LATENCY",
                 "NUM_STREAMS": "1",  # it runs in the thread that calls; with more, each changes threads three times
@@ -81,17 +83,20 @@ class OpenVinoEngine:
             }
             return core.compile_model(model, "CPU", options)
 
-        tried = [_Candidate(hint, compiled(hint, threads)) for hint in hints]
-        hint, whole = tried[0]
-        self.measured: Mapping[str, float] = {}
-        if len(tried) > 1:
-            milliseconds = [_milliseconds(candidate.compiled) for candidate in tried]
-            hint, whole = tried[milliseconds.index(min(milliseconds))]
-            names = (_name(kind, candidate.hint) for candidate in tried)
-            self.measured = dict(zip(names, milliseconds, strict=True))
+        with ThreadPoolExecutor(threads) as pool:  # compiling takes a core
+            tried = list(pool.map(compiled, [(hint, threads) for hint in hints]))
+            hint, whole = hints[0], tried[0]
+            self.measured: Mapping[str, float] = {}
+            if len(hints) > 1:
+                milliseconds = [_milliseconds(candidate) for candidate in tried]
+                fastest = milliseconds.index(min(milliseconds))
+                hint, whole = hints[fastest], tried[fastest]
+                self.measured = dict(zip((_name(kind, hint) for hint in hints), milliseconds, strict=True))
+            self.streams = min(threads, _MOST_STREAMS)
+            of_streams = [(hint, threads // self.streams)] * self.streams if self.streams > 1 else []
+            streams = list(pool.map(compiled, of_streams)) or [whole]
         used = whole.get_property("INFERENCE_PRECISION_HINT")
         self.precision = kind or ("bfloat16" if used == openvino.Type.bf16 else "float32")
-        self.streams = min(threads, _MOST_STREAMS)
         self._input = whole.input(INPUT)
         self._output = whole.output(OUTPUT)
         self._familiarity = whole.output(FAMILIARITY) if _tells_familiarity(path) else None
@@ -99,10 +104,7 @@ class OpenVinoEngine:
         self._embedding = next((output for output in whole.outputs if EMBEDDING in output.names), None)
         self.embedding = self._embedding.partial_shape[1].get_length() if self._embedding else 0
         self._whole = whole.create_infer_request()
-        self._streams = [self._whole]
-        if self.streams > 1:
-            cores = threads // self.streams
-            self._streams = [compiled(hint, cores).create_infer_request() for _ in range(self.streams)]
+        self._streams = [stream.create_infer_request() for stream in streams]
 
     def predict(self, images: Images, stream: int | None = None, *, embedding: bool = False) -> Outputs:
         """Return the outputs for ``images``, uint8 [N, H, W, 3]; see ``Engine.predict``."""
@@ -164,13 +166,6 @@ def _joined(probabilities: Probabilities, familiarity: npt.NDArray[np.float32]) 
     outputs[:, :classes] = probabilities
     outputs[:, classes] = familiarity
     return outputs
-
-
-class _Candidate(NamedTuple):
-    """A network, compiled to compute in float as ``hint`` says."""
-
-    hint: str
-    compiled: Any
 
 
 def _candidates(precision: str, capabilities: list[str], *, int8: bool) -> tuple[str | None, list[str]]:

@@ -6,18 +6,21 @@ What stays keeps all other requests of the worker waiting, and a thread costs mo
 |---------------------------|-----------------------------------|------------------------------------------------------|
 | a request with a body     | up to 16 KiB, not compressed      | the worst that so few bytes can ask for takes 30 ms; |
 |                           |                                   | compressed, they may become any size                 |
+| the same of a plain head, | up to 1 MiB                       | taking it out of a form is a copy; it is decoded     |
+| with a picture as a file  |                                   | in a thread, and no thread waits for the engine      |
 | another request           | a probe                           | the others read files                                |
 | the pictures of a request | up to 8 that are to be decoded    | few bytes may still take two milliseconds each       |
-| decoding one picture      | fewer than 512 x 512 pixels       | that takes a few milliseconds                        |
+| decoding one picture      | fewer than 128 x 128 pixels       | that takes a third of a millisecond                  |
 | the numbers of an answer  | up to 2,048, as of one embedding  | JSON takes 1 ms for 1,500 of them                    |
 | the engine, for one image | it took less than 10 ms last time | two changes of threads cost more than all the rest   |
 |                           |                                   | of a small picture (benchmarks/NOTES.md)             |
 """
 
 _LOOP_BODY = 16 * 1024  # bytes
+_LOOP_FILE = 1024 * 1024
 _PROBES = ("/health", "/v2/health")
 _LOOP_PICTURES = 8
-_LOOP_PIXELS = 512 * 512
+_LOOP_PIXELS = 128 * 128
 _LOOP_NUMBERS = 2048
 _LOOP_ENGINE_SECONDS = 0.01
 
@@ -27,6 +30,14 @@ def offloads_request(method: str, path: str, body: int, *, compressed: bool) -> 
     if method == "POST":
         return compressed or body > _LOOP_BODY
     return not path.startswith(_PROBES)
+
+
+def offloads_plain_request(body: int, *, file: bool) -> bool:
+    """Say whether a plain request, whose body has ``body`` bytes, is left to a parser and a thread.
+
+    ``file`` says that its pictures are files or in a form, and not in JSON or a tensor.
+    """
+    return body > (_LOOP_FILE if file else _LOOP_BODY)
 
 
 def offloads_pictures(encoded: int) -> bool:

@@ -1,6 +1,7 @@
 """A client's connection: answers in one piece, refusals under overload, and an end that loses nobody's answer."""
 
 import contextlib
+import dataclasses
 import errno
 import logging
 import os
@@ -24,6 +25,7 @@ DRAIN_BYTES = 128 * 1024 * 1024
 DRAIN_SECONDS = 5.0
 
 _BLOCK = 1024 * 1024  # bytes
+_AT_ONCE = 64 * 1024
 _FIRST_BYTES = 20 * 1024  # a short request with its head
 _MOMENT = 0.02  # seconds
 _HELD_BYTES = 64 * 1024  # of an answer, before they are sent
@@ -87,7 +89,7 @@ class Connection(socket.socket):
             begun, self._begun = self._begun, b""
             return begun
         try:
-            return super().recv(size, flags)
+            return super().recv(max(size, _AT_ONCE), flags)  # the parser asks for little and takes more
         except TimeoutError as error:
             raise _gone_silent() from error
 
@@ -207,9 +209,12 @@ class Connection(socket.socket):
             return False
         if not request.whole:
             # Most clients send the body a moment after the head. One that does not come at once is the parser's.
-            gevent.with_timeout(_MOMENT, self._receive, request.length - len(request.body), timeout_value=None)
-            request = read(self._begun)
-        answer = self._answering.answer(request, self._address) if request and request.whole else None
+            rest: list[bytes] = []
+            missing = request.length - len(request.body)
+            gevent.with_timeout(_MOMENT, self._receive, missing, rest, timeout_value=None)
+            self._begun += b"".join(rest)
+            request = dataclasses.replace(request, body=b"".join((request.body, *rest)))
+        answer = self._answering.answer(request, self._address) if request.whole else None
         if answer is None:
             return False
         self._begun = b""
@@ -217,11 +222,11 @@ class Connection(socket.socket):
         self.flush()
         return True
 
-    def _receive(self, missing: int) -> None:
-        """Receive ``missing`` bytes more of the request that has begun, or what there is."""
+    def _receive(self, missing: int, blocks: list[bytes]) -> None:
+        """Receive ``missing`` bytes into ``blocks``, or what there is."""
         with contextlib.suppress(OSError):
-            while missing > 0 and (block := super().recv(missing)):
-                self._begun += block
+            while missing > 0 and (block := super().recv(min(missing, _BLOCK))):
+                blocks.append(block)
                 missing -= len(block)
 
 

@@ -24,31 +24,48 @@ class Snapshot(NamedTuple):
     offloaded: int
 
 
+class Room:
+    """How many bytes the bodies of requests may take together, and how many they take."""
+
+    def __init__(self, limit: int) -> None:
+        """Take the most bytes."""
+        self._limit = limit
+        self.taken = 0
+
+    def take(self, size: int) -> bool:
+        """Take ``size`` bytes; say whether there was room for them."""
+        if self.taken + size > self._limit:
+            return False
+        self.taken += size
+        return True
+
+    def give_back(self, size: int) -> None:
+        """Give ``size`` bytes back."""
+        self.taken -= size
+
+
 class Gateway:
     """The WSGI application that the worker calls in a greenlet of its event loop.
 
     A slow client keeps no thread busy while its body comes, and all bodies together stay within a limit.
     """
 
-    def __init__(
-        self, application: Application, loop: Loop, *, max_body: int, max_bodies: int, max_offloaded: int
-    ) -> None:
+    def __init__(self, application: Application, loop: Loop, *, max_body: int, room: Room, max_offloaded: int) -> None:
         """Take the application and the loop.
 
-        ``max_body`` is the most bytes of one body, ``max_bodies`` of all that are here at one time; ``max_offloaded``
+        ``max_body`` is the most bytes of one body, ``room`` is for all that are here at one time; ``max_offloaded``
         is how many requests with a body may be in threads or wait for one. What is beyond the last two gets a 503.
         """
         self._application = application
         self._loop = loop
         self._max_body = max_body
-        self._max_bodies = max_bodies
+        self._room = room
         self._max_offloaded = max_offloaded
-        self._bodies = 0  # bytes
         self._offloaded = 0  # requests
 
     def snapshot(self) -> Snapshot:
         """Return what bodies take and how many requests are offloaded now."""
-        return Snapshot(self._bodies, self._offloaded)
+        return Snapshot(self._room.taken, self._offloaded)
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer one request."""
@@ -62,7 +79,7 @@ class Gateway:
             with self._loop.request():
                 return self._application(environ, start_response)
         finally:
-            self._bodies -= body.counted
+            self._room.give_back(body.counted)
 
     def _receive(self, environ: Environ, body: "_Body") -> bool:
         """Put the body of ``environ`` into memory; say whether all of it is there.
@@ -95,9 +112,8 @@ class Gateway:
     def _count_block(self, body: "_Body", length: int) -> int:
         """Count the bytes of the next block of a body of ``length`` bytes before they come; none at its end."""
         block = body.next_block(length)
-        if self._bodies + block > self._max_bodies:
+        if not self._room.take(block):
             raise QueueFull("The bodies of other requests take all the memory there is; try again in a moment.")
-        self._bodies += block
         body.counted += block
         return block
 

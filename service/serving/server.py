@@ -129,7 +129,7 @@ class Server(BaseApplication):
         from service.app import DIALECTS, create_app, make_services
         from service.observe.metrics import Metrics
         from service.observe.resources import Limits, Resources
-        from service.serving.gateway import Gateway
+        from service.serving.gateway import Gateway, Room
         from service.serving.load_shedding import LoadShedder
         from service.serving.loop import Loop
         from service.serving.short_requests import ShortRequests
@@ -144,13 +144,14 @@ class Server(BaseApplication):
         services.registry.start(settings.model_poll_seconds, patience=_LOAD_PATIENCE)
         application = create_app(services)
         self._load_shedder = LoadShedder(application, DIALECTS, services.notes)
-        self._short_requests = ShortRequests(application, DIALECTS, services.notes, loop, settings.max_batch)
+        # The largest body, and the byte that shows of one in chunks that it is larger.
+        room = Room(max(settings.max_body_bytes + 1, usable_memory() // _SHARE_OF_BODIES // settings.workers))
+        self._short_requests = ShortRequests(application, DIALECTS, services, loop, room)
         return Gateway(
             application,
             loop,
             max_body=settings.max_body_bytes,
-            # The largest body, and the byte that shows of one in chunks that it is larger.
-            max_bodies=max(settings.max_body_bytes + 1, usable_memory() // _SHARE_OF_BODIES // settings.workers),
+            room=room,
             max_offloaded=settings.queue_length,
         )
 

@@ -1,10 +1,12 @@
 """Answer short requests for predictions on the event loop, by the same views as Flask, without gunicorn's parser.
 
-Both together take longer than the engine does for a small picture (benchmarks/NOTES.md). What is not plain, not whole,
-compressed, or longer than what stays on the loop goes their way.
+Both together take longer than the engine does for a small picture, and where each photograph of a crowd has a thread,
+most of the threads wait (benchmarks/NOTES.md). What is not plain, not whole, compressed, or longer than what stays on
+the loop goes their way.
 """
 
 import functools
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,14 +19,17 @@ from flask import Flask, Response
 from werkzeug.exceptions import HTTPException
 
 from service.inference.errors import QueueFull
-from service.inference.offload import offloads_request
+from service.inference.offload import offloads_plain_request
+from service.serving.gateway import Room
 from service.serving.loop import Loop
 from service.serving.plain_requests import PlainRequest
 from service.web.bodies import ShortRequest, compress, compressible
 from service.web.errors import Dialect, response_to
-from service.web.notes import Answered, Notes
+from service.web.notes import Answered
 from service.web.operations import JSON, declared, response_of
+from service.web.services import Services
 
+_FILE = re.compile(rb"\r\ncontent-type:[ \t]*(?:image/|multipart/form-data)", re.IGNORECASE)
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 _JSON_HEADER = f"Content-Type: {JSON}\r\n"
 
@@ -43,26 +48,28 @@ class _Route:
 class ShortRequests:
     """Answers whole requests that came in one piece."""
 
-    def __init__(self, app: Flask, dialects: Sequence[Dialect], notes: Notes, loop: Loop, max_parts: int) -> None:
-        """Take the application, whose routes say which of them predict, and the most parts that a form may have."""
+    def __init__(self, app: Flask, dialects: Sequence[Dialect], services: Services, loop: Loop, room: Room) -> None:
+        """Take the application, whose routes say which of them predict, and the ``room`` that all bodies have."""
         self._app = app
         self._dialects = dialects
-        self._notes = notes
+        self._notes = services.notes
         self._loop = loop
-        self._max_parts = max_parts
+        self._room = room
+        self._max_body = services.settings.max_body_bytes
+        self._max_parts = services.settings.max_batch
         self._of = functools.lru_cache(maxsize=256)(self._route)
 
     def takes(self, request: PlainRequest) -> bool:
         """Say whether ``request`` is answered here once it is whole."""
-        return (
-            not offloads_request("POST", "", request.length, compressed=False) and self._of(request.target) is not None
-        )
+        file = _FILE.search(request.head) is not None
+        long = request.length > self._max_body or offloads_plain_request(request.length, file=file)
+        return not long and self._of(request.target) is not None
 
     def answer(self, request: PlainRequest, client: str | None = None) -> bytes | None:
         """Return the answer to ``request``, which ``takes`` accepted; None where another parser should read it."""
         route = self._of(request.target)
         environ = _environ(request, client) if route is not None else None
-        if route is None or environ is None:
+        if route is None or environ is None or not self._room.take(request.length):
             return None
         begun = self._notes.begin(environ.get("HTTP_X_REQUEST_ID", ""))
         try:
@@ -70,6 +77,7 @@ class ShortRequests:
                 status, headers, body = self._respond(route, environ, request.body)
             self._notes.end(begun, Answered(route.rule, "POST", status, client, route.path, len(body)))
         finally:
+            self._room.give_back(request.length)
             self._notes.leave()
         more = f"X-Request-ID: {begun.request_id}\r\nContent-Length: {len(body)}\r\nDate: {_date(int(time.time()))}"
         head = f"HTTP/1.1 {status} {_PHRASES[status]}\r\n{headers}{more}\r\nConnection: keep-alive\r\n\r\n"

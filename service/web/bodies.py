@@ -29,6 +29,8 @@ _PART = re.compile(
     re.IGNORECASE,
 )
 
+_MOST_HEAD = 1024  # bytes
+
 Document = TypeVar("Document")
 
 
@@ -169,25 +171,39 @@ def read_form(request: Request) -> Form:
 
 
 def _plain_form(body: bytes, boundary: str, max_parts: int | None) -> Form | None:
-    """Return a form that is written in the usual way, in a tenth of Werkzeug's time; None for all others."""
-    before, *parts, after = (b"\r\n" + body).split(b"\r\n--" + boundary.encode())
-    if before or after not in (b"--", b"--\r\n") or len(parts) > (max_parts or 0):
+    """Return a form that is written in the usual way, in a tenth of Werkzeug's time; None for all others.
+
+    Of a file's content there is one copy.
+    """
+    delimiter = b"--" + boundary.encode()
+    separator = b"\r\n" + delimiter
+    form, at = Form([], []), len(delimiter)
+    if not body.startswith(delimiter):
         return None
-    form = Form([], [])
-    for part in parts:
-        head, _, content = part.partition(b"\r\n\r\n")
-        found = _PART.fullmatch(head, 2) if head.startswith(b"\r\n") else None
-        if found is None:
+    while body.startswith(b"\r\n", at) and len(form.files) + len(form.texts) < (max_parts or 0):
+        head, _, _ = body[at + 2 : at + 2 + _MOST_HEAD].partition(b"\r\n\r\n")
+        begin = at + 2 + len(head) + 4
+        end = body.find(separator, begin)
+        if end < 0 or not _add_part(form, head, body[begin:end]):
             return None
-        try:
-            field = found[1].decode()
-            if found[2] is None:
-                form.texts.append(field)
-            else:
-                form.files.append(FormFile(field, found[2].decode() or None, content))
-        except UnicodeDecodeError:
-            return None
-    return form
+        at = end + len(separator)
+    return form if body[at : at + 5] in (b"--", b"--\r\n") else None
+
+
+def _add_part(form: Form, head: bytes, content: bytes) -> bool:
+    """Add a part to ``form``; say whether its head is written in the usual way."""
+    found = _PART.fullmatch(head)
+    if found is None:
+        return False
+    try:
+        field = found[1].decode()
+        if found[2] is None:
+            form.texts.append(field)
+        else:
+            form.files.append(FormFile(field, found[2].decode() or None, content))
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def compressible(size: int) -> bool:

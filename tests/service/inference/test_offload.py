@@ -7,6 +7,7 @@ from service.inference.offload import (
     offloads_engine,
     offloads_numbers,
     offloads_pictures,
+    offloads_plain_request,
     offloads_request,
 )
 
@@ -37,6 +38,12 @@ def test_short_bodies_and_probes_stay_on_the_loop(
 def test_what_takes_long_by_itself_is_offloaded() -> None:
     """Many pictures, large ones, long answers and a slow engine each have a limit, beyond which a thread takes them."""
     assert [offloads_pictures(count) for count in (0, 1, 8, 9)] == [False, False, False, True]
-    assert [offloads_decoding(pixels) for pixels in (1, 512 * 512 - 1, 512 * 512)] == [False, False, True]
+    assert [offloads_decoding(pixels) for pixels in (1, 128 * 128 - 1, 128 * 128)] == [False, False, True]
     assert [offloads_numbers(count) for count in (10, 2048, 2049)] == [False, False, True]
     assert [offloads_engine(seconds) for seconds in (0.0, 0.0099, 0.01)] == [False, False, True]
+
+
+def test_pictures_in_files_stay_on_the_loop() -> None:
+    """Taking a picture out of a form costs little, so that it may be longer than JSON or a tensor."""
+    assert [offloads_plain_request(size, file=True) for size in (0, 2**20, 2**20 + 1)] == [False, False, True]
+    assert [offloads_plain_request(size, file=False) for size in (0, 2**14, 2**14 + 1)] == [False, False, True]

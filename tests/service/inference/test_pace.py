@@ -34,9 +34,10 @@ class Machine:
 @pytest.mark.parametrize(
     ("fixed", "image", "pace"),
     [
-        pytest.param(0.0005, 0.0005, Pace(), id="tiny-pictures"),
+        pytest.param(0.0005, 0.0003, Pace(), id="tiny-pictures"),
         pytest.param(0.0002, 0.006, Pace(company=1, long=2, most=8), id="photographs"),
-        pytest.param(0.001, 0.003, Pace(company=3, long=3, most=17), id="between"),
+        pytest.param(0.001, 0.001, Pace(company=3, long=10, most=32), id="between"),
+        pytest.param(0.001, 0.003, Pace(company=1, long=3, most=17), id="heavy-with-much-that-is-fixed"),
         pytest.param(0.0, 0.2, Pace(company=1, long=1, most=1), id="very-heavy"),
         pytest.param(1.0, 0.00001, Pace(), id="very-light"),
     ],

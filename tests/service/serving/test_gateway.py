@@ -15,7 +15,7 @@ from flask import Flask
 from gevent import socket
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
-from service.serving.gateway import Gateway
+from service.serving.gateway import Gateway, Room
 from service.serving.loop import Loop
 from tests.service.loops import PATIENCE, on_a_loop
 from tests.service.pictures import plain
@@ -27,11 +27,9 @@ LONG = plain("red", "BMP", size=(100, 100))  # 30 KB
 Answer = tuple[int, dict[str, Any], Any]  # status, headers, JSON
 
 
-def gateway(application: Any, loop: Loop, **limits: int) -> Gateway:
+def gateway(application: Any, loop: Loop, max_bodies: int = 10 * MAX_BODY, max_offloaded: int = 100) -> Gateway:
     """Return a gateway with the limit on bodies that ``app`` has, and others that do not matter here."""
-    return Gateway(
-        application, loop, **{"max_body": MAX_BODY, "max_bodies": 10 * MAX_BODY, "max_offloaded": 100, **limits}
-    )
+    return Gateway(application, loop, max_body=MAX_BODY, room=Room(max_bodies), max_offloaded=max_offloaded)
 
 
 def ask(

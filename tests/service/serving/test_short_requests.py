@@ -9,7 +9,6 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
@@ -18,6 +17,7 @@ from gunicorn.http.parser import RequestParser
 
 from service.app import DIALECTS
 from service.serving import plain_requests
+from service.serving.gateway import Room
 from service.serving.loop import Loop
 from service.serving.short_requests import ShortRequests, _environ
 from service.web.services import Services
@@ -96,12 +96,12 @@ def written(path: str, kind: str, body: bytes, headers: Mapping[str, str] | None
     return f"POST {path} HTTP/1.1\r\n{head}\r\n".encode() + body
 
 
-def answered(app: Flask, data: bytes) -> tuple[http.client.HTTPResponse, bytes] | None:
+def answered(app: Flask, data: bytes, room: int = 10_000_000) -> tuple[http.client.HTTPResponse, bytes] | None:
     """Return the answer to ``data`` as an HTTP client reads it; None where the parser should read it."""
     services: Services = app.extensions["services"]
 
     def work(loop: Loop) -> bytes | None:
-        short = ShortRequests(app, DIALECTS, services.notes, loop, services.settings.max_batch)
+        short = ShortRequests(app, DIALECTS, services, loop, Room(room))
         plain = plain_requests.read(data)
         return short.answer(plain, "192.0.2.1") if plain and plain.whole and short.takes(plain) else None
 
@@ -174,10 +174,26 @@ def test_other_routes_are_left_to_flask(app: Flask, path: str) -> None:
     assert answered(app, written(path, "", b"{}")) is None
 
 
-def test_long_requests_are_left_to_threads(app: Flask) -> None:
-    """A body that is longer than what stays on the loop is not taken, before any of it has come."""
-    body = np.zeros(16 * 1024 + 1, np.uint8).tobytes()
-    assert answered(app, written("/predict", "image/png", body)) is None
+@pytest.mark.parametrize(
+    ("kind", "size", "taken"),
+    [
+        pytest.param("application/json", 16 * 1024, True, id="short-json"),
+        pytest.param("application/json", 16 * 1024 + 1, False, id="long-json"),
+        pytest.param("application/octet-stream", 16 * 1024 + 1, False, id="tensor"),
+        pytest.param("image/png", 900_000, True, id="photograph"),
+        pytest.param(FORM, 900_000, True, id="photograph-in-a-form"),
+        pytest.param("image/png", 1_000_001, False, id="longer-than-allowed"),
+    ],
+)
+def test_long_requests_are_left_to_threads(app: Flask, kind: str, size: int, *, taken: bool) -> None:
+    """What would take long on the loop is not taken; a photograph is, since a thread decodes it."""
+    assert (answered(app, written("/predict", kind, bytes(size))) is not None) == taken
+
+
+def test_bodies_count_while_they_are_here(app: Flask) -> None:
+    """Where other bodies take all the memory that there is for them, the gateway refuses, and nothing is answered."""
+    assert answered(app, written("/predict", "image/png", RED), room=len(RED)) is not None
+    assert answered(app, written("/predict", "image/png", RED), room=len(RED) - 1) is None
 
 
 def test_requests_are_named_and_counted(app: Flask) -> None:

@@ -84,7 +84,7 @@ class Connection(socket.socket):
             self._await_request()
             while self._begun and self._answered():
                 self._await_request()
-            self._patience = gevent.Timeout.start_new(KEEPALIVE_SECONDS, _gone_silent())
+            self._limit_head()
         if self._begun:
             begun, self._begun = self._begun, b""
             return begun
@@ -135,6 +135,8 @@ class Connection(socket.socket):
     def await_request(self, *, begun: bool) -> None:
         """Note that what comes next is another request, of which the parser has something already where ``begun``."""
         self._between_requests = not begun
+        if begun:
+            self._limit_head()
 
     def idle_for(self) -> float:
         """Return for how many seconds a connection that is idle has been so."""
@@ -153,6 +155,10 @@ class Connection(socket.socket):
         finally:
             self._readable.close()
             super().close()
+
+    def _limit_head(self) -> None:
+        """Give the client so much time for the head that the parser reads, also where it never stops sending."""
+        self._patience = gevent.Timeout.start_new(KEEPALIVE_SECONDS, _gone_silent())
 
     def _await_request(self) -> None:
         """Wait for what the client sends next, as long as the worker lets it; other connections go first."""
@@ -214,7 +220,10 @@ class Connection(socket.socket):
             gevent.with_timeout(_MOMENT, self._receive, missing, rest, timeout_value=None)
             self._begun += b"".join(rest)
             request = dataclasses.replace(request, body=b"".join((request.body, *rest)))
-        answer = self._answering.answer(request, self._address) if request.whole else None
+        if not request.whole:
+            return False
+        late = self._answering.overloaded()
+        answer = (self._answering.refuse if late else self._answering.answer)(request, self._address)
         if answer is None:
             return False
         self._begun = b""

@@ -239,7 +239,7 @@ def _publish_head(run: Run, head: FittedHead, seconds: float, interruption: Inte
     candidate = Candidate(
         model=pretrained.network(run.job, head.linear),
         post_hoc=fit_to_logits(folds.logits(head.features), head.classes[folds.rows], measured_on),
-        not_calibrated=why_not_calibrated(len(folds.rows)),
+        not_calibrated=why_not_calibrated(len(folds.rows), folds=True),
         record={
             **run.job.settings.record(),
             "head": method,

@@ -48,11 +48,15 @@ def calibration_error_in_words(error: float | None, images: int) -> str:
     return f"{error:.4f}" + (" (too few images to be exact)" if images < _EXACT_CALIBRATION else "")
 
 
-def why_not_calibrated(held_out_images: int) -> str:
-    """Return the sentence that says why nothing was fitted to fewer than ``LEAST_HELD_OUT`` pictures."""
-    if held_out_images:
-        images = "1 held-out image is" if held_out_images == 1 else f"{held_out_images} held-out images are"
-        reason = f"{images} too few to tell ({LEAST_HELD_OUT} are needed)"
+def why_not_calibrated(images: int, *, folds: bool = False) -> str:
+    """Return the sentence that says why nothing was fitted to fewer than ``LEAST_HELD_OUT`` pictures.
+
+    They were held out, or answered by ``folds`` of a cross-validation.
+    """
+    if images:
+        kind = "cross-validated" if folds else "held-out"
+        images_are = f"1 {kind} image is" if images == 1 else f"{images} {kind} images are"
+        reason = f"{images_are} too few to tell ({LEAST_HELD_OUT} are needed)"
     else:
         reason = "there are no held-out images, since the network, or the version that it started from, saw them all"
     return (

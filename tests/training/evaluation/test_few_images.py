@@ -61,4 +61,5 @@ def test_why_nothing_was_fitted_is_said() -> None:
         "(50 are needed); the temperature is 1. See --validation-images."
     )
     assert "1 held-out image is too few" in why_not_calibrated(1)
+    assert "18 cross-validated images are too few" in why_not_calibrated(18, folds=True)
     assert "there are no held-out images, since the network, or the version" in why_not_calibrated(0)

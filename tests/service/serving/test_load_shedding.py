@@ -17,6 +17,7 @@ from service.app import DIALECTS
 from service.inference.errors import QueueFull
 from service.serving import plain_requests
 from service.serving.load_shedding import LoadShedder
+from service.web.notes import Notes
 from service.web.operations import declared
 from service.web.services import Services
 
@@ -137,6 +138,22 @@ def test_refusals_are_counted(shedder: LoadShedder, services: Services) -> None:
         refused(shedder, request("/v1/models/colours:predict"))
     assert count() == before + 3
     assert services.metrics.registry.get_sample_value("darkroom_requests_in_flight") == in_flight
+
+
+def test_refusals_are_logged_where_that_is_asked_for(
+    app: Flask, services: Services, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The access log has a line for each, with the client and the path as it was asked for; by default it has none."""
+    caplog.set_level("INFO", "service.access")
+    for log in (False, True):
+        shedder = LoadShedder(app, DIALECTS, Notes(services.metrics, services.clock, log=log))
+        plain = plain_requests.read(request("/v1/models/colours:predict"))
+        assert plain is not None
+        assert shedder.answer(plain, "192.0.2.1") is not None
+    [record] = caplog.records
+    fields = record.fields  # type: ignore[attr-defined]
+    assert (fields["client"], fields["method"], fields["status"]) == ("192.0.2.1", "POST", 503)
+    assert fields["path"] == "/v1/models/colours:predict"
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flask import Flask
-from werkzeug.exceptions import HTTPException
 
 from service.inference.errors import OVERLOADED, QueueFull
 from service.serving.plain_requests import PlainRequest
 from service.web.errors import Dialect, dialect_of, encode, failure_of, head_of
 from service.web.notes import Answered, Notes
-from service.web.operations import declared
+from service.web.operations import prediction_at
 
 _ID = re.compile(rb"\r\nx-request-id:[ \t]*([!-~]{1,128})[ \t]*(?=\r|\Z)", re.IGNORECASE)
 
@@ -51,15 +50,11 @@ class LoadShedder:
 
     def _make(self, target: bytes) -> _Refusal | None:
         path = target.partition(b"?")[0].decode("ascii")
-        try:
-            rule, _ = self._app.url_map.bind("").match(path, "POST", return_rule=True)
-        except HTTPException:
-            return None
-        operation = declared(self._app.view_functions[rule.endpoint])
-        if operation is None or QueueFull not in operation.errors:
+        prediction = prediction_at(self._app, path)
+        if prediction is None:
             return None
         dialect = dialect_of(path, self._dialects)
         failure = failure_of(QueueFull(OVERLOADED), dialect)
         body = encode(failure, dialect)
         head = head_of(failure, body, "keep-alive").encode()
-        return _Refusal(head, body, rule.rule, failure.status, path)
+        return _Refusal(head, body, prediction.rule, failure.status, path)

@@ -8,17 +8,14 @@ the loop goes their way.
 import functools
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from flask import Flask, Response
-from werkzeug.exceptions import HTTPException
 
-from service.inference.errors import QueueFull
 from service.inference.offload import offloads_plain_request
 from service.serving.gateway import Room
 from service.serving.loop import Loop
@@ -26,7 +23,7 @@ from service.serving.plain_requests import PlainRequest
 from service.web.bodies import ShortRequest, compress, compressible
 from service.web.errors import Dialect, response_to
 from service.web.notes import Answered
-from service.web.operations import JSON, declared, response_of
+from service.web.operations import JSON, Prediction, prediction_at, response_of
 from service.web.services import Services
 
 _FILE = re.compile(rb"\r\ncontent-type:[ \t]*(?:image/|multipart/form-data)", re.IGNORECASE)
@@ -34,13 +31,10 @@ _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 _JSON_HEADER = f"Content-Type: {JSON}\r\n"
 
 
-@dataclass(frozen=True)
-class _Route:
-    """What answers a path: the view, the values that the path has for it, and the rule that it matches."""
+class _Route(NamedTuple):
+    """What answers a target: the view, and what its path and its query say."""
 
-    view: Callable[..., Any]
-    values: Mapping[str, Any]
-    rule: str
+    prediction: Prediction
     path: str
     query: str
 
@@ -75,7 +69,7 @@ class ShortRequests:
         try:
             with self._loop.request():
                 status, headers, body = self._respond(route, environ, request.body)
-            self._notes.end(begun, Answered(route.rule, "POST", status, client, route.path, len(body)))
+            self._notes.end(begun, Answered(route.prediction.rule, "POST", status, client, route.path, len(body)))
         finally:
             self._room.give_back(request.length)
             self._notes.leave()
@@ -86,7 +80,7 @@ class ShortRequests:
     def _respond(self, route: _Route, environ: dict[str, Any], content: bytes) -> tuple[int, str, bytes]:
         request = ShortRequest(environ, route.path, route.query, content, self._max_parts)
         try:
-            answer = route.view(request, **route.values)
+            answer = route.prediction.operation.answer(request, **route.prediction.values)
             if isinstance(answer, msgspec.Struct):
                 body = msgspec.json.encode(answer) + b"\n"
                 if not compressible(len(body)):
@@ -99,14 +93,8 @@ class ShortRequests:
 
     def _route(self, target: bytes) -> _Route | None:
         path, _, query = target.decode("ascii").partition("?")
-        try:
-            rule, values = self._app.url_map.bind("").match(path, "POST", return_rule=True)
-        except HTTPException:
-            return None
-        operation = declared(self._app.view_functions[rule.endpoint])
-        if operation is None or QueueFull not in operation.errors:
-            return None
-        return _Route(operation.answer, values, rule.rule, path, query)
+        prediction = None if "%" in path else prediction_at(self._app, path)  # the parser unquotes
+        return _Route(prediction, path, query) if prediction else None
 
 
 def _environ(request: PlainRequest, client: str | None) -> dict[str, Any] | None:

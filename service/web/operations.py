@@ -8,14 +8,15 @@ import functools
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
-from flask import Request, Response
+from flask import Flask, Request, Response
 from flask import request as current_request
 from msgspec import Struct
+from werkzeug.exceptions import HTTPException
 
-from service.inference.errors import InvalidRequest, ServiceError
+from service.inference.errors import InvalidRequest, QueueFull, ServiceError
 from service.inference.registry import LoadedModel
 
 JSON = "application/json"
@@ -139,6 +140,26 @@ def declared(view: View) -> Operation | None:
     """Return what ``operation`` declared of ``view``; None where nothing was."""
     found: Operation | None = getattr(view, _ATTRIBUTE, None)
     return found
+
+
+class Prediction(NamedTuple):
+    """An operation that predicts: the rule that a path matches, and the values that the path has for it."""
+
+    rule: str
+    values: Mapping[str, Any]
+    operation: Operation
+
+
+def prediction_at(app: Flask, path: str) -> Prediction | None:
+    """Return what answers a POST to ``path`` of ``app``; None where that does not predict."""
+    try:
+        rule, values = app.url_map.bind("").match(path, "POST", return_rule=True)
+    except HTTPException:
+        return None
+    operation = declared(app.view_functions[rule.endpoint])
+    # What waits for the engine may find its queue full, and nothing else may.
+    predicts = operation is not None and QueueFull in operation.errors
+    return Prediction(rule.rule, values, operation) if operation and predicts else None
 
 
 def read_query(request: Request, query: type[Query]) -> Query:

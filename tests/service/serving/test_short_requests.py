@@ -168,9 +168,9 @@ def test_what_is_not_plain_is_left_to_the_parser(app: Flask, headers: dict[str, 
     assert answered(app, written("/predict", "image/png", RED, headers)) is None
 
 
-@pytest.mark.parametrize("path", ["/nothing", "/health", "/v2/repository/index"])
+@pytest.mark.parametrize("path", ["/nothing", "/health", "/v2/repository/index", "/v1/models/%63olours:predict"])
 def test_other_routes_are_left_to_flask(app: Flask, path: str) -> None:
-    """Only predictions are answered here."""
+    """Only predictions are answered here, and only those whose path needs no unquoting."""
     assert answered(app, written(path, "", b"{}")) is None
 
 

@@ -4,7 +4,6 @@ import http.client
 import json
 import random
 import re
-import socket
 from typing import Any
 
 import pytest
@@ -20,6 +19,7 @@ from service.serving.load_shedding import LoadShedder
 from service.web.notes import Notes
 from service.web.operations import declared
 from service.web.services import Services
+from tests.service.answers import parsed
 
 HEAD = (
     b"POST /predict HTTP/1.1\r\nHost: test\r\nConnection: keep-alive\r\nAccept: */*\r\n"
@@ -57,15 +57,8 @@ def request(path: str = "/predict", body: bytes = b"12345", **headers: str) -> b
 def read(answer: bytes | None) -> tuple[http.client.HTTPResponse, Any]:
     """Return ``answer`` as an HTTP client reads it, and its JSON; nothing may follow it."""
     assert answer is not None
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        ours.sendall(answer)
-        ours.shutdown(socket.SHUT_WR)
-        response = http.client.HTTPResponse(theirs)
-        response.begin()
-        body = json.loads(response.read())
-        assert len(answer.partition(b"\r\n\r\n")[2]) == int(response.headers["Content-Length"])
-        return response, body
+    response, body = parsed(answer)
+    return response, json.loads(body)
 
 
 def gunicorn_reads(data: bytes) -> tuple[str | None, str | None, bytes, bytes] | None:

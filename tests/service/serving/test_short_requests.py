@@ -5,7 +5,6 @@ import gzip
 import http.client
 import json
 import random
-import socket
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +20,7 @@ from service.serving.gateway import Room
 from service.serving.loop import Loop
 from service.serving.short_requests import ShortRequests, _environ
 from service.web.services import Services
+from tests.service.answers import parsed
 from tests.service.loops import on_a_loop
 from tests.service.pictures import plain as picture
 
@@ -106,17 +106,7 @@ def answered(app: Flask, data: bytes, room: int = 10_000_000) -> tuple[http.clie
         return short.answer(plain, "192.0.2.1") if plain and plain.whole and short.takes(plain) else None
 
     answer = on_a_loop(work)
-    if answer is None:
-        return None
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        ours.sendall(answer)
-        ours.shutdown(socket.SHUT_WR)
-        response = http.client.HTTPResponse(theirs)
-        response.begin()
-        body = response.read()
-        assert answer.endswith(b"\r\n\r\n" + body)
-        return response, body
+    return None if answer is None else parsed(answer)
 
 
 @pytest.mark.parametrize("asked", [pytest.param(request, id=name) for name, request in REQUESTS.items()])

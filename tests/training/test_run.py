@@ -283,7 +283,9 @@ def test_a_few_pictures_make_a_version_and_no_promises(tmp_path: Path) -> None:
     _, metadata = run.version(1)
     assert metadata.labels == ("flower", "temple")
     assert (metadata.calibration, metadata.familiarity) == (None, None)
-    assert "Not calibrated, and no threshold for familiar pictures: 18 held-out images are too few" in run.printed
+    assert (
+        "Not calibrated, and no threshold for familiar pictures: 18 cross-validated images are too few" in run.printed
+    )
     assert "Not tuned: with 4 images held out nobody could tell whether it is better; it takes 50" in run.printed
     assert metadata.int8 is None or metadata.int8.agreement_images == 18
     assert run.printed.count("make it better") == 1

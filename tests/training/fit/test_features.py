@@ -95,6 +95,7 @@ def test_an_interruption_keeps_what_is_known(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [file]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [1, 8, 11])
 def test_the_backbone_is_that_below_the_head(number: int) -> None:
     """Its features are what the head of the network in Keras gets, for any number of pictures."""

@@ -146,6 +146,7 @@ def job(blobs: Dataset, weights: Path, tmp_path: Path) -> Job:
     return Job(blobs, Recipe(backbone=NAME, backbone_weights=str(weights)), RunFolder(tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_the_network_answers_as_its_head_does(job: Job, blobs: Dataset) -> None:
     """In Keras, the backbone with the head that was fitted gives the logits of the head for the features.
 
@@ -161,6 +162,7 @@ def test_the_network_answers_as_its_head_does(job: Job, blobs: Dataset) -> None:
     assert head.accuracy() == right(head.folds.logits(head.features), head.classes[head.folds.rows])
 
 
+@pytest.mark.slow
 def test_a_head_can_be_had_that_has_not_seen_what_is_held_out(job: Job) -> None:
     """It is that of the other pictures alone, with the strength that was found, and both kinds of them are in it."""
     head = pretrained.fit(job)
@@ -170,6 +172,7 @@ def test_a_head_can_be_had_that_has_not_seen_what_is_held_out(job: Job) -> None:
     assert not np.allclose(alone.kernel, head.linear.kernel)
 
 
+@pytest.mark.slow
 def test_features_are_kept_in_the_run_folder(job: Job, blobs: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second run on the same pictures computes none anew; those of other weights are not taken for them."""
     first = pretrained.fit(job)

@@ -44,6 +44,7 @@ def test_a_saved_model_answers_as_the_network(saved: tuple[keras.Model, Path], s
     np.testing.assert_allclose(openvino_score(path)(small.test.images), np.log(np.exp(logits).sum(axis=1)), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_only_a_network_on_a_backbone_has_an_embedding(
     saved: tuple[keras.Model, Path], on_backbone: Path, small: Dataset
 ) -> None:
@@ -60,6 +61,7 @@ def test_only_a_network_on_a_backbone_has_an_embedding(
     assert shapes[1]["embedding"] == (-1, expected.shape[1])
 
 
+@pytest.mark.slow
 def test_another_embedding_is_found_out(on_backbone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A graph whose embedding is not the network's is not published, though its probabilities are."""
     network, images = published_network(on_backbone), blots(5)
@@ -107,6 +109,7 @@ def test_weights_are_saved_once_and_come_back(saved: tuple[keras.Model, Path]) -
     assert (path / "variables" / "variables.data-00000-of-00001").stat().st_size < 1.5 * 4 * floats
 
 
+@pytest.mark.slow
 def test_weights_below_an_embedding_are_saved_once(on_backbone: Path) -> None:
     """That the network has two outputs makes no second copy of what lies below both."""
     floats = published_network(on_backbone).count_params()

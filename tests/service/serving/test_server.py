@@ -192,7 +192,8 @@ def test_metrics_add_up_over_workers(start_service: StartService) -> None:
     wait_for(lambda: metric(running, "model_workers") == 2, running.log)
     for _ in range(40):
         assert running.predict(RED).status_code == 200
-    assert {metric(running, "predictions_total") for _ in range(10)} == {40}
+    # Each worker writes what it has counted at the end of a turn of its loop, a moment after the answer.
+    wait_for(lambda: {metric(running, "predictions_total") for _ in range(10)} == {40}, running.log)
     assert metric(running, "batch_size_sum") == 40
     assert metric(running, "worker_starts_total") == 2
     computed = metric(running, "cpu_seconds_total")
@@ -203,9 +204,9 @@ def test_metrics_add_up_over_workers(start_service: StartService) -> None:
     assert metric(running, "worker_starts_total") == 3
     assert metric(running, "cpu_seconds_total") >= computed
     assert metric(running, "predictions_total") == 40
-    assert metric(running, "requests_in_flight") == 1
+    wait_for(lambda: metric(running, "requests_in_flight") == 1, running.log)
     running.predict(RED)
-    assert metric(running, "predictions_total") == 41
+    wait_for(lambda: metric(running, "predictions_total") == 41, running.log)
 
 
 def test_what_the_service_takes_is_that_of_all_workers(start_service: StartService) -> None:

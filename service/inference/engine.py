@@ -66,7 +66,8 @@ class OpenVinoEngine:
         """
         openvino = import_openvino()
         core = openvino_core()
-        carried = read_metadata(path).int8 is not None
+        metadata = read_metadata(path)
+        carried = metadata.int8 is not None
         if precision == "int8" and not carried:
             raise InvalidVersion(path, "it has no int8 network, and PRECISION is int8")
         kind, hints = _candidates(precision, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"), int8=carried)
@@ -99,7 +100,7 @@ class OpenVinoEngine:
         self.precision = kind or ("bfloat16" if used == openvino.Type.bf16 else "float32")
         self._input = whole.input(INPUT)
         self._output = whole.output(OUTPUT)
-        self._familiarity = whole.output(FAMILIARITY) if _tells_familiarity(path) else None
+        self._familiarity = None if metadata.familiarity is None else whole.output(FAMILIARITY)
         # Of the same compiled model: an output that nobody reads costs nothing (docs/design.md), a second one memory.
         self._embedding = next((output for output in whole.outputs if EMBEDDING in output.names), None)
         self.embedding = self._embedding.partial_shape[1].get_length() if self._embedding else 0
@@ -133,7 +134,7 @@ class TensorFlowEngine:
         self._tf = tf
         self._model = tf.saved_model.load(str(path))  # kept: it owns the variables that the signature reads
         self._signature = self._model.signatures[SIGNATURE]
-        self._tells_familiarity = _tells_familiarity(path)
+        self._tells_familiarity = read_metadata(path).familiarity is not None
         embedding = self._signature.structured_outputs.get(EMBEDDING)
         self.embedding = embedding.shape[1] if embedding is not None else 0
 
@@ -153,10 +154,6 @@ def load(name: str, path: Path, precision: str, threads: int) -> Engine:
     if name == "tensorflow":
         return TensorFlowEngine(path)
     return OpenVinoEngine(path, precision, threads)
-
-
-def _tells_familiarity(path: Path) -> bool:
-    return read_metadata(path).familiarity is not None
 
 
 def _joined(probabilities: Probabilities, familiarity: npt.NDArray[np.float32]) -> Outputs:

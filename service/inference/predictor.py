@@ -46,7 +46,7 @@ class PredictionObserver(Protocol):
 
 
 class Predictor:
-    """Decodes pictures, feeds them to a model's batcher and counts what came out."""
+    """Decodes pictures, feeds them to a model's batcher and tells what becomes of the requests."""
 
     def __init__(
         self,

@@ -1,17 +1,16 @@
 """Prometheus metrics, right across gunicorn's workers: each writes files that any of them can add up."""
 
+import collections
 import contextlib
 import functools
 import os
 import threading
-from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import prometheus_client
-from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest, values
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
@@ -39,9 +38,7 @@ class Metrics:
         if whole is not None:
             self._whole.register(whole)
         route = ["route", "method", "status"]
-        self.requests = prometheus_client.Counter(
-            "darkroom_requests", "Requests by route, method and status.", route, registry=registry
-        )
+        self.requests = Counter("darkroom_requests", "Requests by route, method and status.", route, registry=registry)
         self.request_seconds = self._seconds("request", "From the request's headers to the answer.", route)
         version = ["version"]
         self.inference_seconds = self._seconds(
@@ -53,13 +50,13 @@ class Metrics:
         self.batch_size = Histogram(
             "darkroom_batch_size", "Images in one batch of the engine.", version, buckets=_IMAGES, registry=registry
         )
-        self.predictions = prometheus_client.Counter(
+        self.predictions = Counter(
             "darkroom_predictions",
             "Classified images by their most probable label.",
             [*version, "label"],
             registry=registry,
         )
-        self.unfamiliar = prometheus_client.Counter(
+        self.unfamiliar = Counter(
             "darkroom_unfamiliar",
             "Classified images that look like nothing the model was trained on.",
             version,
@@ -78,10 +75,8 @@ class Metrics:
         self.model_created = self._gauge(
             "model_created_timestamp_seconds", "When the version that answers was trained.", "livemax", ["name"]
         )
-        self.worker_starts = prometheus_client.Counter(
-            "darkroom_worker_starts", "Workers that were started.", registry=registry
-        )
-        self.loop_busy_seconds = prometheus_client.Counter(
+        self.worker_starts = Counter("darkroom_worker_starts", "Workers that were started.", registry=registry)
+        self.loop_busy_seconds = Counter(
             "darkroom_loop_busy_seconds", "Time that event loops did not wait for anything.", registry=registry
         )
 
@@ -216,7 +211,7 @@ class EngineMetrics:
     def classified(self, outputs: Outputs) -> None:
         """Count the most probable label of each of ``outputs``, float32 [N, columns], and what is not familiar."""
         predictions = interpret(outputs, self._metadata)
-        for index, images in Counter(predictions.probabilities.argmax(axis=1).tolist()).items():
+        for index, images in collections.Counter(predictions.probabilities.argmax(axis=1).tolist()).items():
             self._predictions(index).inc(images)
         if self._unfamiliar is not None and predictions.familiar is not None:
             self._unfamiliar.inc(predictions.familiar.count(False))

@@ -318,9 +318,8 @@ def _epochs(run: Run, pace: Pace, minutes: float | None) -> int:
     if minutes is None or asked.epochs is not None or "epochs" in asked.fields:
         return recipe.epochs
     pictures = defaults.steps_per_epoch(run.job.dataset, recipe) * recipe.batch_size
-    most = (
-        recipe.epochs if run.settings.minutes is None else _MOST_TIMES * recipe.epochs
-    )  # who gives time, wants it used
+    times = 1 if run.settings.minutes is None else _MOST_TIMES  # who gives time, wants it used
+    most = times * recipe.epochs
     return max(min(int(0.9 * minutes * 60 * pace.pictures / pictures), most), 1)
 
 

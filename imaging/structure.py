@@ -107,7 +107,7 @@ def _plain_jpeg(content: bytes) -> Plain | None:
                 return None
             return Plain("JPEG", *frame, check_scans(content, frame[0] * frame[1], at))
         at += 2 + length
-    return None
+    raise TooMuchWork(f"it has more than {_MOST_SEGMENTS} segments before its pixels, which no encoder writes")
 
 
 def _count(found: Iterable[object]) -> int:

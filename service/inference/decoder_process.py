@@ -91,6 +91,7 @@ def _answer(connection: Connection, order: Order, content: bytes) -> None:
         _limit(grant.memory, grant.seconds)
         pixels = to_input(image, order.size)
     except (UndecodablePicture, MemoryError) as error:
+        _limit(None, 0)  # to have the memory for the answer
         _send(connection, Answer(fault=Fault(type(error).__name__, str(error)[:500])))
         return
     finally:

@@ -65,9 +65,9 @@ class Decoder:
         ``runtime`` takes pictures that take long to decode; without it the thread of the caller does.
         """
         self._max_pixels = max_pixels
-        self._memory = DecodingMemory(memory, clock)
         self._clock = clock
         self._runtime = runtime or ThreadRuntime()
+        self._memory = DecodingMemory(memory, self._runtime, clock)
         self._pool = DecoderPool(processes, max_pixels, self._memory, self._runtime, clock)
         # Pillow's own check raises from twice this number on, wherever it meets a size; below that it only warns.
         Image.MAX_IMAGE_PIXELS = max_pixels

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from service.inference.errors import DeadlineExceeded, ImageTooLarge
+from service.inference.runtime import Event, Runtime
 
 
 def check_pixels(width: int, height: int, most: int) -> None:
@@ -18,14 +19,16 @@ def check_pixels(width: int, height: int, most: int) -> None:
 
 
 class DecodingMemory:
-    """So many bytes; who needs more than are free waits."""
+    """So many bytes; who needs more than are free waits, as the runtime does."""
 
-    def __init__(self, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, limit: int, runtime: Runtime, clock: Callable[[], float] = time.monotonic) -> None:
         """Take the most bytes at one time."""
         self._limit = limit
+        self._runtime = runtime
         self._clock = clock
         self._taken = 0
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._waiting: list[Event] = []
 
     @contextmanager
     def take(self, size: int, deadline: float) -> Iterator[None]:
@@ -40,17 +43,25 @@ class DecodingMemory:
                 f"Decoding the picture takes about {_megabytes(size)} of memory, and there are "
                 f"{_megabytes(self._limit)} for it; send a smaller one, or send it as a JPEG."
             )
-        with self._changed:
-            free = self._changed.wait_for(lambda: self._taken + size <= self._limit, max(0.0, deadline - self._clock()))
-            if not free:
+        while (others := self._wait_for(size)) is not None:
+            if not others.wait(max(0.0, deadline - self._clock())):
                 raise DeadlineExceeded("Other large pictures were decoded until the deadline; try again later.")
-            self._taken += size
         try:
             yield
         finally:
-            with self._changed:
+            with self._lock:
                 self._taken -= size
-                self._changed.notify_all()
+                waiting, self._waiting = self._waiting, []
+            self._runtime.wake(waiting)
+
+    def _wait_for(self, size: int) -> Event | None:
+        """Take ``size`` bytes; return what to wait for where they are not free."""
+        with self._lock:
+            if self._taken + size <= self._limit:
+                self._taken += size
+                return None
+            self._waiting.append(self._runtime.event())
+            return self._waiting[-1]
 
 
 def _megabytes(size: int) -> str:

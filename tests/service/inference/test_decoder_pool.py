@@ -31,7 +31,7 @@ NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 400, 3),
 
 def new_pool(processes: int = 1, memory: int = 10**9) -> DecoderPool:
     """Return a pool of its own."""
-    return DecoderPool(processes, MAX_PIXELS, DecodingMemory(memory), ThreadRuntime())
+    return DecoderPool(processes, MAX_PIXELS, DecodingMemory(memory, ThreadRuntime()), ThreadRuntime())
 
 
 @pytest.fixture(scope="module")

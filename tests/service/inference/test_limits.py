@@ -7,6 +7,7 @@ import pytest
 
 from service.inference.errors import DeadlineExceeded, ImageTooLarge
 from service.inference.limits import DecodingMemory, check_pixels
+from service.inference.runtime import ThreadRuntime
 
 
 def test_pixels() -> None:
@@ -18,14 +19,14 @@ def test_pixels() -> None:
 
 def test_what_never_fits_is_refused_at_once() -> None:
     """The message says what it would take and what there is."""
-    memory = DecodingMemory(10_000_000)
+    memory = DecodingMemory(10_000_000, ThreadRuntime())
     with pytest.raises(ImageTooLarge, match="about 11 MB of memory, and there are 10 MB"), memory.take(11_000_000, 0):
         pass
 
 
 def test_others_wait_until_there_is_room() -> None:
     """Together nobody holds more than there is; who waits goes on as soon as there is room, or ends at the deadline."""
-    memory, begun = DecodingMemory(10), threading.Event()
+    memory, begun = DecodingMemory(10, ThreadRuntime()), threading.Event()
 
     def hold() -> None:
         with memory.take(6, time.monotonic() + 10):

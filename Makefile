@@ -57,6 +57,10 @@ test-stack: .venv/stamp .venv-kubernetes/stamp ## the monitored stack, updates u
 test-fast: .venv/stamp ## the tests that take under two minutes together, a training among them
 	$(call tests,not slow and not containers and not stack,logical)
 
+.PHONY: reliability
+reliability: .venv/stamp ## the campaigns of docs/reliability.md, whole (some hours, on a quiet machine), with what they find
+	$(DEV)/python -m pytest tests/reliability --whole --write-found $(ARGS)
+
 .PHONY: check
 check: .venv/stamp ## format, lint, types, workflows, Dockerfiles, compose files, kustomizations
 	$(DEV)/ruff format --check .

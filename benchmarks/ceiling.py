@@ -26,7 +26,7 @@ if str(ROOT) not in sys.path:  # run as a file, the folder of the packages is no
 from artifact import Input, read_metadata  # noqa: E402
 from benchmarks.measuring import drawings, jpeg, photograph, times  # noqa: E402
 from imaging import open_picture  # noqa: E402
-from machine import usable_cores  # noqa: E402
+from machine import usable_cores, usable_memory  # noqa: E402
 from service.inference.decoding import Decoder  # noqa: E402
 from service.inference.engine import Engine, Images, load  # noqa: E402
 
@@ -80,7 +80,7 @@ def _photographs(engine: Engine, size: Input, name: str, seconds: float) -> dict
     """
     height, width = map(int, name.split("x"))
     file = jpeg(photograph(height, width))
-    decoder = Decoder(max_pixels=_MOST_PIXELS, large_at_once=usable_cores())
+    decoder = Decoder(max_pixels=_MOST_PIXELS, memory=usable_memory() // 4)
 
     def decode() -> Images:
         return decoder.decode(file, size, time.monotonic() + _PATIENCE)
@@ -113,7 +113,7 @@ def _engine_rate(engine: Engine, images: Images, seconds: float) -> float:
 
 def _whole_rate(engine: Engine, files: list[bytes], size: Input, seconds: float) -> float:
     """Return the images a second that are decoded, ``files`` at a time, and run by the engine."""
-    decoder = Decoder(max_pixels=_MOST_PIXELS, large_at_once=usable_cores())
+    decoder = Decoder(max_pixels=_MOST_PIXELS, memory=usable_memory() // 4)
 
     def work(stream: int | None) -> None:
         engine.predict(np.stack([decoder.decode(file, size, time.monotonic() + _PATIENCE) for file in files]), stream)

@@ -4,17 +4,30 @@ What a model learns from and what it is asked are decoded by this code alone, so
 ``artifact`` (the rule is in a version's metadata), Pillow and NumPy.
 """
 
-from imaging.decode import FORMATS, Pixels, open_picture, to_input
-from imaging.errors import DamagedPicture, FarTooManyPixels, UndecodablePicture, UnknownFormat, UnknownRange
+from imaging.decode import FORMATS, Pixels, open_picture, prepare, to_input
+from imaging.errors import (
+    DamagedPicture,
+    FarTooManyPixels,
+    TooMuchWork,
+    UndecodablePicture,
+    UnknownFormat,
+    UnknownRange,
+)
+from imaging.structure import Plain, plain_structure, webp_size
 
 __all__ = [
     "FORMATS",
     "DamagedPicture",
     "FarTooManyPixels",
     "Pixels",
+    "Plain",
+    "TooMuchWork",
     "UndecodablePicture",
     "UnknownFormat",
     "UnknownRange",
     "open_picture",
+    "plain_structure",
+    "prepare",
     "to_input",
+    "webp_size",
 ]

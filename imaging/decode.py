@@ -1,5 +1,6 @@
 """A picture's file to the model's input, by Pillow: upright, opaque, RGB, scaled by the rule of the metadata."""
 
+import contextlib
 import io
 
 import numpy as np
@@ -19,11 +20,17 @@ from PIL import (  # noqa: F401
 )
 
 from artifact import Input
-from imaging.errors import UnknownRange, classified
+from imaging.cost import decoding_memory
+from imaging.errors import DamagedPicture, UnknownFormat, UnknownRange, classified
+from imaging.metadata import without_metadata
+from imaging.structure import Plain, check_scans
 
 Pixels = npt.NDArray[np.uint8]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+
+_SIXTEEN_BITS = ("PPM",)  # whose mode I holds levels from 0 to 65,535, whatever the file's largest one is
+_NUMBERS_AT_ONCE = 1024 * 1024  # that are scaled to 8 bits
 
 _FILTERS = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -45,14 +52,50 @@ _TRANSPOSITIONS = {
 _SIDEWAYS = (5, 6, 7, 8)
 
 
-def open_picture(content: bytes, formats: tuple[str, ...] = FORMATS) -> Image.Image:
+def open_picture(content: bytes, formats: tuple[str, ...] = FORMATS, known: Plain | None = None) -> Image.Image:
     """Return the picture in the bytes of a file, in one of ``formats``; its header is read, and no pixels yet.
 
+    ``known`` is what its structure shows, where the caller has looked. Metadata that are damaged or too large do not
+    make a picture unreadable; then they are left out.
+
     Raises:
-        UndecodablePicture: there is none, or its header is damaged.
+        UndecodablePicture: there is none, its header is damaged, or it is made to take long.
     """
+    try:
+        image = _open(content, formats)
+    except (UnknownFormat, DamagedPicture):
+        found = _open_without_metadata(content, formats)
+        if found is None:
+            raise
+        image = found
+    if known is None and image.format in ("JPEG", "MPO"):
+        check_scans(content, image.width * image.height)
+    return image
+
+
+def _open(content: bytes, formats: tuple[str, ...]) -> Image.Image:
     with classified():
         return Image.open(io.BytesIO(content), formats=formats)
+
+
+def _open_without_metadata(content: bytes, formats: tuple[str, ...]) -> Image.Image | None:
+    for keep_exif in (True, False):  # it may be what is damaged
+        pixels = without_metadata(content, keep_exif=keep_exif)
+        with contextlib.suppress(UnknownFormat, DamagedPicture):
+            if pixels is not None:
+                return _open(pixels, formats)
+    return None
+
+
+def prepare(image: Image.Image, size: Input) -> int:
+    """Choose the scale at which ``image`` is decoded for ``size``; return how many bytes of memory that takes at most.
+
+    ``to_input`` does the same by itself.
+    """
+    pixels = image.width * image.height
+    with classified():
+        _reduce(image, size)
+    return decoding_memory(image, pixels)
 
 
 def to_input(image: Image.Image, size: Input) -> Pixels:
@@ -67,9 +110,7 @@ def to_input(image: Image.Image, size: Input) -> Pixels:
 
 def _to_input(image: Image.Image, size: Input) -> Pixels:
     target = (size.width, size.height)
-    # Half the work for a picture from a camera: libjpeg decodes at 1/2, 1/4 or 1/8 scale. Twice the target keeps the
-    # filter's result as good as the eye can tell; the longer side because the picture may lie on its side.
-    image.draft(None, (2 * max(target), 2 * max(target)))
+    _reduce(image, size)
     image.load()
     orientation = _orientation(image)  # only now, since Pillow turns a TIFF itself while it loads it
     if orientation in _SIDEWAYS:
@@ -78,6 +119,16 @@ def _to_input(image: Image.Image, size: Input) -> Pixels:
     if orientation in _TRANSPOSITIONS:
         fitted = fitted.transpose(_TRANSPOSITIONS[orientation])
     return np.asarray(_opaque(fitted), dtype=np.uint8)
+
+
+def _reduce(image: Image.Image, size: Input) -> None:
+    """Let libjpeg decode at 1/2, 1/4 or 1/8 scale, which is half the work for a picture from a camera.
+
+    Twice the target keeps the filter's result as good as the eye can tell; the longer side because the picture may lie
+    on its side. Another time changes nothing.
+    """
+    side = 2 * max(size.width, size.height)
+    image.draft(None, (side, side))
 
 
 def _orientation(image: Image.Image) -> int:
@@ -89,13 +140,25 @@ def _orientation(image: Image.Image) -> int:
 
 def _eight_bit(image: Image.Image) -> Image.Image:
     """Return ``image`` in mode RGB or RGBA."""
-    if image.mode.startswith("I;16"):
-        levels = np.asarray(image).astype(np.uint32)  # Pillow's own conversion clips at 255 instead of scaling
-        image = Image.fromarray(((levels * 255 + 32767) // 65535).astype(np.uint8))
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in _SIXTEEN_BITS):
+        image = Image.fromarray(_scaled_to_eight_bit(image))
     elif image.mode in ("I", "F"):
-        raise UnknownRange("Pictures with 32 bits a channel have no fixed range; save it with 8 or 16 bits.")
+        raise UnknownRange(
+            "Pictures with 32 bits a channel, or with a sign, have no fixed range; save it with 8 or 16 bits."
+        )
     mode = "RGBA" if image.has_transparency_data else "RGB"
     return image if image.mode == mode else image.convert(mode)  # which would copy it
+
+
+def _scaled_to_eight_bit(image: Image.Image) -> Pixels:
+    """Return levels from 0 to 65,535 as 0 to 255; Pillow's own conversion clips at 255. uint8 [H, W]."""
+    levels = np.asarray(image)
+    scaled = np.empty(levels.shape, np.uint8)
+    rows = max(1, _NUMBERS_AT_ONCE // levels.shape[1])
+    for start in range(0, len(levels), rows):
+        block = levels[start : start + rows].astype(np.uint32)
+        scaled[start : start + rows] = (block * 255 + 32767) // 65535
+    return scaled
 
 
 def _fit(image: Image.Image, target: tuple[int, int], size: Input) -> Image.Image:

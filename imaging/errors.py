@@ -18,6 +18,10 @@ class FarTooManyPixels(UndecodablePicture):
     """It has, somewhere inside, a size of more than twice the pixels that Pillow is allowed."""
 
 
+class TooMuchWork(UndecodablePicture):
+    """Decoding it would take far more work than its size asks for, as only a picture made for that does."""
+
+
 class UnknownRange(UndecodablePicture):
     """Its numbers have no fixed range, so that nobody knows which is white; the message says what to do."""
 

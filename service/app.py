@@ -20,7 +20,7 @@ from service.protocols.open_inference import routes as open_inference
 from service.protocols.own import health, model, predict
 from service.protocols.own import metrics as own_metrics
 from service.protocols.tensorflow_serving import routes as tensorflow_serving
-from service.settings import BYTES_OF_A_PIXEL, Settings
+from service.settings import Settings, decoding_memory
 from service.web import docs, pages
 from service.web.app import make_app
 from service.web.notes import Notes
@@ -55,16 +55,11 @@ def make_services(
     registry = Registry(
         settings.model_dir, settings.model_name, settings.model_version, load_engine, make_batcher, metrics
     )
-    decoder = Decoder(settings.max_image_pixels, _large_at_once(settings, cores), clock, runtime)
+    memory = decoding_memory(usable_memory() // settings.workers)
+    decoder = Decoder(settings.max_image_pixels, memory, engine_threads, clock, runtime)
     predictor = Predictor(decoder, metrics.of, clock, runtime)
     notes = Notes(metrics, clock, log=settings.access_log)
     return Services(settings, registry, predictor, metrics, notes, draining, clock, clock(), runtime)
-
-
-def _large_at_once(settings: Settings, cores: int) -> int:
-    """Return how many pictures of the largest size may be decoded at once: half of the memory is for them."""
-    fit = usable_memory() // settings.workers // 2 // (settings.max_image_pixels * BYTES_OF_A_PIXEL)
-    return max(1, min(cores, 4, fit))
 
 
 def create_app(services: Services) -> Flask:

@@ -17,7 +17,8 @@ _CORES_OF_A_WORKER = 2
 _MEMORY_OF_A_WORKER = 512 * 1024 * 1024  # bytes: twice what it holds, so that there is room for bodies and pictures
 
 _MOST_PIXELS = 50_000_000
-BYTES_OF_A_PIXEL = 8  # while a picture is decoded: Pillow holds four, and four more of a copy in another mode
+_BYTES_OF_A_PIXEL = 5  # while most pictures are decoded; some kinds take up to four times as many
+_SHARE_OF_DECODING = 4  # of the memory, one part: what all pictures that are decoded may take together
 
 Number = TypeVar("Number", int, float)
 
@@ -94,8 +95,13 @@ def _setting(
 
 
 def default_max_pixels(memory: int) -> int:
-    """Return the most pixels of a picture where each worker has ``memory`` bytes, of which half is for pictures."""
-    return min(_MOST_PIXELS, memory // 2 // BYTES_OF_A_PIXEL)
+    """Return the most pixels of a picture where each worker has ``memory`` bytes."""
+    return min(_MOST_PIXELS, decoding_memory(memory) // _BYTES_OF_A_PIXEL)
+
+
+def decoding_memory(memory: int) -> int:
+    """Return the bytes that pictures may take while they are decoded where each worker has ``memory`` bytes."""
+    return memory // _SHARE_OF_DECODING
 
 
 def default_workers(cores: int, memory: int) -> int:

@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 from machine import usable_cores
 from tests.models import publish_in_a_process
+from tests.reliability import campaign
 from tests.shared import made_once
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -20,8 +21,10 @@ _CONTAINERS = "containers"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option with which CI runs tests that depend on time a second time."""
+    """Add the option with which CI runs tests that depend on time a second time, and those of `make reliability`."""
     parser.addoption("--rerun-timing", action="store_true", help="run a failed test marked timing once more")
+    parser.addoption("--whole", action="store_true", help="run the campaigns of tests/reliability as long as they are")
+    parser.addoption("--write-found", action="store_true", help="write what they find into docs/reliability.md")
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
@@ -42,6 +45,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     long = [item for item in items for marker in ("slow", "process") if item.get_closest_marker(marker)]
     of_group = Counter(map(_group, long))
     items.sort(key=lambda item: -of_group[_group(item)])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print what the campaigns found, and write it where that is asked for."""
+    outcomes = ("passed", "failed")
+    records = campaign.found(report for outcome in outcomes for report in terminalreporter.getreports(outcome))
+    if records:
+        terminalreporter.section("campaigns")
+    for record in records:
+        terminalreporter.write_line(f"{record['name']}: {campaign.line(record)}")
+    if config.getoption("--write-found"):
+        campaign.write(records)
 
 
 def _minds_containers(item: pytest.Item) -> bool:

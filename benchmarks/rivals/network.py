@@ -12,7 +12,7 @@ import numpy as np
 
 from artifact import read_metadata
 from imaging import Pixels
-from machine import usable_cores
+from machine import usable_cores, usable_memory
 from service.inference.decoding import Decoder
 from service.inference.engine import Images, load
 
@@ -32,7 +32,7 @@ class Network:
         self.size = metadata.input
         self._labels = metadata.labels
         self._engine = load("openvino", path, os.environ.get("PRECISION", "auto"), threads or usable_cores())
-        self._decoder = Decoder(_MOST_PIXELS, large_at_once=usable_cores())
+        self._decoder = Decoder(_MOST_PIXELS, memory=usable_memory() // 4)
 
     def decode(self, file: bytes) -> Pixels:
         """Return a picture's file as the network's input, uint8 [H, W, 3]."""

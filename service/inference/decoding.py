@@ -1,9 +1,10 @@
-"""Encoded pictures to the model's input: Pillow, with every limit checked before memory is spent.
+"""Encoded pictures to the model's input: Pillow, with every limit checked before memory and time are spent.
 
-A JPEG that has the model's size already goes straight to the library that Pillow calls for it, libjpeg-turbo.
+A JPEG or PNG whose structure shows how much work it is, as nearly all are, is decoded here, in a thread where that
+takes long. All others are decoded in processes that can be ended. A JPEG that has the model's size already goes
+straight to the library that Pillow calls for it, libjpeg-turbo.
 """
 
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -13,17 +14,35 @@ import simplejpeg
 from PIL import Image
 
 from artifact import Input
-from imaging import DamagedPicture, FarTooManyPixels, Pixels, UnknownFormat, UnknownRange, open_picture, to_input
+from imaging import (
+    DamagedPicture,
+    FarTooManyPixels,
+    Pixels,
+    Plain,
+    TooMuchWork,
+    UnknownFormat,
+    UnknownRange,
+    open_picture,
+    plain_structure,
+    prepare,
+    to_input,
+)
+from service.inference.decoder_pool import DecoderPool
 from service.inference.errors import DeadlineExceeded, ImageTooLarge, InvalidImage, UnsupportedImage
+from service.inference.limits import DecodingMemory, check_pixels
 from service.inference.offload import offloads_decoding
 from service.inference.runtime import Runtime, ThreadRuntime
 
 _SIGNATURES = (b"\xff\xd8", b"\x89PNG", b"RIFF", b"GIF8", b"BM", b"II*\0", b"MM\0*")
+_AVIF = b"ftyp"  # behind a length
 _READABLE = "JPEG, PNG, WebP, GIF, BMP, TIFF and AVIF are read"
 
 _MAY_BE_TURNED = (b"Exif", b"ns.adobe.com/xap")  # the two kinds of metadata that hold an orientation
+_FEW_PASSES = 16  # of a picture that is as small as a model's input
 
-_LARGE_PIXELS = 4_000_000  # from here on a picture's memory matters, so few are decoded at once
+# What is plain and takes up to 100 ms stays in this process, which nothing could end: pixels, in all passes together.
+_MOST_WORK = {"JPEG": 40_000_000, "PNG": 8_000_000}
+_LARGE = 16 * 1024 * 1024  # bytes: from here on a picture's memory matters
 
 
 class Decoder:
@@ -36,21 +55,27 @@ class Decoder:
     def __init__(
         self,
         max_pixels: int,
-        large_at_once: int,
+        memory: int,
+        processes: int = 1,
         clock: Callable[[], float] = time.monotonic,
         runtime: Runtime | None = None,
     ) -> None:
-        """Take the most pixels of a picture and how many large ones may be decoded at the same time.
+        """Take the most pixels of a picture, the bytes that all may take at once, and the most processes.
 
         ``runtime`` takes pictures that take long to decode; without it the thread of the caller does.
         """
         self._max_pixels = max_pixels
-        self._large = threading.BoundedSemaphore(large_at_once)
         self._clock = clock
         self._runtime = runtime or ThreadRuntime()
+        self._memory = DecodingMemory(memory, self._runtime, clock)
+        self._pool = DecoderPool(processes, max_pixels, self._memory, self._runtime, clock)
         # Pillow's own check raises from twice this number on, wherever it meets a size; below that it only warns.
         Image.MAX_IMAGE_PIXELS = max_pixels
         warnings.filterwarnings("ignore", module=r"PIL\.")  # damaged metadata and the like: nothing for the log
+
+    def warm(self) -> None:
+        """Start a process, so that the first picture that needs one does not wait for it."""
+        self._pool.warm()
 
     def decode(self, content: bytes, size: Input, deadline: float) -> Pixels:
         """Return ``content`` as uint8 [H, W, 3] in RGB, of the height and width that ``size`` asks for.
@@ -59,14 +84,12 @@ class Decoder:
 
         Raises:
             UnsupportedImage: the content is not a picture in one of imaging's ``FORMATS``.
-            ImageTooLarge: it has more pixels than allowed; its pixels were not decoded.
-            InvalidImage: it is damaged or cut short.
-            DeadlineExceeded: other large pictures took all the time.
+            ImageTooLarge: it has more pixels than allowed, or takes more memory; its pixels were not decoded.
+            InvalidImage: it is damaged or cut short, or made to take long.
+            DeadlineExceeded: it, or other large pictures, took all the time.
         """
         if not content:
             raise InvalidImage("The picture is empty; send the bytes of an image file.")
-        if (pixels := decode_jpeg_of_size(content, size)) is not None:
-            return pixels
         try:
             return self._decode(content, size, deadline)
         except UnknownFormat as error:
@@ -75,6 +98,8 @@ class Decoder:
             raise UnsupportedImage(f"The content is not a picture that can be read; {_READABLE}.") from error
         except UnknownRange as error:
             raise InvalidImage(str(error)) from error
+        except TooMuchWork as error:
+            raise InvalidImage(f"The picture is made to take long: {error}. Save it anew and send that.") from error
         except FarTooManyPixels as error:
             raise ImageTooLarge(
                 f"The picture has far more than the {self._max_pixels:,} pixels that are allowed."
@@ -83,49 +108,47 @@ class Decoder:
             raise InvalidImage(f"The picture is damaged or cut short ({error}). Send the whole file.") from error
 
     def _decode(self, content: bytes, size: Input, deadline: float) -> Pixels:
-        image = open_picture(content)
-        self._check_size(image)
-        if not offloads_decoding(image.width * image.height):
-            return to_input(image, size)
-        return self._runtime.offload(lambda: self._decode_long(image, size, deadline))
+        known = plain_structure(content)
+        if known is None and not (content.startswith(_SIGNATURES) or content[4:8] == _AVIF):
+            raise UnknownFormat("it begins like none")
+        if known is None:
+            return self._pool.decode(content, size, deadline)
+        check_pixels(known.width, known.height, self._max_pixels)
+        if (pixels := decode_jpeg_of_size(content, size, known)) is not None:
+            return pixels
+        if known.work > _MOST_WORK[known.format]:
+            return self._pool.decode(content, size, deadline)
+        if not offloads_decoding(known.work):
+            return to_input(open_picture(content, known=known), size)
+        return self._runtime.offload(lambda: self._decode_long(content, known, size, deadline))
 
-    def _check_size(self, image: Image.Image) -> None:
-        width, height = image.size
-        if width * height > self._max_pixels:
-            raise ImageTooLarge(
-                f"The picture has {width} x {height} = {width * height:,} pixels; "
-                f"at most {self._max_pixels:,} are allowed. Send a smaller one."
-            )
-
-    def _decode_long(self, image: Image.Image, size: Input, deadline: float) -> Pixels:
+    def _decode_long(self, content: bytes, known: Plain, size: Input, deadline: float) -> Pixels:
         if self._clock() >= deadline:  # it waited for a thread
             raise DeadlineExceeded("Other requests took all the time until the deadline; try again later.")
-        with self._room_for(image, deadline):
+        image = open_picture(content, known=known)
+        with self._room_for(prepare(image, size), deadline):
             return to_input(image, size)
 
     @contextmanager
-    def _room_for(self, image: Image.Image, deadline: float) -> Iterator[None]:
-        if image.width * image.height < _LARGE_PIXELS:
+    def _room_for(self, memory: int, deadline: float) -> Iterator[None]:
+        if memory < _LARGE:
             yield
             return
-        if not self._large.acquire(timeout=max(0.0, deadline - self._clock())):
-            raise DeadlineExceeded("Other large pictures were decoded until the deadline; try again later.")
-        try:
+        with self._memory.take(memory, deadline):
             yield
-        finally:
-            self._large.release()
 
 
-def decode_jpeg_of_size(content: bytes, size: Input) -> Pixels | None:
+def decode_jpeg_of_size(content: bytes, size: Input, known: Plain) -> Pixels | None:
     """Return a plain JPEG of just this size as uint8 [H, W, 3], in a seventh of Pillow's time; None for all others.
 
-    The pixels are those that Pillow makes of it. What is damaged is left to Pillow, which says what is wrong.
+    ``known`` is what its structure shows. The pixels are those that Pillow makes of it. What is damaged is left to
+    Pillow, which says what is wrong.
     """
-    if not content.startswith(b"\xff\xd8"):
+    if known.format != "JPEG" or known.passes > _FEW_PASSES or (known.height, known.width) != (size.height, size.width):
         return None
     try:
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(content)
-        if (height, width) != (size.height, size.width) or colours not in ("YCbCr", "Gray"):
+        _, _, colours, _ = simplejpeg.decode_jpeg_header(content)
+        if colours not in ("YCbCr", "Gray"):
             return None
         if any(mark in content for mark in _MAY_BE_TURNED):  # last, since it reads all of it
             return None

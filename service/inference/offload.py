@@ -10,7 +10,8 @@ What stays keeps all other requests of the worker waiting, and a thread costs mo
 | with a picture as a file  |                                   | in a thread, and no thread waits for the engine      |
 | another request           | a probe                           | the others read files                                |
 | the pictures of a request | up to 8 that are to be decoded    | few bytes may still take two milliseconds each       |
-| decoding one picture      | fewer than 128 x 128 pixels       | that takes a third of a millisecond                  |
+| decoding one picture      | fewer than 128 x 128 pixels, in   | that takes a third of a millisecond                  |
+|                           | all scans together                |                                                      |
 | the numbers of an answer  | up to 2,048, as of one embedding  | JSON takes 1 ms for 1,500 of them                    |
 | the engine, for one image | it took less than 10 ms last time | two changes of threads cost more than all the rest   |
 |                           |                                   | of a small picture (benchmarks/NOTES.md)             |
@@ -46,7 +47,7 @@ def offloads_pictures(encoded: int) -> bool:
 
 
 def offloads_decoding(pixels: int) -> bool:
-    """Say whether a picture of ``pixels``, width times height, is decoded in a thread."""
+    """Say whether a picture is decoded in a thread, for which that goes through ``pixels``, some more than once."""
     return pixels >= _LOOP_PIXELS
 
 

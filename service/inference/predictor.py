@@ -64,6 +64,10 @@ class Predictor:
         self._clock = clock
         self._runtime = runtime or ThreadRuntime()
 
+    def warm(self) -> None:
+        """Start what would keep the first picture waiting; it does not wait for that."""
+        self._decoder.warm()
+
     def predict_one(self, model: LoadedModel, item: Item, deadline: float) -> Output:
         """Return the engine's output, float32 [columns], for one picture.
 

@@ -1,5 +1,6 @@
 """What the whole service has and takes, in all its processes: read when Prometheus asks, so that no request pays."""
 
+import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ _ATTEMPTS = 5
 
 
 class Usage(NamedTuple):
-    """What a process and its children take."""
+    """What a process and its descendants take."""
 
     cpu_seconds: float  # also of children that have ended
     memory: int  # bytes; a page that several of them share counts once
@@ -50,7 +51,7 @@ class Limits:
 
 
 class Resources(Collector):
-    """Tells Prometheus about the limits, and what the process ``master`` and its children take."""
+    """Tells Prometheus about the limits, and what the process ``master`` and its descendants take."""
 
     def __init__(self, limits: Limits, master: int) -> None:
         """Take what does not change, and the process above all workers."""
@@ -75,29 +76,31 @@ class Resources(Collector):
 
 
 def usage(master: int, processes: Path = _PROCESSES) -> Usage:
-    """Return what ``master`` and its children take; ``processes`` is where /proc is.
+    """Return what ``master`` and its descendants take; ``processes`` is where /proc is.
 
     Raises:
         OSError: there is no such process, no /proc, or it may not be read.
     """
-    process = processes / str(master)
     for _ in range(_ATTEMPTS):
-        own, ended = _cpu_seconds(process)
-        children = _children(process)
-        seconds = own + ended + sum(_cpu_seconds(child)[0] for child in children)
+        tree = list(_with_descendants(processes / str(master)))
+        times = [_cpu_seconds(process) for process in tree]
         # Had a child ended meanwhile, its time would be counted twice or not at all, and the counter would go down.
-        if _cpu_seconds(process)[1] == ended:
+        if [_cpu_seconds(process)[1] for process in tree] == [ended for _, ended in times]:
             break
-    return Usage(seconds, sum(_memory(one) for one in (process, *children)))
+    return Usage(sum(own + ended for own, ended in times), sum(_memory(process) for process in tree))
 
 
 def _gauge(name: str, description: str, value: float) -> GaugeMetricFamily:
     return GaugeMetricFamily(f"darkroom_{name}", description, value)
 
 
-def _children(process: Path) -> list[Path]:
-    text = (process / "task" / process.name / "children").read_text(encoding="ascii")
-    return [process.parent / child for child in text.split()]
+def _with_descendants(process: Path) -> Iterator[Path]:
+    """Yield ``process``, its children, which any of its threads may have started, theirs, and so on."""
+    yield process
+    for thread in sorted((process / "task").iterdir()):
+        for child in _read(thread / "children").split():
+            with contextlib.suppress(FileNotFoundError):  # it has ended
+                yield from _with_descendants(process.parent / child)
 
 
 def _cpu_seconds(process: Path) -> tuple[float, float]:

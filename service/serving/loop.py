@@ -16,6 +16,7 @@ from service.inference.runtime import Event, ThreadRuntime
 _LATE_SECONDS = 0.1
 _SHARE_THAT_IS_FEW = 8  # of the most requests, one part: they are answered within that time
 _TELL_SECONDS = 1.0  # between two notes of how busy the loop was
+_WAITING_THREADS = 64  # at most, beside those that work
 _LAST = -2  # libev's priorities: called after all else that is due
 
 Result = TypeVar("Result")
@@ -37,14 +38,16 @@ class Loop(ThreadRuntime):
         tell_busy: Callable[[float], object] = lambda seconds: None,
         each_turn: Callable[[], object] = lambda: None,
     ) -> None:
-        """Take how many threads there may be to offload to, and how many requests may be on the loop.
+        """Take how many threads may work at the same time, and how many requests may be on the loop.
 
         ``tell_busy`` is told now and then for how many more seconds the loop had something to do; ``each_turn`` is
         called before it waits.
         """
         self._hub = gevent.get_hub()
         self._thread = threading.get_ident()
-        self._pool = ThreadPool(threads, hub=self._hub)
+        self._pool = ThreadPool(threads + _WAITING_THREADS, hub=self._hub)
+        self._turns = threading.Semaphore(threads)
+        self._turn = threading.local()
         self._max_requests = max_requests
         self._requests = 0
         self._woken: deque[_LoopEvent] = deque()
@@ -74,7 +77,9 @@ class Loop(ThreadRuntime):
 
     def event(self) -> Event:
         """Return an event that a greenlet or a thread, whichever calls, may wait for."""
-        return _LoopEvent() if self._here() else super().event()
+        if self._here():
+            return _LoopEvent()
+        return _TurnEvent(self._turns) if getattr(self._turn, "taken", False) else super().event()
 
     def wake(self, events: Sequence[Event]) -> None:
         """Wake those who wait for ``events``, from whatever thread; the loop is told once for all of them."""
@@ -105,8 +110,16 @@ class Loop(ThreadRuntime):
 
     def offload(self, work: Callable[[], Result]) -> Result:
         """Return ``work()``, run in a thread where the caller is a greenlet."""
-        result: Result = self._pool.apply(work) if self._here() else work()
+        result: Result = self._pool.apply(self._in_turn, (work,)) if self._here() else work()
         return result
+
+    def _in_turn(self, work: Callable[[], Result]) -> Result:
+        with self._turns:
+            self._turn.taken = True
+            try:
+                return work()
+            finally:
+                self._turn.taken = False
 
     @contextmanager
     def request(self) -> Iterator[None]:
@@ -147,6 +160,21 @@ class Loop(ThreadRuntime):
 
     def _here(self) -> bool:
         return threading.get_ident() == self._thread
+
+
+class _TurnEvent(threading.Event):
+    """What a thread waits for that has work offloaded to it; meanwhile it lets another one work."""
+
+    def __init__(self, turns: threading.Semaphore) -> None:
+        super().__init__()
+        self._turns = turns
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self._turns.release()
+        try:
+            return super().wait(timeout)
+        finally:
+            self._turns.acquire()
 
 
 class _LoopEvent:

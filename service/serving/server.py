@@ -142,6 +142,7 @@ class Server(BaseApplication):
         services = make_services(settings, metrics, self._drain, runtime=loop)
         self._close = services.registry.close
         services.registry.start(settings.model_poll_seconds, patience=_LOAD_PATIENCE)
+        services.predictor.warm()
         application = create_app(services)
         self._load_shedder = LoadShedder(application, DIALECTS, services.notes)
         # The largest body, and the byte that shows of one in chunks that it is larger.

@@ -18,12 +18,25 @@ _RETRY_SECONDS = 1.0  # before a request is sent again, by when those in between
 
 @dataclass(frozen=True)
 class Answer:
-    """What one request got; ``seconds`` counts from when it was due, so that being late is not forgotten."""
+    """What one request got; ``seconds`` counts from when it was due, so that being late is not forgotten.
 
+    ``when`` it was there is told by the monotonic clock.
+    """
+
+    when: float
     version: int
     label: str
     seconds: float
     retried: bool
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A request that got no prediction: another status, or None where the connection broke, and what was said."""
+
+    when: float
+    status: int | None
+    reason: str
 
 
 class Load:
@@ -34,18 +47,27 @@ class Load:
     answer: after a second it asks once more, on another connection.
     """
 
-    def __init__(self, url: str, picture: bytes, *, retry: bool = False) -> None:
-        """Take the address of the service and the body to post to ``/predict``."""
+    def __init__(
+        self,
+        url: str,
+        picture: bytes,
+        *,
+        rate: float = REQUESTS_PER_SECOND,
+        clients: int = _CLIENTS,
+        retry: bool = False,
+    ) -> None:
+        """Take the address of the service, the body to post to ``/predict``, and the requests a second."""
         address = urlsplit(url)
         self._host, self._port = str(address.hostname), address.port
         self._picture = picture
+        self._rate = rate
         self._retry = retry
         self._numbers = itertools.count()
         self._stopping = threading.Event()
-        self._threads = [threading.Thread(target=self._ask_in_turn) for _ in range(_CLIENTS)]
+        self._threads = [threading.Thread(target=self._ask_in_turn) for _ in range(clients)]
         self._started = self._ended = 0.0
         self.answers: list[Answer] = []
-        self.lost: list[str] = []
+        self.lost: list[Lost] = []
 
     def __enter__(self) -> "Load":
         """Start to ask, and return when the first answers are there."""
@@ -75,7 +97,7 @@ class Load:
         rate = len(self.answers) / (self._ended - self._started)
         retried = sum(answer.retried for answer in self.answers)
         return (
-            f"{len(self.answers)} answers, {rate:.0f}/s of {REQUESTS_PER_SECOND:.0f}/s wanted, {len(self.lost)} lost, "
+            f"{len(self.answers)} answers, {rate:.0f}/s of {self._rate:.0f}/s wanted, {len(self.lost)} lost, "
             f"{retried} asked twice; median {1000 * seconds[len(seconds) // 2]:.1f} ms, "
             f"p99 {1000 * seconds[len(seconds) * 99 // 100]:.0f} ms, longest {1000 * seconds[-1]:.0f} ms"
         )
@@ -83,7 +105,7 @@ class Load:
     def _ask_in_turn(self) -> None:
         connection = http.client.HTTPConnection(self._host, self._port, timeout=_PATIENCE)
         for used in itertools.count(1):
-            due = self._started + next(self._numbers) / REQUESTS_PER_SECOND
+            due = self._started + next(self._numbers) / self._rate
             if self._stopping.wait(max(0.0, due - time.monotonic())):
                 break
             self._ask(connection, due)
@@ -100,14 +122,14 @@ class Load:
                 if left:
                     time.sleep(_RETRY_SECONDS)
                 else:
-                    self.lost.append(f"{time.monotonic() - self._started:.2f} s: {error!r}")
+                    self.lost.append(Lost(time.monotonic(), None, repr(error)))
                 continue
             if status == http.client.OK:
                 best = answer["predictions"][0]["label"]
-                again = self._retry and not left
-                self.answers.append(Answer(answer["model"]["version"], best, time.monotonic() - due, again))
+                again, now = self._retry and not left, time.monotonic()
+                self.answers.append(Answer(now, answer["model"]["version"], best, now - due, again))
             else:
-                self.lost.append(f"{time.monotonic() - self._started:.2f} s: {status} {answer}")
+                self.lost.append(Lost(time.monotonic(), status, str(answer)))
             return
 
     def _post(self, connection: http.client.HTTPConnection) -> tuple[int, Any]:

@@ -12,6 +12,7 @@ from imaging import (
     DamagedPicture,
     FarTooManyPixels,
     Pixels,
+    TooMuchWork,
     UnknownFormat,
     UnknownRange,
     open_picture,
@@ -79,7 +80,7 @@ def decode(content: bytes, picture: Input) -> Pixels:
         raise UnreadablePicture("it does not fit into memory") from error
     except UnknownFormat as error:
         raise UnreadablePicture("it is not a picture, or its beginning is damaged") from error
-    except UnknownRange as error:
+    except (UnknownRange, TooMuchWork) as error:
         raise UnreadablePicture(str(error)) from error
     except FarTooManyPixels as error:
         raise UnreadablePicture("it has far too many pixels") from error

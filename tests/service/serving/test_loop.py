@@ -287,3 +287,57 @@ def test_the_time_in_which_the_loop_has_something_to_do_is_told() -> None:
         told, computed = told_and_computed(computes)
         assert told == pytest.approx(computed, abs=0.05)
     assert computed > 0.3, "it hardly computed, so this test would prove nothing"
+
+
+def test_threads_that_wait_let_others_work() -> None:
+    """Of two threads at a time both may wait for something long, and what is offloaded meanwhile is done at once."""
+
+    def work(loop: Loop) -> tuple[list[str], bool]:
+        woken = threading.Event()
+        events: list[object] = []
+
+        def wait() -> None:
+            event = loop.event()
+            events.append(event)
+            event.wait(PATIENCE)
+            woken.set()
+
+        waiting = [gevent.spawn(loop.offload, wait) for _ in range(5)]
+        gevent.sleep(0.1)
+        done = loop.offload(lambda: ["done"])
+        before = woken.is_set()
+        loop.wake(events)  # type: ignore[arg-type]
+        gevent.joinall(waiting)
+        return done, before
+
+    assert on_a_loop(work) == (["done"], False)
+
+
+def test_no_more_threads_work_than_may() -> None:
+    """However many have something to do, also when those that waited go on all at once."""
+
+    def work(loop: Loop) -> int:
+        working, most, lock = [0], [0], threading.Lock()
+        events: list[object] = []
+
+        def busy() -> None:
+            with lock:
+                working[0] += 1
+                most[0] = max(most[0], working[0])
+            time.sleep(0.01)
+            with lock:
+                working[0] -= 1
+
+        def wait_and_work() -> None:
+            event = loop.event()
+            events.append(event)
+            event.wait(PATIENCE)
+            busy()
+
+        waiting = [gevent.spawn(loop.offload, wait_and_work) for _ in range(8)]
+        gevent.sleep(0.1)
+        loop.wake(events)  # type: ignore[arg-type]
+        gevent.joinall(waiting + [gevent.spawn(loop.offload, busy) for _ in range(8)])
+        return most[0]
+
+    assert on_a_loop(work) == 2

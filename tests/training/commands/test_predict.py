@@ -88,7 +88,7 @@ def test_json_lines_hold_what_the_service_would_answer(published: Path, pictures
     code, printed, _ = call(["predict", str(published), str(pictures), "--json", "--top", "2"])
     assert code == 0
     record = validate(published)
-    decoder, predict = Decoder(10**6, 1), openvino_predict(published)
+    decoder, predict = Decoder(10**6, 10**9), openvino_predict(published)
     for line in printed.splitlines():
         found = json.loads(line)
         assert found["model"] == {"name": "colours", "version": 1}

@@ -1,0 +1,74 @@
+"""What is said of a picture's memory is what decoding it takes at most."""
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from artifact import Input
+from imaging import open_picture, prepare
+
+pytestmark = [pytest.mark.process, pytest.mark.slow]
+
+SIZE = Input(32, 32)
+SIDE = 3200
+
+MEASURE = """
+import resource, sys
+from artifact import Input
+from imaging import open_picture, prepare, to_input
+content = sys.stdin.buffer.read()
+def peak():
+    return int([line for line in open('/proc/self/status') if line.startswith('VmHWM')][0].split()[1]) * 1024
+before = peak()
+to_input(open_picture(content), Input(32, 32))
+print(peak() - before)
+"""
+
+
+def measured(content: bytes, root: Path) -> int:
+    """Return how many bytes of memory a process of its own takes more, at its peak, to decode ``content``."""
+    run = subprocess.run([sys.executable, "-c", MEASURE], input=content, cwd=root, capture_output=True, check=True)
+    return int(run.stdout)
+
+
+def photograph(side: int = SIDE) -> Image.Image:
+    """Return a picture with something in it, since some encoders write a plain one in a way of its own."""
+    return Image.effect_mandelbrot((side, side), (-2, -1.5, 1, 1.5), 60).convert("RGB")
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "options"),
+    [
+        ("JPEG", "RGB", {}),
+        ("JPEG", "RGB", {"progressive": True, "subsampling": "4:4:4"}),
+        ("JPEG", "CMYK", {"progressive": True}),
+        ("PNG", "RGB", {}),
+        ("PNG", "RGBA", {}),
+        ("PNG", "L", {}),
+        ("PNG", "P", {"transparency": 0}),
+        ("PNG", "I;16", {}),
+        ("WEBP", "RGB", {}),
+        ("WEBP", "RGBA", {"lossless": True}),
+        ("GIF", "P", {}),
+        ("BMP", "RGB", {}),
+        ("TIFF", "RGB", {}),
+        ("TIFF", "I;16", {}),
+        ("TIFF", "RGB", {"compression": "tiff_lzw"}),
+        ("TIFF", "CMYK", {"compression": "tiff_deflate"}),
+        ("AVIF", "RGB", {"speed": 10}),
+        ("AVIF", "RGBA", {"speed": 10, "subsampling": "4:4:4"}),
+    ],
+)
+def test_decoding_takes_no_more(root: Path, kind: str, mode: str, options: dict[str, object]) -> None:
+    """Ten megapixels of each format and mode, decoded in a process of its own, stay below what is said."""
+    image = photograph() if mode != "I;16" else photograph().convert("I").convert("I;16")
+    stream = io.BytesIO()
+    image.convert(mode).save(stream, kind, **options)
+    content = stream.getvalue()
+    said, takes = prepare(open_picture(content), SIZE), measured(content, root)
+    print(f"{kind} {mode} {options}: {takes / SIDE**2:.1f} bytes a pixel, said {said / SIDE**2:.1f}")
+    assert takes <= said

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from service.inference.errors import DeadlineExceeded, ImageTooLarge
 from service.inference.runtime import Event, Runtime
 
-
 _LONGEST_SIDE = 100_000  # pixels; a JPEG has at most 65,535, and each row of one pixel costs as much as fifty pixels
 
 

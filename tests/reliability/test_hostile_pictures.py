@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import requests
 from PIL import Image
-from tests.reliability.campaign import Campaign
-from tests.reliability.others import Others
 
 from tests.bombs import HOSTILE
 from tests.mutations import mutated
+from tests.reliability.campaign import Campaign
+from tests.reliability.others import Others
 from tests.service.conftest import StartService
 from tests.service.pictures import encoded
 from tests.stack.pods import docker, running

@@ -372,9 +372,10 @@ def test_the_end_of_the_memory_is_told() -> None:
     def fail(_: object, __: object) -> None:
         raise MemoryError
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(ImageTooLarge, match="more memory than there is"):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(decoding, "to_input", fail)
-        decode(plain("red", size=(60, 60)))
+        with pytest.raises(ImageTooLarge, match="more memory than there is"):
+            decode(plain("red", size=(60, 60)))
 
 
 def with_exif(orientation: int) -> dict[str, Any]:

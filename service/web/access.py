@@ -146,8 +146,8 @@ class Tokens:
             Unauthorized: it holds none that is known.
         """
         sent = Authorization.from_header(authorization)
-        token = None if sent is None else sent.token or (sent.parameters or {}).get("password")
-        name = None if token is None else self._name_of(token)
+        token = sent and {"bearer": sent.token, "basic": sent.password}.get(sent.type)
+        name = self._name_of(token) if token else None
         if name is None:
             ways = [WWWAuthenticate(way, {"realm": "Darkroom", "charset": "UTF-8"}) for way in ("bearer", "basic")]
             raise Unauthorized(

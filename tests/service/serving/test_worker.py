@@ -330,7 +330,9 @@ def test_a_connection_with_too_much_left_ends_with_the_answer(monkeypatch: pytes
     [
         pytest.param(b"POST / HT", id="in-the-head"),
         pytest.param(post(b"abc", length=1000), id="in-the-body"),
-        pytest.param(b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab", id="in-a-chunk"),
+        pytest.param(
+            b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab", id="in-a-chunk"
+        ),
     ],
 )
 def test_a_client_that_falls_silent_is_let_go(

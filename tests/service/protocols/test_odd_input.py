@@ -1,4 +1,4 @@
-"""What people send that is nearly right: odd .npy headers, base64 that is none, byte order marks, old names of files."""
+"""What people send that is nearly right: odd .npy headers, base64 that is none, byte order marks, names in Latin-1."""
 
 import codecs
 import io

@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from tests.service.conftest import MakeServices
 from tests.service.loops import on_a_loop
 from tests.service.pictures import plain
 
-Ask = Callable[..., tuple[int, Mapping[str, str]]]
+Ask = Callable[..., tuple[int, Any]]
 
 RED = plain("red")
 SHOP, ANNA = "token-of-the-shop", "token-of-anna"
@@ -66,7 +66,7 @@ def ask_of(request: pytest.FixtureRequest, services_of: MakeServices, models: Pa
 
 
 def _by_flask(client: FlaskClient) -> Ask:
-    def ask(address: str = "192.0.2.1", **headers: str) -> tuple[int, Mapping[str, str]]:
+    def ask(address: str = "192.0.2.1", **headers: str) -> tuple[int, Any]:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         response = client.post(
             "/predict", data=RED, content_type="image/png", headers=named, environ_base={"REMOTE_ADDR": address}
@@ -77,7 +77,7 @@ def _by_flask(client: FlaskClient) -> Ask:
 
 
 def _short(app: Any, services: Services) -> Ask:
-    def ask(address: str = "192.0.2.1", **headers: str) -> tuple[int, Mapping[str, str]]:
+    def ask(address: str = "192.0.2.1", **headers: str) -> tuple[int, Any]:
         lines = {"Host": "localhost", "Content-Type": "image/png", "Content-Length": str(len(RED)), **headers}
         head = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in lines.items())
         plain_request = plain_requests.read(f"POST /predict HTTP/1.1\r\n{head}\r\n".encode() + RED)
@@ -409,7 +409,7 @@ def test_a_page_can_read_that_there_is_too_much(services_of: MakeServices, model
     services = services_of(model_dir=models, cors_origins=(ORIGIN,))
     shedder = LoadShedder(create_app(services), DIALECTS, services.notes, services.origins)
 
-    def refused(origin: str) -> Mapping[str, str]:
+    def refused(origin: str) -> Any:
         head = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nOrigin: {origin}\r\nContent-Length: 0\r\n\r\n"
         request = plain_requests.read(head.encode())
         answer = shedder.answer(request) if request else None

@@ -1,6 +1,8 @@
 """The Flask application without its routes: who may ask, bounded bodies, errors in JSON, request ids, metrics, log."""
 
+import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from flask import Blueprint, Flask, Request, Response, g, request
 from flask.sessions import NullSession, SessionInterface
@@ -16,6 +18,7 @@ from service.web.services import Services
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _UNKNOWN = "unknown"
+_SLASHES = re.compile("/{2,}")
 
 
 class ModelConverter(BaseConverter):
@@ -43,6 +46,7 @@ def make_app(services: Services, routes: Iterable[Blueprint], dialects: Sequence
     app.config["MAX_CONTENT_LENGTH"] = services.settings.max_body_bytes
     app.config["MAX_FORM_PARTS"] = services.settings.max_batch
     app.url_map.converters["model"] = ModelConverter
+    _merge_slashes(app)
     errors.register(app, dialects)
     _observe(app, services)
     _admit(app, services)
@@ -51,6 +55,18 @@ def make_app(services: Services, routes: Iterable[Blueprint], dialects: Sequence
     for blueprint in routes:
         app.register_blueprint(blueprint)
     return app
+
+
+def _merge_slashes(app: Flask) -> None:
+    """Read several slashes as one: a redirect would lead to the origin's root, also where a proxy took a path away."""
+    answer = app.wsgi_app
+
+    def wsgi_app(environ: dict[str, Any], start_response: Any) -> Any:
+        if "//" in environ["PATH_INFO"]:
+            environ["PATH_INFO"] = _SLASHES.sub("/", environ["PATH_INFO"])
+        return answer(environ, start_response)
+
+    app.wsgi_app = wsgi_app  # type: ignore[method-assign]  # as Flask's documentation does
 
 
 def _compress(response: Response) -> Response:

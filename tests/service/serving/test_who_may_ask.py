@@ -2,6 +2,8 @@
 
 import hashlib
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import requests
 from service.web.headers import EVERY_ANSWER
 from tests.service.conftest import StartService
 from tests.service.pictures import plain
-from tests.service.running import RunningService, free_ports, wait_for
+from tests.service.running import ROOT, RunningService, free_ports, wait_for
 
 pytestmark = [pytest.mark.process]
 
@@ -101,6 +103,9 @@ def test_health_and_metrics_have_a_port_of_their_own(start_service: StartService
     outside = RunningService(service.process, f"http://127.0.0.1:{port}", service.stderr)
     inside.wait_until_ready()
     assert "darkroom_requests_total" in inside.get("/metrics").text
+    check = [sys.executable, str(ROOT / "docker" / "healthcheck.py")]
+    ports = {"PORT": str(port), "ADMIN_PORT": str(admin)}
+    assert subprocess.run(check, env=ports, check=False).returncode == 0
     assert ask(inside, "token").status_code == 404
     assert ask(outside, "token").status_code == 200
     for path in ("/metrics", "/health", "/health/ready"):

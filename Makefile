@@ -37,7 +37,7 @@ help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: serve
-serve: .venv-serve/stamp ## serve models/ on PORT (8000) and HOST (all addresses); needs no TensorFlow
+serve: .venv-serve/stamp ## serve models/ on PORT (8000) and HOST (this machine only); needs no TensorFlow
 	@echo "Darkroom will answer at $(URL); try: curl -F image=@picture.jpg $(URL)/predict"
 	@exec $(SERVE)/python -m service
 
@@ -62,13 +62,14 @@ reliability: .venv/stamp ## the campaigns of docs/reliability.md, whole (some ho
 	$(DEV)/python -m pytest tests/reliability --whole --write-found $(ARGS)
 
 .PHONY: check
-check: .venv/stamp ## format, lint, types, workflows, Dockerfiles, compose files, kustomizations
+check: .venv/stamp ## format, lint, types, workflows, Dockerfiles, licences, compose files, kustomizations
 	$(DEV)/ruff format --check .
 	$(DEV)/ruff check .
 	$(DEV)/mypy
 	$(DEV)/actionlint
 	$(DEV)/zizmor --offline --quiet .github
 	$(DEV)/hadolint $(DOCKERFILES)
+	$(DEV)/pip-licenses --packages $$(sed -n 's/^\([a-z0-9._-]*\)==.*/\1/p' requirements/service.txt requirements/trainer.txt) >/dev/null
 	@if command -v kubectl >/dev/null; then for overlay in docker/kubernetes/overlays/*; do \
 	echo kubectl kustomize $$overlay; kubectl kustomize $$overlay >/dev/null; done; \
 	else echo "no kubectl here: docker/kubernetes is not checked"; fi
@@ -99,6 +100,12 @@ lock: .venv/stamp ## write requirements/*.txt anew (ARGS=--upgrade takes the new
 	$(LOCK) $(ARGS) --extra tracking --output-file requirements/tracking.txt
 	$(LOCK) $(ARGS) --extra rivals --output-file requirements/rivals.txt
 	$(LOCK) $(ARGS) --extra kubernetes --output-file requirements/kubernetes.txt
+	$(LOCK) $(ARGS) --extra audit --output-file requirements/audit.txt
+
+.PHONY: audit
+audit: .venv-audit/stamp ## look the locks up among known vulnerabilities; needs a network
+	for lock in service trainer dev; do \
+	.venv-audit/bin/pip-audit --disable-pip --require-hashes --requirement requirements/$$lock.txt; done
 
 RULES := docker/kubernetes/components/monitoring
 
@@ -124,7 +131,7 @@ release-notes: ## print the changelog's section of VERSION, which has to be the 
 
 .PHONY: clean
 clean: ## remove environments and caches; models/ and runs/ stay
-	rm -rf .venv .venv-serve .venv-interop .venv-tracking .venv-rivals .venv-kubernetes .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-serve .venv-interop .venv-tracking .venv-rivals .venv-kubernetes .venv-audit .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/stamp: requirements/dev.txt
@@ -133,6 +140,7 @@ clean: ## remove environments and caches; models/ and runs/ stay
 .venv-tracking/stamp: requirements/tracking.txt
 .venv-rivals/stamp: requirements/rivals.txt
 .venv-kubernetes/stamp: requirements/kubernetes.txt
+.venv-audit/stamp: requirements/audit.txt
 
 # A lock is complete, so pip installs exactly what it lists, and nothing that is missing from it on purpose. The stamp is
 # a copy of the lock: a lock that is only newer, as after a checkout, rebuilds nothing.

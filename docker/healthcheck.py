@@ -7,7 +7,8 @@ import sys
 
 def main() -> int:
     """Ask the service on this machine once; Docker gives the time limit, this one is below it."""
-    connection = http.client.HTTPConnection("127.0.0.1", int(os.environ.get("PORT") or 8000), timeout=2.5)
+    port = os.environ.get("ADMIN_PORT") or os.environ.get("PORT") or 8000
+    connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=2.5)
     try:
         connection.request("GET", "/health/ready")
         status = connection.getresponse().status

@@ -84,17 +84,18 @@ def _check_engine(settings: Settings) -> None:
 
 
 def _check_address(settings: Settings) -> None:
-    """Try to bind the port: gunicorn would try for seconds and log every attempt."""
+    """Try to bind the ports: gunicorn would try for seconds and log every attempt."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    with socket.socket(family) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((settings.host, settings.port))
-        except OSError as error:
-            raise SettingsError(
-                f"HOST is {settings.host!r} and PORT is {settings.port}, but that address cannot be listened on: "
-                f"{error.strerror}; stop what uses it or set another"
-            ) from error
+    for variable, port in zip(("PORT", "ADMIN_PORT"), settings.ports, strict=False):
+        with socket.socket(family) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                listener.bind((settings.host, port))
+            except OSError as error:
+                raise SettingsError(
+                    f"HOST is {settings.host!r} and {variable} is {port}, but that address cannot be listened on: "
+                    f"{error.strerror}; stop what uses it or set another"
+                ) from error
 
 
 if __name__ == "__main__":

@@ -22,7 +22,9 @@ from service.protocols.own import metrics as own_metrics
 from service.protocols.tensorflow_serving import routes as tensorflow_serving
 from service.settings import Settings, decoding_memory
 from service.web import docs, pages
+from service.web.access import Access
 from service.web.app import make_app
+from service.web.headers import Origins
 from service.web.notes import Notes
 from service.web.services import Services
 
@@ -59,7 +61,8 @@ def make_services(
     decoder = Decoder(settings.max_image_pixels, memory, engine_threads, clock, runtime)
     predictor = Predictor(decoder, metrics.of, clock, runtime)
     notes = Notes(metrics, clock, log=settings.access_log)
-    return Services(settings, registry, predictor, metrics, notes, draining, clock, clock(), runtime)
+    access, origins = Access(settings, clock), Origins(settings.cors_origins)
+    return Services(settings, registry, predictor, metrics, notes, access, origins, draining, clock, clock(), runtime)
 
 
 def create_app(services: Services) -> Flask:

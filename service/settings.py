@@ -1,6 +1,7 @@
 """The settings of the service: read once from a mapping (the environment), checked, and from then on constant."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,17 @@ from machine import usable_cores, usable_memory
 ENGINES = ("openvino", "tensorflow")
 PRECISIONS = ("auto", "float32", "bfloat16", "int8")
 LOG_LEVELS = ("debug", "info", "warning", "error")
+WITHOUT_TOKEN = ("probes", "metrics", "nothing")
 
 # On two cores the engine and one worker's Python keep each other busy; see benchmarks/NOTES.md.
 _CORES_OF_A_WORKER = 2
 _MEMORY_OF_A_WORKER = 512 * 1024 * 1024  # bytes: twice what it holds, so that there is room for bodies and pictures
+
+_TOKEN = re.compile(r"([\w.-]{1,64}):([0-9a-fA-F]{64})", re.ASCII)
+_MOST_TOKEN_BYTES = 1024 * 1024  # of a file of tokens
+_HOST = re.compile(r"\*|(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]")
+_ORIGIN = re.compile(r"\*|https?://(?:[a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::[0-9]+)?")
+_RATE = re.compile(r"[1-9][0-9]{0,8}/(?:second|minute|hour|day)")
 
 _MOST_PIXELS = 50_000_000
 _BYTES_OF_A_PIXEL = 5  # while most pictures are decoded; some kinds take up to four times as many
@@ -28,10 +36,18 @@ class SettingsError(Exception):
 
 
 class _Kind(NamedTuple):
-    """How the text of a setting becomes its value, and what is allowed in words."""
+    """How the text of a setting becomes its value, and what is allowed in words; what is ``secret`` is not repeated."""
 
     parse: Callable[[str], Any]
     allowed: str
+    secret: bool = False
+
+
+class Token(NamedTuple):
+    """Whom a token lets in, and the sha256 of it."""
+
+    name: str
+    sha256: bytes
 
 
 class Documented(NamedTuple):
@@ -71,7 +87,53 @@ def _within(number: Number, lowest: float, highest: float) -> Number:
     return number
 
 
+def _words(pattern: "re.Pattern[str]") -> Callable[[str], tuple[str, ...]]:
+    """Return what splits a text at commas into words in lower case, each as ``pattern`` says."""
+
+    def parse(text: str) -> tuple[str, ...]:
+        words = tuple(word.strip().lower() for word in text.split(","))
+        if not all(pattern.fullmatch(word) for word in words):
+            raise ValueError(text)
+        return words
+
+    return parse
+
+
+def parse_tokens(text: str) -> tuple[Token, ...]:
+    """Return the tokens of ``text``: ``NAME:SHA256``, apart by spaces, commas or lines; # begins a comment.
+
+    Raises:
+        ValueError: it says something else.
+    """
+    words = " ".join(line.partition("#")[0] for line in text.splitlines()).replace(",", " ").split()
+    found = [_TOKEN.fullmatch(word) for word in words]
+    if not all(found):
+        raise ValueError("what is no NAME:SHA256 is among the tokens")
+    return tuple(Token(match[1], bytes.fromhex(match[2])) for match in found if match)
+
+
+def read_tokens(path: Path) -> tuple[Token, ...]:
+    """Return the tokens of the file at ``path``; see ``parse_tokens``.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no regular file, too large, not text, or says something else than tokens.
+    """
+    if not path.is_file():  # reading a pipe would wait for ever
+        raise ValueError("there is no such file")
+    with path.open(encoding="utf-8") as file:
+        text = file.read(_MOST_TOKEN_BYTES + 1)
+    if len(text) > _MOST_TOKEN_BYTES:
+        raise ValueError("the file is too large")
+    return parse_tokens(text)
+
+
 _SWITCH = _Kind(_switch, "1 or 0")
+_TOKENS = _Kind(parse_tokens, "NAME:SHA256, or several with spaces between them", secret=True)
+_HOSTS = _Kind(_words(_HOST), "names with commas between them, such as pictures.example.com,*.example.org; or *")
+_ORIGINS = _Kind(_words(_ORIGIN), "origins with commas between them, such as https://app.example.com; or *")
+_OPEN = _Kind(_words(re.compile("|".join(WITHOUT_TOKEN))), f"of {', '.join(WITHOUT_TOKEN)}, with commas between them")
+_RATES = _Kind(_words(_RATE), "limits with commas between them, such as 20/second,300/minute")
 _TEXT = _Kind(str, "text")
 _PATH = _Kind(Path, "a path")
 _NAME = _Kind(_folder_name, "the name of a folder in MODEL_DIR")
@@ -113,8 +175,44 @@ def default_workers(cores: int, memory: int) -> int:
 class Settings:
     """Every setting of the service. An empty variable counts as unset."""
 
-    host: str = _setting("HOST", "0.0.0.0", _TEXT, "Address to listen on; 127.0.0.1 keeps it to this machine.")  # noqa: S104
+    host: str = _setting(
+        "HOST", "127.0.0.1", _TEXT, "Address to listen on; 0.0.0.0 takes requests of other machines too."
+    )
     port: int = _setting("PORT", 8000, _integer(1, 65535), "TCP port to listen on.")
+    admin_port: int | None = _setting(
+        "ADMIN_PORT",
+        None,
+        _integer(1, 65535),
+        "Second TCP port, for /health and /metrics, which the first one then has no longer.",
+    )
+    allowed_hosts: tuple[str, ...] | None = _setting(
+        "ALLOWED_HOSTS",
+        None,
+        _HOSTS,
+        "Names that requests may ask for in Host; unset takes this machine's own, and where HOST lets others in, "
+        "addresses and names without a dot.",
+    )
+    trusted_proxies: int = _setting(
+        "TRUSTED_PROXIES",
+        0,
+        _integer(0, 10),
+        "Proxies in front, each of which adds the client's address to X-Forwarded-For; 0 believes nobody.",
+    )
+    api_tokens: tuple[Token, ...] | None = _setting(
+        "API_TOKENS", None, _TOKENS, "Tokens that let clients in, each by its sha256; unset lets in everybody."
+    )
+    api_tokens_file: Path | None = _setting(  # noqa: RUF009 - it calls dataclasses.field
+        "API_TOKENS_FILE", None, _PATH, "File of more tokens, a line each; a change of it counts within a second."
+    )
+    without_token: tuple[str, ...] = _setting(
+        "WITHOUT_TOKEN", ("probes",), _OPEN, "What is answered without a token where there are tokens."
+    )
+    rate_limit: tuple[str, ...] | None = _setting(
+        "RATE_LIMIT", None, _RATES, "Most requests of one client's address to one worker; more get a 429."
+    )
+    cors_origins: tuple[str, ...] | None = _setting(
+        "CORS_ORIGINS", None, _ORIGINS, "Origins whose pages may ask from a browser; unset is the service's own only."
+    )
     model_dir: Path = _setting(  # noqa: RUF009 - it calls dataclasses.field
         "MODEL_DIR", Path("models"), _PATH, "Folder that holds NAME/VERSION/ folders."
     )
@@ -183,6 +281,11 @@ class Settings:
         "ACCESS_LOG", default=False, kind=_SWITCH, description="1 logs one line for each request."
     )
 
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """The ports to listen on."""
+        return (self.port,) if self.admin_port is None else (self.port, self.admin_port)
+
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
         """Read the settings from ``environment``.
@@ -204,6 +307,13 @@ class Settings:
     def _check(self) -> None:
         if self.engine == "tensorflow" and self.precision in ("bfloat16", "int8"):
             raise SettingsError(f"PRECISION is {self.precision!r}, but ENGINE=tensorflow computes in float32 only")
+        if self.admin_port == self.port:
+            raise SettingsError(f"ADMIN_PORT is {self.admin_port}, but PORT is the same; it must be another")
+        if self.api_tokens_file is not None:
+            try:
+                read_tokens(self.api_tokens_file)
+            except (OSError, ValueError) as error:
+                raise SettingsError(f"API_TOKENS_FILE is {str(self.api_tokens_file)!r}, but {error}") from error
         if self.model_dir.exists() and not self.model_dir.is_dir():
             raise SettingsError(f"MODEL_DIR is {str(self.model_dir)!r}, which is a file; it must be a folder")
 
@@ -229,6 +339,8 @@ def _default_text(field: "dataclasses.Field[Any]") -> str:
         return "unset"
     if isinstance(default, bool):
         return str(int(default))
+    if isinstance(default, tuple):
+        return ",".join(default)
     return f"{default:g}" if isinstance(default, float) else str(default)
 
 
@@ -237,4 +349,5 @@ def _parse(field: "dataclasses.Field[Any]", text: str) -> Any:
     try:
         return kind.parse(text)
     except (ValueError, KeyError) as error:
-        raise SettingsError(f"{field.metadata['env']} is {text!r}, but it must be {kind.allowed}") from error
+        value = "set" if kind.secret else repr(text)  # somebody may have written the token itself
+        raise SettingsError(f"{field.metadata['env']} is {value}, but it must be {kind.allowed}") from error

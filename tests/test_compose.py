@@ -131,6 +131,30 @@ def test_a_user_a_limit_and_an_image_can_be_set(root: Path, compose_plugin: None
     assert (int(limits["memory"]), float(limits["cpus"]), limits["pids"]) == (1024**3, 1.5, 99)
 
 
+@pytest.mark.parametrize(("host", "published"), [(None, "127.0.0.1"), ("0.0.0.0", "0.0.0.0")])  # noqa: S104
+def test_only_this_machine_may_ask_unless_it_is_said(
+    root: Path, compose_plugin: None, tmp_path: Path, host: str | None, published: str
+) -> None:
+    """Every port of Compose is published on loopback; HOST opens that of the service."""
+    (tmp_path / ".env").write_text(f"HOST={host}\n" if host else "")
+    services = yaml.safe_load(config(root, options=("--env-file", str(tmp_path / ".env"), "--profile", "*")))[
+        "services"
+    ]
+    assert [port["host_ip"] for port in services["service"]["ports"]] == [published]
+    others = [
+        port["host_ip"] for name, service in services.items() if name != "service" for port in service.get("ports", [])
+    ]
+    assert others == ["127.0.0.1"] * len(others)
+    assert others
+
+
+def test_in_a_container_the_service_listens_to_others(root: Path) -> None:
+    """There loopback is the container's own: what is published, or a cluster's network, could not reach it."""
+    recipe = (root / "docker" / "service.Dockerfile").read_text(encoding="utf-8")
+    assert re.search(r"^ +HOST=0\.0\.0\.0 ", recipe, re.MULTILINE)
+    assert Settings().host == "127.0.0.1"
+
+
 def test_a_swarm_takes_the_service_too(root: Path, compose_plugin: None) -> None:
     """``docker stack`` reads docker-compose.yml, with its limits, without an error."""
     done = subprocess.run(

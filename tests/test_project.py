@@ -11,6 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 
 LOCKS = ("service", "trainer", "dev", "rivals")
+TOOLS = ("interop", "tracking", "kubernetes", "audit")
 LARGEST_BYTES = 16 * 1024 * 1024
 
 
@@ -24,7 +25,7 @@ def packages(text: str) -> set[str]:
     return set(re.findall(r"^([a-z0-9._-]+)==", text, re.MULTILINE))
 
 
-@pytest.mark.parametrize("name", LOCKS)
+@pytest.mark.parametrize("name", [*LOCKS, *TOOLS])
 def test_every_locked_package_has_a_version_and_a_hash(root: Path, name: str) -> None:
     """An install takes exactly the files that the lock was made with."""
     entries = re.split(r"\n(?=\S)", re.sub(r"(?m)^\s*#.*\n", "", lock(root, name)).strip())

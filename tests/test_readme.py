@@ -30,6 +30,7 @@ def documents(root: Path) -> list[Path]:
     return [
         root / "README.md",
         root / "CONTRIBUTING.md",
+        root / "SECURITY.md",
         root / "training" / "RESULTS.md",
         *(root / "docs").glob("*.md"),
     ]

@@ -95,6 +95,13 @@ def test_only_what_needs_a_right_has_it(root: Path) -> None:
     found = workflows(root)
     assert found["ci.yml"]["permissions"] == {"contents": "read"}
     assert found["release.yml"]["permissions"] == {}
+    assert found["security.yml"]["permissions"] == {}
+    told = {"contents": "read", "security-events": "write"}
+    assert {name: job["permissions"] for name, job in found["security.yml"]["jobs"].items()} == {
+        "audit": {"contents": "read"},
+        "codeql": told,
+        "scorecard": {**told, "id-token": "write"},
+    }
     rights = {name: job["permissions"] for name, job in found["release.yml"]["jobs"].items()}
     assert rights == {
         "test": {"contents": "read"},

@@ -48,6 +48,12 @@ def test_an_update_starts_first_and_is_watched_for_longer_than_health_takes(root
         assert int(config["monitor"].removesuffix("s")) > int(check[1]) * int(check[2])
 
 
+def test_a_swarm_publishes_what_compose_keeps_to_one_machine(root: Path, swarm: Any) -> None:
+    """The mesh takes requests at every address of every node; the file that both read publishes nothing."""
+    assert [default(port) for port in swarm["ports"]] == ["8000:8000"]
+    assert "ports" not in load(root / "docker-compose.yml")
+
+
 def test_the_documents_deploy_files_that_exist(root: Path) -> None:
     """Each ``docker stack deploy`` that people are told names files of the repository."""
     documents = [root / "README.md", root / "docs" / "operations.md", *(root / "docker").glob("swarm*.yml")]

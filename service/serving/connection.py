@@ -48,6 +48,26 @@ class Answering(Protocol):
         """Return the answer to ``request``, which is whole; None where the parser should read it."""
 
 
+class ParserOnly(Answering):
+    """Leaves every request to the parser."""
+
+    def overloaded(self) -> bool:
+        """Say that nothing has to be refused."""
+        return False
+
+    def refuse(self, request: PlainRequest, client: str | None) -> bytes | None:
+        """Refuse nothing."""
+        return None
+
+    def takes(self, request: PlainRequest) -> bool:
+        """Take nothing."""
+        return False
+
+    def answer(self, request: PlainRequest, client: str | None) -> bytes | None:
+        """Answer nothing."""
+        return None
+
+
 class Connection(socket.socket):
     """A client's socket. An answer is sent in one piece: that saves both sides a system call."""
 

@@ -10,6 +10,7 @@ from flask import Flask
 from service.inference.errors import OVERLOADED, QueueFull
 from service.serving.plain_requests import PlainRequest
 from service.web.errors import Dialect, dialect_of, encode, failure_of, head_of
+from service.web.headers import Origins
 from service.web.notes import Answered, Notes
 from service.web.operations import prediction_at
 
@@ -30,8 +31,9 @@ class _Refusal:
 class LoadShedder:
     """Answers requests for predictions with a 503, without parsing more of them than it must."""
 
-    def __init__(self, app: Flask, dialects: Sequence[Dialect], notes: Notes) -> None:
-        """Take the application, whose routes say which of them may be refused."""
+    def __init__(self, app: Flask, dialects: Sequence[Dialect], notes: Notes, origins: Origins | None = None) -> None:
+        """Take the application, whose routes say which may be refused, and the ``origins`` whose pages may read it."""
+        self._origins = origins or Origins(None)
         self._app = app
         self._dialects = dialects
         self._notes = notes
@@ -46,7 +48,8 @@ class LoadShedder:
         request_id = asked[1] if asked else self._notes.new_id().encode()
         answered = Answered(refusal.rule, "POST", refusal.status, client, refusal.path, len(refusal.body))
         self._notes.refused(request_id.decode(), answered)
-        return b"%bX-Request-ID: %b\r\n\r\n%b" % (refusal.head, request_id, refusal.body)
+        lines = self._origins.lines(request.head)
+        return b"%b%bX-Request-ID: %b\r\n\r\n%b" % (refusal.head, lines, request_id, refusal.body)
 
     def _make(self, target: bytes) -> _Refusal | None:
         path = target.partition(b"?")[0].decode("ascii")

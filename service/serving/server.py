@@ -24,7 +24,7 @@ from gunicorn.http.message import Request
 from gunicorn.workers.base import Worker
 
 from machine import give_large_blocks_back, usable_memory
-from service.serving.connection import KEEPALIVE_SECONDS
+from service.serving.connection import KEEPALIVE_SECONDS, Answering, ParserOnly
 from service.serving.plain_requests import PlainRequest
 from service.settings import Settings
 
@@ -144,7 +144,7 @@ class Server(BaseApplication):
         services.registry.start(settings.model_poll_seconds, patience=_LOAD_PATIENCE)
         services.predictor.warm()
         application = create_app(services)
-        self._load_shedder = LoadShedder(application, DIALECTS, services.notes)
+        self._load_shedder = LoadShedder(application, DIALECTS, services.notes, services.origins)
         # The largest body, and the byte that shows of one in chunks that it is larger.
         room = Room(max(settings.max_body_bytes + 1, usable_memory() // _SHARE_OF_BODIES // settings.workers))
         self._short_requests = ShortRequests(application, DIALECTS, services, loop, room)
@@ -159,6 +159,10 @@ class Server(BaseApplication):
     def draining(self) -> bool:
         """Say whether the service is stopping; asked by the workers."""
         return self._drain()
+
+    def answering(self, port: int) -> Answering:
+        """Return what answers at ``port`` without a parser; nothing does at that of health and metrics."""
+        return ParserOnly() if port == self._settings.admin_port else self
 
     def overloaded(self) -> bool:
         """Say whether requests come faster than they can be answered; asked by the workers."""
@@ -194,7 +198,7 @@ class Server(BaseApplication):
         settings = self._settings
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         return {
-            "bind": f"{host}:{settings.port}",
+            "bind": [f"{host}:{port}" for port in settings.ports],
             "workers": settings.workers,
             "worker_connections": _most_connections(),
             "worker_class": "service.serving.worker.DarkroomWorker",

@@ -22,13 +22,14 @@ from service.serving.loop import Loop
 from service.serving.plain_requests import PlainRequest
 from service.web.bodies import ShortRequest, compress, compressible
 from service.web.errors import Dialect, response_to
+from service.web.headers import EVERY_ANSWER_LINES, complete
 from service.web.notes import Answered
 from service.web.operations import JSON, Prediction, prediction_at, response_of
 from service.web.services import Services
 
 _FILE = re.compile(rb"\r\ncontent-type:[ \t]*(?:image/|multipart/form-data)", re.IGNORECASE)
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
-_JSON_HEADER = f"Content-Type: {JSON}\r\n"
+_JSON_HEADER = f"Content-Type: {JSON}\r\n{EVERY_ANSWER_LINES}"
 
 
 class _Route(NamedTuple):
@@ -47,6 +48,8 @@ class ShortRequests:
         self._app = app
         self._dialects = dialects
         self._notes = services.notes
+        self._access = services.access
+        self._origins = services.origins
         self._loop = loop
         self._room = room
         self._max_body = services.settings.max_body_bytes
@@ -66,10 +69,12 @@ class ShortRequests:
         if route is None or environ is None or not self._room.take(request.length):
             return None
         begun = self._notes.begin(environ.get("HTTP_X_REQUEST_ID", ""))
+        client = self._access.client(environ)
         try:
             with self._loop.request():
-                status, headers, body = self._respond(route, environ, request.body)
-            self._notes.end(begun, Answered(route.prediction.rule, "POST", status, client, route.path, len(body)))
+                user, status, headers, body = self._respond(route, environ, request.body)
+            answered = Answered(route.prediction.rule, "POST", status, client, route.path, len(body), user)
+            self._notes.end(begun, answered)
         finally:
             self._room.give_back(request.length)
             self._notes.leave()
@@ -77,19 +82,24 @@ class ShortRequests:
         head = f"HTTP/1.1 {status} {_PHRASES[status]}\r\n{headers}{more}\r\nConnection: keep-alive\r\n\r\n"
         return head.encode("latin-1") + body
 
-    def _respond(self, route: _Route, environ: dict[str, Any], content: bytes) -> tuple[int, str, bytes]:
+    def _respond(self, route: _Route, environ: dict[str, Any], content: bytes) -> tuple[str | None, int, str, bytes]:
+        """Return whose token let the request in, if any, and the answer: status, headers and body."""
         request = ShortRequest(environ, route.path, route.query, content, self._max_parts)
+        user = None
         try:
+            user = self._access.check(environ, route.prediction.rule)
             answer = route.prediction.operation.answer(request, **route.prediction.values)
-            if isinstance(answer, msgspec.Struct):
+            if isinstance(answer, msgspec.Struct) and not self._origins.headers(environ):
                 body = msgspec.json.encode(answer) + b"\n"
                 if not compressible(len(body)):
-                    return 200, _JSON_HEADER, body
+                    return user, 200, _JSON_HEADER, body
             response = response_of(answer)
         except Exception as error:  # noqa: BLE001 - a view may raise anything, as in Flask
             response = response_to(error, "POST", route.path, self._dialects)
         compress(request, response)
-        return response.status_code, _headers(response), response.get_data()
+        complete(response)
+        self._origins.allow(environ, response)
+        return user, response.status_code, _headers(response), response.get_data()
 
     def _route(self, target: bytes) -> _Route | None:
         path, _, query = target.decode("ascii").partition("?")

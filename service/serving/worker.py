@@ -16,6 +16,7 @@ from gevent import socket
 from gevent.event import Event
 from gevent.pool import Pool
 from gevent.server import StreamServer
+from gunicorn.http import wsgi
 from gunicorn.http.errors import (  # type: ignore[attr-defined]  # the types lack those of responses
     ExpectationFailed,
     InvalidResponseHeader,
@@ -61,11 +62,22 @@ _NO_NEW_CONNECTIONS = (
 class Served(Answering, Protocol):
     """What the worker's application can tell."""
 
+    def answering(self, port: int) -> Answering:
+        """Return what answers at ``port`` without a parser."""
+
     def draining(self) -> bool:
         """Say whether the whole service is stopping, and not only this worker."""
 
     def reject(self, status: int, message: str, request_id: str) -> bytes:
         """Return the answer to what never became a request."""
+
+
+class _Response(wsgi.Response):
+    """An answer that does not tell what serves it."""
+
+    def default_headers(self) -> list[str]:
+        """Return the lines of the head that every answer has."""
+        return [line for line in super().default_headers() if not line.startswith("Server:")]
 
 
 class DarkroomWorker(GeventWorker):
@@ -77,6 +89,7 @@ class DarkroomWorker(GeventWorker):
         gunicorn's own replaces the standard library's threads, locks and sockets as well. Here what takes long runs in
         real threads, and only connections belong to the event loop.
         """
+        wsgi.Response = _Response  # type: ignore[misc]  # gunicorn has no setting for it
         listeners: list[Any] = self.sockets  # gunicorn's own class, at this moment
         self.sockets = [
             socket.socket(listener.FAMILY, socket.SOCK_STREAM, fileno=listener.sock.detach()) for listener in listeners
@@ -102,7 +115,8 @@ class DarkroomWorker(GeventWorker):
 
     def handle(self, listener: Any, client: Any, address: Any) -> None:
         """Answer the requests of one connection; runs in a greenlet of its own."""
-        connection = Connection(client, self._idle, self.served, address[0] if address else None)
+        answering = self.served.answering(listener.getsockname()[1])
+        connection = Connection(client, self._idle, answering, address[0] if address else None)
         # Not by the method of gunicorn's gevent worker, which takes all timeouts from the socket.
         super(GeventWorker, self).handle(listener, connection, address)
 

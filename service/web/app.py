@@ -1,6 +1,8 @@
-"""The Flask application without its routes: bounded bodies, errors in JSON, request ids, metrics and the access log."""
+"""The Flask application without its routes: who may ask, bounded bodies, errors in JSON, request ids, metrics, log."""
 
+import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from flask import Blueprint, Flask, Request, Response, g, request
 from flask.sessions import NullSession, SessionInterface
@@ -10,11 +12,13 @@ from service.settings import Settings
 from service.web import errors
 from service.web.bodies import BodyRequest, bound_body, compress
 from service.web.errors import Dialect
-from service.web.notes import Answered, Notes
+from service.web.headers import complete
+from service.web.notes import Answered
 from service.web.services import Services
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _UNKNOWN = "unknown"
+_SLASHES = re.compile("/{2,}")
 
 
 class ModelConverter(BaseConverter):
@@ -42,13 +46,27 @@ def make_app(services: Services, routes: Iterable[Blueprint], dialects: Sequence
     app.config["MAX_CONTENT_LENGTH"] = services.settings.max_body_bytes
     app.config["MAX_FORM_PARTS"] = services.settings.max_batch
     app.url_map.converters["model"] = ModelConverter
+    _merge_slashes(app)
     errors.register(app, dialects)
-    _observe(app, services.notes)
+    _observe(app, services)
+    _admit(app, services)
     _limit_body(app, services.settings)
     app.after_request(_compress)
     for blueprint in routes:
         app.register_blueprint(blueprint)
     return app
+
+
+def _merge_slashes(app: Flask) -> None:
+    """Read several slashes as one: a redirect would lead to the origin's root, also where a proxy took a path away."""
+    answer = app.wsgi_app
+
+    def wsgi_app(environ: dict[str, Any], start_response: Any) -> Any:
+        if "//" in environ["PATH_INFO"]:
+            environ["PATH_INFO"] = _SLASHES.sub("/", environ["PATH_INFO"])
+        return answer(environ, start_response)
+
+    app.wsgi_app = wsgi_app  # type: ignore[method-assign]  # as Flask's documentation does
 
 
 def _compress(response: Response) -> Response:
@@ -62,8 +80,25 @@ def _limit_body(app: Flask, settings: Settings) -> None:
         bound_body(request, settings.max_body_bytes)
 
 
-def _observe(app: Flask, notes: Notes) -> None:
+def _admit(app: Flask, services: Services) -> None:
+    """Let in who may ask, and say in every answer what browsers may do with it."""
+
+    @app.before_request
+    def check() -> None:
+        rule = request.url_rule.rule if request.url_rule else None
+        preflight = services.origins.is_preflight(request.environ)
+        g.user = services.access.check(request.environ, rule, preflight=preflight)
+
+    @app.after_request
+    def protect(response: Response) -> Response:
+        complete(response)
+        services.origins.allow(request.environ, response)
+        return response
+
+
+def _observe(app: Flask, services: Services) -> None:
     """Note what becomes of every request."""
+    notes = services.notes
 
     @app.before_request
     def begin() -> None:
@@ -74,7 +109,8 @@ def _observe(app: Flask, notes: Notes) -> None:
         route = request.url_rule.rule if request.url_rule else _UNKNOWN
         method = request.method if request.method in _METHODS else _UNKNOWN
         size = response.content_length
-        answered = Answered(route, method, response.status_code, request.remote_addr, request.path, size)
+        client = services.access.client(request.environ)
+        answered = Answered(route, method, response.status_code, client, request.path, size, g.get("user"))
         notes.end(g.begun, answered)
         response.headers["X-Request-ID"] = g.begun.request_id
         return response

@@ -1,5 +1,6 @@
 """Bodies of requests: never more of one in memory than is allowed, whichever way it comes."""
 
+import codecs
 import io
 import re
 import zlib
@@ -127,8 +128,13 @@ def json_body(request: Request, type_: type[Document], max_values: int) -> Docum
 def parse_json(text: bytes | memoryview, type_: type[Document], max_values: int) -> Document:
     """Return the JSON document ``text`` as ``type_``; see ``json_body``.
 
-    Small values take some fifty times the memory of their text, so they are counted before they are parsed.
+    Small values take some fifty times the memory of their text, so they are counted before they are parsed. A byte
+    order mark, which some editors and shells write before UTF-8, is no part of the document.
     """
+    if text[:3] == codecs.BOM_UTF8:
+        text = text[3:]
+    if b"\0" in bytes(text[:4]) or text[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        raise InvalidRequest("The body is not valid JSON: it is in UTF-16 or UTF-32, or no text; send UTF-8.")
     count = bytes(text).count
     if count(b",") + count(b"[") + count(b"{") > max_values:
         raise TooManyItems(f"The JSON has more than the {max_values:,} values that are allowed; send fewer.")
@@ -158,7 +164,7 @@ def read_form(request: Request) -> Form:
     body = read_body(request)
     if form := _plain_form(body, boundary, request.max_form_parts):
         return form
-    _replace_body(request, body)
+    _replace_body(request, _heads_in_utf_8(body, boundary, request.max_form_parts or 0))
     try:
         files = [FormFile(field, file.filename or None, file.read()) for field, file in request.files.items(multi=True)]
         return Form(files, list(request.form))
@@ -195,15 +201,33 @@ def _add_part(form: Form, head: bytes, content: bytes) -> bool:
     found = _PART.fullmatch(head)
     if found is None:
         return False
-    try:
-        field = found[1].decode()
-        if found[2] is None:
-            form.texts.append(field)
-        else:
-            form.files.append(FormFile(field, found[2].decode() or None, content))
-    except UnicodeDecodeError:
-        return False
+    field = _decode_head(found[1])
+    if found[2] is None:
+        form.texts.append(field)
+    else:
+        form.files.append(FormFile(field, _decode_head(found[2]) or None, content))
     return True
+
+
+def _decode_head(head: bytes) -> str:
+    """Return what stands in the head of a part: in UTF-8 by the standard, in Latin-1 from old systems."""
+    try:
+        return head.decode()
+    except UnicodeDecodeError:
+        return head.decode("latin-1")
+
+
+def _heads_in_utf_8(body: bytes, boundary: str, most_parts: int) -> bytes:
+    """Return ``body`` with the heads of its parts in UTF-8, which is all that Werkzeug reads."""
+    delimiter, at, pieces = b"\r\n--" + boundary.encode(), 0, []
+    begin = 0 if body.startswith(delimiter[2:]) else body.find(delimiter)
+    for _ in range(most_parts):
+        end = body.find(b"\r\n\r\n", begin)
+        if begin < 0 or end < 0:
+            break
+        pieces += [body[at:begin], _decode_head(body[begin:end]).encode()]
+        at, begin = end, body.find(delimiter, end)
+    return b"".join([*pieces, body[at:]])
 
 
 def compressible(size: int) -> bool:

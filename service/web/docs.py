@@ -10,9 +10,10 @@ from werkzeug.exceptions import NotFound
 
 from service.web import openapi
 from service.web.errors import Dialect, ErrorAnswer
+from service.web.headers import ISOLATED
 from service.web.operations import JSON, only, operation
 from service.web.services import Services
-from service.web.static_files import ISOLATED, PAGES, answers, send
+from service.web.static_files import PAGES, answers, send
 
 SWAGGER_FILES = ("swagger-ui-bundle.js", "swagger-ui.css")
 
@@ -31,7 +32,7 @@ def blueprint(services: Services, dialects: Sequence[Dialect]) -> Blueprint:
     @operation()
     def description() -> dict[str, Any]:
         """Describe every route by OpenAPI 3.1, with the images that the model takes."""
-        return openapi.describe(current_app, dialects, services.registry.current)
+        return openapi.describe(current_app, dialects, services.registry.current, services.access.refusals)
 
     @blueprint.get("/docs")
     @operation(answers=answers(".html"))

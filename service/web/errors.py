@@ -30,6 +30,7 @@ from service.inference.errors import (
     UnsupportedBody,
     UnsupportedImage,
 )
+from service.web.headers import EVERY_ANSWER_LINES
 
 log = logging.getLogger(__name__)
 
@@ -146,7 +147,7 @@ def head_of(failure: Failure, body: bytes, connection: str) -> str:
     again = "" if failure.retry_after is None else f"Retry-After: {failure.retry_after}\r\n"
     return (
         f"HTTP/1.1 {failure.status} {HTTPStatus(failure.status).phrase}\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\n{again}Connection: {connection}\r\n"
+        f"Content-Length: {len(body)}\r\n{EVERY_ANSWER_LINES}{again}Connection: {connection}\r\n"
     )
 
 
@@ -187,8 +188,8 @@ def _http_response(error: HTTPException, method: str, path: str, dialect: Dialec
         status, message = dialect.unknown_path, dialect.no_route(method, path)
     response = _render(dialect, Failure(status, _short_name(status), message))
     for header, value in error.get_headers():
-        if header.lower() in ("allow", "location", "retry-after"):
-            response.headers[header] = value
+        if header.lower() in ("allow", "location", "retry-after", "www-authenticate"):
+            response.headers.add(header, value)
     return response
 
 

@@ -25,7 +25,7 @@ class Begun(NamedTuple):
 
 
 class Answered(NamedTuple):
-    """What became of a request; ``size`` is the answer's, in bytes."""
+    """What became of a request; ``size`` is the answer's, in bytes, and ``user`` whose token let it in, if any."""
 
     route: str
     method: str
@@ -33,6 +33,7 @@ class Answered(NamedTuple):
     client: str | None
     path: str
     size: int | None
+    user: str | None = None
 
 
 class Notes:
@@ -93,5 +94,6 @@ def _log(answered: Answered, seconds: float) -> None:
         "status": answered.status,
         "milliseconds": round(seconds * 1000, 3),
         "bytes": answered.size,
+        **({} if answered.user is None else {"user": answered.user}),
     }
     access_log.info("request", extra={"fields": fields})

@@ -1,10 +1,10 @@
 """The OpenAPI 3.1 description of the service, made of what the routes declare of themselves."""
 
-import http
 import importlib
 import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from http import HTTPStatus
 from typing import Any, NamedTuple, cast
 
 import msgspec
@@ -37,8 +37,10 @@ class _Route(NamedTuple):
     operation: Operation
 
 
-def describe(app: Flask, dialects: Sequence[Dialect], model: LoadedModel | None) -> Schema:
-    """Return the description of all routes of ``app``.
+def describe(
+    app: Flask, dialects: Sequence[Dialect], model: LoadedModel | None, refusals: Sequence[HTTPStatus] = ()
+) -> Schema:
+    """Return the description of all routes of ``app``, any of which may answer with one of ``refusals`` as well.
 
     What they take depends on ``model``, such as on the size of its images; without a model there is no more to say of
     it than that it is anything.
@@ -50,8 +52,8 @@ def describe(app: Flask, dialects: Sequence[Dialect], model: LoadedModel | None)
     schemas = _Schemas(routes, dialects, model)
     paths: dict[str, Schema] = {}
     for route in routes:
-        paths.setdefault(_path(route.rule), {})[route.method.lower()] = _operation(route, schemas, dialects)
-    description = {
+        paths.setdefault(_path(route.rule), {})[route.method.lower()] = _operation(route, schemas, dialects, refusals)
+    description: Schema = {
         "openapi": "3.1.0",
         "info": {
             "title": "Darkroom",
@@ -59,6 +61,8 @@ def describe(app: Flask, dialects: Sequence[Dialect], model: LoadedModel | None)
             "description": _DESCRIPTION,
             "license": {"name": "MIT", "identifier": "MIT"},
         },
+        # Beside this description, wherever a proxy has put it; without this it would be the origin's root.
+        "servers": [{"url": "./"}],
         "tags": list(_tags(app, routes)),
         "paths": dict(sorted(paths.items())),
         "components": {
@@ -66,6 +70,9 @@ def describe(app: Flask, dialects: Sequence[Dialect], model: LoadedModel | None)
             "headers": {"X-Request-ID": _REQUEST_ID, "Retry-After": _RETRY_AFTER},
         },
     }
+    if HTTPStatus.UNAUTHORIZED in refusals:
+        description["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        description["security"] = [{"token": []}]
     return cast(Schema, _markdown(description))
 
 
@@ -161,14 +168,17 @@ def _path(rule: Rule) -> str:
     return re.sub(r"<(?:[^:>]+:)?([^>]+)>", r"{\1}", rule.rule)
 
 
-def _operation(route: _Route, schemas: _Schemas, dialects: Sequence[Dialect]) -> Schema:
-    operation = route.operation
+def _operation(route: _Route, schemas: _Schemas, dialects: Sequence[Dialect], refusals: Sequence[HTTPStatus]) -> Schema:
+    operation, dialect = route.operation, dialect_of(route.rule.rule, dialects)
     described: Schema = {
         "operationId": route.rule.endpoint.replace(".", "_"),
         "tags": [_tag(route)],
         "summary": operation.summary,
-        "responses": _responses(operation, schemas, dialect_of(route.rule.rule, dialects), route.method),
+        "responses": _responses(operation, schemas, dialect, route.method),
     }
+    for status in refusals:
+        told = {"content": {JSON: {"schema": schemas.of(dialect.body)}}}
+        described["responses"][str(status.value)] = {"description": status.phrase, "headers": _headers(status), **told}
     if operation.description:
         described["description"] = operation.description
     if parameters := _parameters(route, schemas):
@@ -240,11 +250,11 @@ def _errors(operation: Operation, method: str) -> tuple[type[ServiceError], ...]
 
 def _description(status: int, errors: Sequence[type[ServiceError]], dialect: Dialect) -> str:
     faults = [" ".join((error.__doc__ or "").split()) for error in errors if dialect.status(error) == status]
-    return " ".join(faults) or http.HTTPStatus(status).phrase
+    return " ".join(faults) or HTTPStatus(status).phrase
 
 
 def _headers(status: int) -> Schema:
     headers = {"X-Request-ID": {"$ref": "#/components/headers/X-Request-ID"}}
-    if status == http.HTTPStatus.SERVICE_UNAVAILABLE:
+    if status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
         headers["Retry-After"] = {"$ref": "#/components/headers/Retry-After"}
     return headers

@@ -6,9 +6,10 @@ from typing import Any
 from flask import Blueprint, Response, request
 
 from service.web.errors import ErrorAnswer
+from service.web.headers import ISOLATED
 from service.web.operations import JSON, only, operation
 from service.web.services import Services
-from service.web.static_files import ISOLATED, PAGES, answers, send
+from service.web.static_files import PAGES, answers, send
 
 _POLICY = f"{ISOLATED}; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'"
 _UNKNOWN = {JSON: ErrorAnswer}

@@ -10,7 +10,9 @@ from service.inference.registry import Registry
 from service.inference.runtime import Runtime
 from service.observe.metrics import Metrics
 from service.settings import Settings
+from service.web.access import Access
 from service.web.bodies import RECEIVED
+from service.web.headers import Origins
 from service.web.notes import Notes
 
 
@@ -23,6 +25,8 @@ class Services:
     predictor: Predictor
     metrics: Metrics
     notes: Notes
+    access: Access
+    origins: Origins
     draining: Callable[[], bool]
     clock: Callable[[], float]
     started: float

@@ -12,10 +12,9 @@ from typing import Any, NamedTuple
 from flask import Request, Response
 from werkzeug.exceptions import NotFound
 
-PAGES = Path(__file__).parent / "static"
+from service.web.headers import ISOLATED
 
-# What a page may do, as a Content-Security-Policy: nothing but what its rules name.
-ISOLATED = "default-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+PAGES = Path(__file__).parent / "static"
 
 MEDIA_TYPES: dict[str, str] = {
     ".css": "text/css",
@@ -51,8 +50,6 @@ def send(request: Request, path: Path, policy: str = ISOLATED) -> Response:
     response.set_etag(file.etag, weak=True)  # it may be compressed on its way
     response.headers["Cache-Control"] = "no-cache"
     response.headers["Content-Security-Policy"] = policy
-    response.headers["Referrer-Policy"] = "no-referrer"
-    response.headers["X-Content-Type-Options"] = "nosniff"
     return response
 
 

@@ -2,8 +2,10 @@
 
 import importlib.resources
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -447,6 +449,60 @@ def test_routes_can_be_tried_in_the_docs(browser: Browser, url: str, tmp_path: P
         batch.locator("textarea").fill('{"images": ["none"]}')
         batch.get_by_role("button", name="Execute").click()
         expect(batch.locator(".live-responses-table")).to_contain_text('"success": false')
+
+
+def test_pages_work_below_a_path_of_a_proxy(browser: Browser, url: str, tmp_path: Path) -> None:
+    """Behind a proxy that serves it below a path, page and docs ask below that path, and nothing at the root."""
+    with below_a_path(url) as (proxy, asked):
+        with visit(browser, proxy, "/pictures/docs") as page:
+            health = operation(page, "#operations-health-health_live")
+            health.get_by_role("button", name="Execute").click()
+            expect(health.locator(".live-responses-table")).to_contain_text('"status": "live"')
+            expect(health.locator(".curl")).to_contain_text(f"{proxy}/pictures/health/live")
+        with visit(browser, proxy, "/pictures/") as page:
+            choose(page, save(tmp_path, "red.png", plain("red")))
+            expect(card(page, "red.png").locator(".answers li").first).to_contain_text("red")
+            page.get_by_role("link", name="Health").click()
+            expect(page.locator("body")).to_contain_text('"status":"ready"')
+    assert len(asked) > 10
+    assert [path for path in asked if not path.startswith("/pictures/")] == []
+
+
+@contextmanager
+def below_a_path(url: str) -> Iterator[tuple[str, list[str]]]:
+    """Give the address of a proxy that hands what is below /pictures/ to ``url``, and the paths it is asked for."""
+    asked: list[str] = []
+
+    class Proxy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self._forward(b"")
+
+        def do_POST(self) -> None:
+            self._forward(self.rfile.read(int(self.headers["Content-Length"])))
+
+        def _forward(self, body: bytes) -> None:
+            asked.append(self.path)
+            headers = {name: value for name, value in self.headers.items() if name not in ("Host", "Accept-Encoding")}
+            answer = requests.request(
+                self.command, url + self.path.removeprefix("/pictures"), data=body, headers=headers, timeout=30
+            )
+            self.send_response(answer.status_code)
+            for name in ("Content-Type", "Content-Security-Policy", "ETag"):
+                if name in answer.headers:
+                    self.send_header(name, answer.headers[name])
+            self.send_header("Content-Length", str(len(answer.content)))
+            self.end_headers()
+            self.wfile.write(answer.content)
+
+        def log_message(self, *_: object) -> None:
+            """Write nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", asked
+        server.shutdown()
+        thread.join()
 
 
 def operation(page: Page, selector: str) -> Locator:

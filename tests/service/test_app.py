@@ -193,6 +193,14 @@ def test_unknown_path_and_method(client: FlaskClient) -> None:
     assert response.json["message"] == "This route takes POST."  # type: ignore[index]
 
 
+@pytest.mark.parametrize("path", ["//model", "/v1//models/colours", "/v1///models//colours", "//predict"])
+def test_a_slash_too_many_is_read_as_one(client: FlaskClient, path: str) -> None:
+    """It is answered, and led nowhere: a redirect would leave the path below which a proxy has the service."""
+    method = "POST" if path.endswith("predict") else "GET"
+    answered = client.open("/", method=method, data=plain("red"), environ_overrides={"PATH_INFO": path})
+    assert answered.status_code == 200
+
+
 @pytest.mark.parametrize(("asked", "kept"), [("abc-123", True), ("x" * 128, True), ("x" * 129, False), ("a b", False)])
 def test_request_id(client: FlaskClient, asked: str, kept: bool) -> None:
     """A short printable request id is kept, any other replaced; every answer has one, errors too."""

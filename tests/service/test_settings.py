@@ -96,6 +96,17 @@ def test_pictures_fit_into_the_memory(megabytes: int, pixels: int) -> None:
         ("MODEL_POLL_SECONDS", "inf", "seconds from 0.05"),
         ("LOG_LEVEL", "loud", "one of debug, info"),
         ("ACCESS_LOG", "maybe", "1 or 0"),
+        ("ADMIN_PORT", "0", "an integer from 1"),
+        ("ALLOWED_HOSTS", "https://example.com", "names with commas"),
+        ("ALLOWED_HOSTS", "a.example.com:8000", "names with commas"),
+        ("ALLOWED_HOSTS", "a,,b", "names with commas"),
+        ("TRUSTED_PROXIES", "10.0.0.1", "an integer from 0"),
+        ("WITHOUT_TOKEN", "everything", "of probes, metrics, nothing"),
+        ("RATE_LIMIT", "0/second", "limits with commas"),
+        ("RATE_LIMIT", "20", "limits with commas"),
+        ("CORS_ORIGINS", "example.com", "origins with commas"),
+        ("CORS_ORIGINS", "https://example.com/", "origins with commas"),
+        ("CORS_ORIGINS", "null", "origins with commas"),
     ],
 )
 def test_bad_value_is_named(variable: str, value: str, allowed: str) -> None:
@@ -110,6 +121,8 @@ def test_values_that_do_not_go_together() -> None:
     for precision in ("bfloat16", "int8"):
         with pytest.raises(SettingsError, match=rf"PRECISION is '{precision}'.*ENGINE=tensorflow"):
             Settings.from_environment({"ENGINE": "tensorflow", "PRECISION": precision})
+    with pytest.raises(SettingsError, match=r"ADMIN_PORT is 8000, but PORT is the same"):
+        Settings.from_environment({"ADMIN_PORT": "8000"})
     with pytest.raises(SettingsError, match=r"MODEL_DIR is .*a file"):
         Settings.from_environment({"MODEL_DIR": __file__})
 

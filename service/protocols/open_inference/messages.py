@@ -19,7 +19,7 @@ from service.inference.errors import InvalidRequest
 from service.inference.items import Item, check_count
 from service.inference.predictions import Predictions
 from service.inference.registry import LoadedModel
-from service.protocols.own.messages import Base64
+from service.protocols.own.messages import Base64, base64_at
 from service.protocols.tensors import FlatType, flat_images, images_type, most_values, nested_images, shortest
 from service.web.bodies import parse_json, read_body
 from service.web.operations import json_response
@@ -375,8 +375,11 @@ def _json_pixels(data: Raw, size: Input, most: int) -> Images:
     return read(text, size, most, f"{_AT}.data")
 
 
-def _json_pictures(data: list[bytes | list[bytes]]) -> list[bytes]:
-    return [element if isinstance(element, bytes) else element[0] for element in data]
+def _json_pictures(data: list[str | list[str]]) -> list[bytes]:
+    return [
+        base64_at(element if isinstance(element, str) else element[0], f"{_AT}.data[{index}]")
+        for index, element in enumerate(data)
+    ]
 
 
 def _pixels(content: memoryview, size: Input) -> Images:

@@ -1,6 +1,6 @@
 """``GET /health``, ``/health/live`` and ``/health/ready``: what probes ask."""
 
-from flask import Blueprint, Response
+from flask import Blueprint
 from msgspec import Struct
 
 from service.inference.registry import LoadedModel
@@ -49,11 +49,6 @@ class Ready(Struct):
 def blueprint(services: Services) -> Blueprint:
     """Return the routes for probes."""
     routes = Blueprint("health", __name__, url_prefix="/health")
-
-    @routes.after_request
-    def forbid_storing(response: Response) -> Response:
-        response.headers["Cache-Control"] = "no-store"
-        return response
 
     @routes.get("")
     @operation(also=(503,))

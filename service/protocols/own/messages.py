@@ -1,8 +1,8 @@
 """Requests to pictures: multipart forms, raw bodies, JSON and tensors, each within the limits."""
 
 import binascii
-import io
-from base64 import b64decode
+import re
+import urllib.parse
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 from flask import Request
 from msgspec import Struct
-from numpy.lib import format as npy
 
 from artifact import Input
 from service.inference.errors import InvalidRequest, UnsupportedBody
@@ -20,6 +19,18 @@ from service.web.operations import JSON, Binary, Content
 
 NPY = "application/x-npy"
 _NPY_MAGIC = b"\x93NUMPY"
+# Where the header begins, behind its length, by the version of the format; and what it says of an array, in any order.
+_NPY_BEGIN = {b"\1\0": 10, b"\2\0": 12, b"\3\0": 12}
+_NPY_HEADER = re.compile(
+    rb"""\{(?:\s*(?:
+        (['"])descr\1\s*:\s*(['"])(?P<kind>[!#-&(-\[\]-~]{1,20})\2
+        |(['"])fortran_order\4\s*:\s*(?P<fortran>True|False)
+        |(['"])shape\6\s*:\s*\(\s*(?P<shape>(?:[0-9]{1,20}\s*,\s*){0,32}(?:[0-9]{1,20}\s*)?)\)
+    )\s*,?){3}\s*\}\s*""",
+    re.VERBOSE,
+)
+_NPY_HEADER_BYTES = 10_000
+_UINT8 = re.compile(r"[|<>=]?u1|B|uint8")
 _RAW = ("application/octet-stream", "")
 _IMAGE_HINT = (
     'Send one as multipart field "image" (curl -F image=@photo.jpg), as a raw image/* body, '
@@ -29,11 +40,10 @@ _IMAGES_HINT = 'Send them as multipart fields "images", as JSON {"images": ["<ba
 # For examples: a PNG.
 ONE_RED_PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
 # What may be in a body, for the routes to declare. Any bytes will do as a picture; what is no picture is told later.
-Base64 = Annotated[bytes, msgspec.Meta(min_length=1, description="In base64.", extra_json_schema={"format": "picture"})]
-_BASE64 = msgspec.Meta(
-    description="A picture in base64, or a data: URL of one.",
-    extra_json_schema={"format": "picture", "minLength": 1},
-)
+_BASE64 = {"format": "picture", "minLength": 1}
+Base64 = Annotated[
+    str, msgspec.Meta(min_length=1, description="In base64, or a data: URL of it.", extra_json_schema=_BASE64)
+]
 _ANY_BASE64 = msgspec.Meta(
     description="A picture as in a request for one; what is none gets its own error.",
     extra_json_schema={"examples": [ONE_RED_PIXEL]},
@@ -44,6 +54,23 @@ _IMAGES_FIELDS = ("images", "files", "image", "file")
 _Json = TypeVar("_Json", bound=Struct)
 
 _OTHER_VALUES = 100  # values that JSON may hold beside the pictures
+
+# What people send in place of base64, by how it looks, and what they are told; and the one thing that is read.
+_DATA_URL = re.compile(r"\s*data:", re.IGNORECASE)
+_NO_BASE64 = (
+    (
+        re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE),
+        "The picture is an address, and addresses are not fetched; send the content of the file in base64",
+    ),
+    (
+        re.compile(r"[A-Za-z]:[\\/]|\\\\|~|\.{0,2}/(?!9j/)|[^\n]{1,255}\.[A-Za-z]{3,4}\Z"),
+        "The picture is the path of a file, which is not here; send the content of the file in base64",
+    ),
+    (
+        re.compile(r"(?=[^-_]*[-_])[\w-]+={0,2}\Z", re.ASCII),
+        "The picture is in base64's alphabet for addresses, with - and _; send the usual one, with + and /",
+    ),
+)
 
 
 class ImageForm(Struct):
@@ -61,7 +88,9 @@ class ImagesForm(Struct):
 class ImageJson(Struct):
     """One picture in JSON."""
 
-    image: Annotated[str, _BASE64]
+    image: Annotated[
+        str, msgspec.Meta(description="A picture in base64, or a data: URL of one.", extra_json_schema=_BASE64)
+    ]
 
 
 class ImagesJson(Struct):
@@ -161,15 +190,57 @@ def _decoded(value: Any) -> Item:
     """Return the bytes of a base64 string; a ``data:`` URL, as browsers make them, will do too."""
     if not isinstance(value, str):
         raise InvalidRequest(f"A picture in JSON must be a base64 string, not {_json_type(value)}.")
-    if value.startswith("data:"):
-        value = value.partition(",")[2]
     try:
-        content = b64decode("".join(value.split()), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise InvalidRequest(f"The picture is not valid base64: {error}.") from error
+        return Item(decode_base64(value))
+    except ValueError as error:
+        raise InvalidRequest(f"{error}.") from error
+
+
+def base64_at(text: str, at: str) -> bytes:
+    """Return what ``text``, which stands ``at`` this path of its document, holds; see ``decode_base64``.
+
+    Raises:
+        InvalidRequest: it holds no picture; the message says what it is, and where.
+    """
+    try:
+        return decode_base64(text)
+    except ValueError as error:
+        raise InvalidRequest(f"{error} - at `{at}`.") from error
+
+
+def decode_base64(text: str) -> bytes:
+    """Return what a picture in base64, or a ``data:`` URL of one, holds.
+
+    Raises:
+        ValueError: it is something else, or nothing; the message says what.
+    """
+    if _DATA_URL.match(text):
+        return _data_url(text)
+    try:
+        content = binascii.a2b_base64(text, strict_mode=True)
+    except ValueError:
+        content = _unusual_base64(text)
     if not content:
-        raise InvalidRequest("The picture is an empty string; send the base64 of an image file.")
-    return Item(content)
+        raise ValueError("The picture is an empty string; send the base64 of an image file")
+    return content
+
+
+def _data_url(text: str) -> bytes:
+    kind, comma, data = text.partition(",")
+    if not comma or not data.strip():
+        raise ValueError("The picture is a data: URL without data; what it holds follows a comma")
+    if kind.rstrip().lower().endswith(";base64"):
+        return _unusual_base64(urllib.parse.unquote(data) if "%" in data else data)
+    return urllib.parse.unquote_to_bytes(data)
+
+
+def _unusual_base64(text: str) -> bytes:
+    """Return the content of base64 that may be broken into lines; say what it is where it is none."""
+    try:
+        return binascii.a2b_base64("".join(text.split()), strict_mode=True)
+    except ValueError as error:
+        told = next((told for looks_so, told in _NO_BASE64 if looks_so.match(text.strip())), None)
+        raise ValueError(told or f"The picture is not valid base64: {error}") from error
 
 
 def _json_type(value: Any) -> str:
@@ -195,22 +266,35 @@ def _tensor(body: bytes, kind: str, size: Input, max_items: int) -> npt.NDArray[
 
 
 def _npy(body: bytes, size: Input, max_items: int) -> npt.NDArray[np.uint8]:
-    """Return the array of an .npy body. The header is checked first: it could ask for any amount of memory."""
-    stream = io.BytesIO(body)
-    try:
-        version = npy.read_magic(stream)
-        read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, fortran, dtype = read_header(stream)
-    except Exception as error:  # the header is Python text from outside; its reader raises many things
-        raise InvalidRequest(f"The header of the .npy body cannot be read: {error}") from error
+    """Return the array of an .npy body, whose header has to say just what is expected.
+
+    NumPy's own reader makes any type and any number of what the header says, and raises many things.
+    """
+    kind, fortran, shape, start = _npy_header(body)
     expected = (size.height, size.width, 3)
-    if dtype != np.uint8 or len(shape) != 4 or shape[1:] != expected or fortran or shape[0] < 1:
+    if not _UINT8.fullmatch(kind) or len(shape) != 4 or shape[1:] != expected or fortran or shape[0] < 1:
+        name = "uint8" if _UINT8.fullmatch(kind) else ascii(kind)
         order = " in Fortran order" if fortran else ""
         raise InvalidRequest(
-            f"The array is {dtype} {list(shape)}{order}; it must be uint8 [N, {expected[0]}, {expected[1]}, 3]."
+            f"The array is {name} {list(shape)}{order}; it must be uint8 [N, {expected[0]}, {expected[1]}, 3]."
         )
-    check_count(shape[0], max_items)
-    start, count = stream.tell(), int(np.prod(shape))
+    count = shape[0] * size.height * size.width * 3
     if len(body) - start != count:
         raise InvalidRequest(f"The .npy body holds {len(body) - start} bytes of data; its header says {count}.")
+    check_count(shape[0], max_items)
     return np.frombuffer(body, np.uint8, count, start).reshape(shape)
+
+
+def _npy_header(body: bytes) -> tuple[str, bool, tuple[int, ...], int]:
+    """Return what the header of an .npy body says: type, whether in Fortran order, shape; and where the data begin."""
+    begin = _NPY_BEGIN.get(body[len(_NPY_MAGIC) : len(_NPY_MAGIC) + 2])
+    if begin is None:
+        raise InvalidRequest("The header of the .npy body is of an unknown version; 1.0, 2.0 and 3.0 are read.")
+    start = begin + int.from_bytes(body[len(_NPY_MAGIC) + 2 : begin], "little")
+    if start > len(body):
+        raise InvalidRequest("The header of the .npy body is cut short.")
+    found = _NPY_HEADER.fullmatch(body[begin:start]) if start - begin <= _NPY_HEADER_BYTES else None
+    if found is None or None in (found["kind"], found["fortran"], found["shape"]):
+        raise InvalidRequest("The header of the .npy body is not that of a plain array of numbers.")
+    shape = tuple(int(side) for side in found["shape"].split(b",") if side.strip())
+    return found["kind"].decode("latin-1"), found["fortran"] == b"True", shape, start

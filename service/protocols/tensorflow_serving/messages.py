@@ -16,7 +16,7 @@ from artifact import Input
 from service.inference.engine import Probabilities
 from service.inference.errors import InvalidRequest
 from service.inference.items import Item, check_count
-from service.protocols.own.messages import Base64
+from service.protocols.own.messages import Base64, base64_at
 from service.protocols.tensors import UInt8, image_type, images_type, most_values, shortest
 from service.web.bodies import parse_json
 from service.web.operations import AnyOf, PerModel
@@ -231,10 +231,10 @@ def classify_request(text: bytes, size: Input, max_items: int) -> list[Item]:
     """Return the pictures of a classify request, one for each example; see ``predict_request``."""
     body = parse_json(text, _classify(size), _most_values(size, max_items))
     check_count(len(body.examples), max_items)
-    shared = [] if body.context is UNSET else _features(body.context, size)
+    shared = [] if body.context is UNSET else _features(body.context, size, "$.context")
     items = []
     for index, example in enumerate(body.examples):
-        found = shared + _features(example, size)
+        found = shared + _features(example, size, f"$.examples[{index}]")
         if len(found) != 1:
             raise InvalidRequest(
                 f"Example {index} has {len(found)} pictures, counting that of the context; "
@@ -279,15 +279,18 @@ def _pictures(body: Any, max_items: int) -> Pictures:
     else:
         pictures = body.inputs
     check_count(len(pictures), max_items)
-    return Pictures([Item(picture.b64) for picture in pictures], rows)
+    at = "$.instances" if rows else "$.inputs"
+    items = [Item(base64_at(picture.b64, f"{at}[{index}]")) for index, picture in enumerate(pictures)]
+    return Pictures(items, rows)
 
 
-def _features(example: Any, size: Input) -> list[Item]:
-    """Return the pictures among the features of one example."""
+def _features(example: Any, size: Input, at: str) -> list[Item]:
+    """Return the pictures among the features of one example, which stands ``at`` this path of the request."""
     items = []
     if example.images is not UNSET:
         items.append(Item(np.array(example.images, dtype=np.uint8).reshape(size.height, size.width, 3)))
     if example.image_bytes is not UNSET:
         picture = example.image_bytes
-        items.append(Item(picture[0].b64 if isinstance(picture, list) else picture.b64))
+        text = picture[0].b64 if isinstance(picture, list) else picture.b64
+        items.append(Item(base64_at(text, f"{at}.image_bytes")))
     return items

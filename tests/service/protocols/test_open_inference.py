@@ -607,8 +607,8 @@ BAD_REQUESTS = [
     pytest.param(binary_files(elements(b"text")), "not a picture", id="text-as-file"),
     pytest.param(binary_files(elements(GREEN[:60])), "damaged or cut short", id="damaged-file"),
     pytest.param(binary_files(elements(GREEN, b"x"), [2]), "Picture 1:", id="one-bad-file-of-two"),
-    pytest.param(body([encoded(["$$$"], [1])]), "base64 encoded string - at `$.inputs[0].data[0]`", id="no-base64"),
-    pytest.param(body([encoded(["ä"], [1])]), "base64 encoded", id="base64-not-ascii"),
+    pytest.param(body([encoded(["$$$"], [1])]), "base64 data is allowed - at `$.inputs[0].data[0]`", id="no-base64"),
+    pytest.param(body([encoded(["ä"], [1])]), "only ASCII characters", id="base64-not-ascii"),
     pytest.param(body([encoded([""], [1])]), "length >= 1 - at `$.inputs[0].data[0]`", id="empty-base64"),
     pytest.param(body([encoded([1], [1])]), "at `$.inputs[0].data[0]`", id="number-as-file"),
     pytest.param(

@@ -70,9 +70,8 @@ def connect(running: RunningService) -> socket.socket:
 def head(length: int | None, path: str = "/predict") -> bytes:
     """Return the head of a request whose body has ``length`` bytes, or comes in chunks where that is None."""
     size = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
-    return (
-        f"POST {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Type: image/png\r\n{size}\r\n\r\n".encode()
-    )
+    first = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close"
+    return f"{first}\r\nContent-Type: image/png\r\n{size}\r\n\r\n".encode()
 
 
 def received(connection: socket.socket) -> bytes:

@@ -91,7 +91,7 @@ REQUESTS = {
 
 def written(path: str, kind: str, body: bytes, headers: Mapping[str, str] | None = None) -> bytes:
     """Return a POST as clients send it."""
-    lines = {"Host": "test", "Content-Type": kind, "Content-Length": str(len(body)), **(headers or {})}
+    lines = {"Host": "localhost", "Content-Type": kind, "Content-Length": str(len(body)), **(headers or {})}
     head = "".join(f"{name}: {value}\r\n" for name, value in lines.items() if value)
     return f"POST {path} HTTP/1.1\r\n{head}\r\n".encode() + body
 

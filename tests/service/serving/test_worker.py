@@ -27,6 +27,10 @@ REFUSAL = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 8\r\n\r\n" + REF
 class Overloaded:
     """A service that refuses each request that has arrived as a whole."""
 
+    def answering(self, _: int) -> "Overloaded":
+        """Say that the same answers at every port."""
+        return self
+
     def draining(self) -> bool:
         """Say that it goes on."""
         return False
@@ -115,7 +119,7 @@ def served(application: Any, client: Callable[[socket.socket], Result], service:
 
 def post(body: bytes, length: int | None = None) -> bytes:
     """Return a POST of ``body``, which says that it has ``length`` bytes."""
-    return b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: %d\r\n\r\n%b" % (
+    return b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (
         len(body) if length is None else length,
         body,
     )
@@ -326,7 +330,9 @@ def test_a_connection_with_too_much_left_ends_with_the_answer(monkeypatch: pytes
     [
         pytest.param(b"POST / HT", id="in-the-head"),
         pytest.param(post(b"abc", length=1000), id="in-the-body"),
-        pytest.param(b"POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab", id="in-a-chunk"),
+        pytest.param(
+            b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab", id="in-a-chunk"
+        ),
     ],
 )
 def test_a_client_that_falls_silent_is_let_go(
@@ -357,7 +363,7 @@ def test_a_slow_reader_gets_all(monkeypatch: pytest.MonkeyPatch) -> None:
         return [bytes(size)]
 
     def client(connection: socket.socket) -> tuple[int, float]:
-        connection.sendall(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         started = time.monotonic()
         received = 0
         while block := connection.recv(1_000_000):

@@ -13,14 +13,14 @@ _LONGEST_SIDE = 100_000  # pixels; a JPEG has at most 65,535, and each row of on
 
 def check_pixels(width: int, height: int, most: int) -> None:
     """Raise ImageTooLarge if a picture of ``width`` x ``height`` has more than ``most`` pixels, or a very long side."""
-    if max(width, height) > _LONGEST_SIDE:
-        raise ImageTooLarge(
-            f"The picture has {width:,} x {height:,} pixels; at most {_LONGEST_SIDE:,} a side are allowed."
-        )
     if width * height > most:
         raise ImageTooLarge(
             f"The picture has {width} x {height} = {width * height:,} pixels; "
             f"at most {most:,} are allowed. Send a smaller one."
+        )
+    if max(width, height) > _LONGEST_SIDE:
+        raise ImageTooLarge(
+            f"The picture has {width:,} x {height:,} pixels; at most {_LONGEST_SIDE:,} a side are allowed."
         )
 
 

@@ -59,6 +59,7 @@ class Observations:
         self.length = 0
         self.waits: list[float] = []
         self.runs: list[int] = []
+        self.failures = 0
         self.values: list[float] = []
 
     def queued(self, change: int) -> None:
@@ -73,6 +74,10 @@ class Observations:
         """Keep the size of a batch."""
         assert seconds >= 0
         self.runs.append(images)
+
+    def failed(self) -> None:
+        """Count a batch that the engine failed on."""
+        self.failures += 1
 
     def classified(self, outputs: Outputs) -> None:
         """Keep the values that the engine answered."""

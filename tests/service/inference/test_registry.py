@@ -15,8 +15,9 @@ from artifact.layout import INT8_MODEL, METADATA, SAVED_MODEL
 from service.inference.batcher import Batcher
 from service.inference.engine import Engine, Images, Probabilities
 from service.inference.errors import ModelUnavailable
+from service.inference.folders import AmbiguousModel, default_model
 from service.inference.items import Item
-from service.inference.registry import AmbiguousModel, Registry, default_model
+from service.inference.registry import Registry
 from service.web.services import Services
 from tests.models import LABELS, SIDE, copy, publish_int8
 from tests.service.conftest import MakeServices

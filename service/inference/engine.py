@@ -66,6 +66,7 @@ class OpenVinoEngine:
         """
         openvino = import_openvino()
         core = openvino_core()
+        core.set_property({"ENABLE_MMAP": False})  # a file that is cut short while it is mapped ends the process
         metadata = read_metadata(path)
         carried = metadata.int8 is not None
         if precision == "int8" and not carried:

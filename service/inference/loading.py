@@ -86,7 +86,6 @@ def _fill(engine: Engine, size: Input, pace: Pace) -> None:
     with ThreadPoolExecutor(engine.streams) as pool:
         for _ in pool.map(lambda stream: engine.predict(pictures, stream), range(engine.streams)):
             pass
-    engine.predict(pictures)
 
 
 def _black(images: int, size: Input) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:

@@ -243,7 +243,7 @@ class Registry:
         """Look at the folder once: take the newest valid version that is not served yet, keep out what is bad."""
         try:
             self._refresh()
-        except (OSError, AmbiguousModel) as error:
+        except (OSError, AmbiguousModel, Untried) as error:
             self._no_model(str(error))
         self._observer.looked()
 
@@ -266,10 +266,21 @@ class Registry:
         self._tell_what_is_passed_over(self._name)
         looked_at = [self.pin] if self.pin is not None else found
         self._forget_refusals(looked_at)
+        if self._current is None:
+            self._begin_with_what_is_known(self._name, looked_at)
         for version in reversed(looked_at):
             if not self._consider(self._name, version):
                 return
         self._explain(self._name, looked_at)
+
+    def _begin_with_what_is_known(self, name: str, looked_at: list[int]) -> None:
+        """Answer with the newest version that another worker has loaded; what is newer may take long to try."""
+        for version in reversed(looked_at) if self._trials else ():
+            path = version_path(self.models, name, version)
+            found = fingerprint(path)
+            if self._trials is not None and self._trials.know(path, found):
+                self._take(name, version, path, found)
+                return
 
     def _consider(self, name: str, version: int) -> bool:
         """Serve ``version`` if it is new and valid; say whether to go on with the next older one."""
@@ -356,6 +367,7 @@ class Registry:
         if old is not None:
             self._observer.serving(old.name, old.version, old.metadata.created, active=False)
             log.info("version %d takes the place of version %d", model.version, old.version)
+        self._first.set()
         self._observer.serving(model.name, model.version, model.metadata.created, active=True)
         self._observer.refused(len(self._refused))
         if old is not None and idle:

@@ -21,7 +21,7 @@ from service.inference.engine import load
 from service.inference.loading import fault_of, is_passing, load_version
 from service.inference.watch import Watch, spare_memory
 
-_NICENESS = 10  # workers answer meanwhile
+_NICENESS = 5  # a third of what a worker gets of a core that both want
 _PARENT_SECONDS = 0.2
 
 

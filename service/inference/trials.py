@@ -1,15 +1,15 @@
 """Versions are loaded where it costs least if they need too much memory, or the engine dies of them.
 
-| what came of the version before | a worker answers already | it is loaded                                     |
-|---------------------------------|--------------------------|--------------------------------------------------|
-| it was refused                  |                          | by nobody, until its files change                |
-| it was loaded whole             |                          | by this worker                                   |
-| a worker died of it             |                          | by a process of its own, and then by this worker |
-| nothing is known                | yes, this or another one | by a process of its own, and then by this worker |
-| nothing is known                | no: the service starts   | by this worker, which is watched                 |
+| what came of the version before | of others     | it is loaded                                     |
+|---------------------------------|---------------|--------------------------------------------------|
+| it was refused                  |               | by nobody, until its files change                |
+| it was loaded whole             |               | by this worker                                   |
+| a worker died of it             |               | by a process of its own, and then by this worker |
+| nothing                         | something     | by a process of its own, and then by this worker |
+| nothing                         | nothing       | by this worker, which is watched                 |
 
-So a start takes no longer, and costs one worker at most, which had nothing to answer with yet. What came of each
-version is noted in a file that all workers of a service share, and those that come after them. One worker loads at a
+So a start takes no longer, and costs one worker at most, which has nothing to answer with yet. What came of a version
+is noted in a file that all workers of a service share, and those that come after them. One worker loads at a
 time, so that memory for one more version is enough.
 """
 
@@ -77,10 +77,23 @@ class _Note:
         self.until = time.monotonic() + AGAIN_SECONDS if passing else None
         self.loaded = self.loading = False
 
-    @property
-    def refused(self) -> bool:
-        """Whether there is a fault that has not passed."""
-        return self.fault is not None and (self.until is None or time.monotonic() < self.until)
+    def take(self, outcome: Outcome) -> None:
+        """Note what came of a trial."""
+        if outcome.fault is None:
+            self.loaded, self.needs = True, outcome.needs
+        else:
+            self.refuse(outcome.fault, passing=outcome.passing)
+
+    def reconsider(self) -> None:
+        """Draw the conclusions of who has died and of what has passed since; nobody else may be loading."""
+        if self.loading:  # who began is gone
+            self.loading, self.loaded = False, False
+            self.deaths += 1
+            if self.deaths >= _MOST_DEATHS:
+                self.refuse("workers died when they loaded it", passing=True)
+        if self.until is not None and time.monotonic() >= self.until:
+            self.fault, self.until = None, None
+            self.deaths = _MOST_DEATHS - 1  # it is tried first, and no other worker has to die
 
 
 class Trials:
@@ -103,28 +116,26 @@ class Trials:
             Refused: it has a fault, which may be that it needs too much.
             Untried: this worker stops, or no process could be started.
         """
+        tried = False
+        while True:
+            with self._alone() as notes:
+                note = notes.of(path, fingerprint)
+                notes.write()
+                if note.fault is not None:
+                    raise Refused(note.fault, passing=note.until is not None)
+                if tried or not notes.want_a_trial(note, replaced):
+                    with self._noted(path, note, notes, watched=replaced is None):
+                        yield
+                    return
+            outcome = self._try_alone(path, fingerprint, replaced)
+            if outcome.fault is not None:
+                raise Refused(outcome.fault, passing=outcome.passing)
+            tried = True
+
+    def know(self, path: Path, fingerprint: Fingerprint) -> bool:
+        """Say whether the version in folder ``path`` was loaded whole, by any worker."""
         with self._alone() as notes:
-            note = notes.of(path, fingerprint)
-            _reconsider(note)
-            if not note.refused and not note.loaded and (replaced or note.deaths or notes.any_loaded()):
-                self._try(path, note, notes.needs(replaced))
-            if note.fault is not None:
-                notes.write()
-                raise Refused(note.fault, passing=note.until is not None)
-            note.loading = True
-            notes.write()
-            try:
-                with contextlib.nullcontext() if replaced else self._watched(path, note, notes) as watch:
-                    yield
-            except Exception as error:
-                note.refuse(fault_of(error), passing=is_passing(error))
-                raise
-            else:
-                note.loaded, note.deaths = True, 0
-                note.needs = watch.taken if watch else note.needs
-            finally:
-                note.loading = False
-                notes.write()
+            return notes.of(path, fingerprint).loaded
 
     def stop(self) -> None:
         """Give up what is tried or waited for; nothing is noted of it."""
@@ -134,18 +145,42 @@ class Trials:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator["_Notes"]:
-        """Wait until no other worker loads a version, and give the notes."""
+        """Give the notes while nobody else reads them, which also means that nobody else loads a version."""
+        with self._lock(self._file) as file:
+            yield _Notes(file)
+
+    @contextlib.contextmanager
+    def _lock(self, path: Path) -> Iterator[BinaryIO | None]:
+        """Wait until no other worker has ``path`` open in this way; None where it cannot be opened at all."""
         try:
-            file = os.fdopen(os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b", buffering=0)
+            file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b", buffering=0)
         except OSError as error:
             log.warning("versions are loaded without a note of it: %s", error)
-            yield _Notes(None)
+            yield None
             return
         with file:
             while not _locked(file):  # until it is closed, or this process ends
                 if self._stopping.wait(_WAIT_SECONDS):
                     raise Untried("this worker stops")
-            yield _Notes(file)
+            yield file
+
+    @contextlib.contextmanager
+    def _noted(self, path: Path, note: "_Note", notes: "_Notes", *, watched: bool) -> Iterator[None]:
+        """Note that the block loads the version in ``path``, and what comes of it."""
+        note.loading = True
+        notes.write()
+        try:
+            with self._watched(path, note, notes) if watched else contextlib.nullcontext() as watch:
+                yield
+        except Exception as error:
+            note.refuse(fault_of(error), passing=is_passing(error))
+            raise
+        else:
+            note.loaded, note.deaths = True, 0
+            note.needs = watch.taken if watch else note.needs
+        finally:
+            note.loading = False
+            notes.write()
 
     def _watched(self, path: Path, note: "_Note", notes: "_Notes") -> Watch:
         """Return what ends this worker where the version in ``path`` takes too much."""
@@ -159,8 +194,21 @@ class Trials:
         # Where others have loaded it already, they hold what they need.
         return Watch(spare_memory(1 if note.loaded else self._workers), self._seconds, end)
 
-    def _try(self, path: Path, note: "_Note", replaced: int) -> None:
-        """Load the version in ``path`` in a process of its own, and note what comes of it."""
+    def _try_alone(self, path: Path, fingerprint: Fingerprint, replaced: Path | None) -> Outcome:
+        """Load the version in ``path`` in a process of its own and note what comes of it; others may load meanwhile."""
+        with self._lock(self._file.with_name(f"{self._file.name}.trial")):
+            with self._alone() as notes:
+                note = notes.of(path, fingerprint)
+                needs = notes.needs(replaced)
+            if note.loaded or note.fault is not None:  # another worker was faster
+                return Outcome(note.fault, passing=note.until is not None)
+            outcome = self._try(path, needs)
+            with self._alone() as notes:
+                notes.of(path, fingerprint).take(outcome)
+                notes.write()
+            return outcome
+
+    def _try(self, path: Path, replaced: int) -> Outcome:
         log.info("trying the version in %s in a process of its own", path)
         task = Task(str(path.absolute()), *self._kind, self._workers, replaced, self._seconds, os.getpid())
         command = [sys.executable, "-m", "service.inference.trial", json.dumps(dataclasses.asdict(task))]
@@ -175,10 +223,7 @@ class Trials:
             self._child = None
         if self._stopping.is_set():
             raise Untried("this worker stops")
-        if outcome.fault is None:
-            note.loaded, note.needs = True, outcome.needs
-        else:
-            note.refuse(outcome.fault, passing=outcome.passing)
+        return outcome
 
     def _outcome(self, child: "subprocess.Popen[str]") -> Outcome:
         if self._stopping.is_set():
@@ -210,6 +255,7 @@ class _Notes:
         note = self._notes.pop(str(path), None)
         if note is None or note.fingerprint != digest:
             note = _Note(digest)
+        note.reconsider()
         self._notes[str(path)] = note
         return note
 
@@ -218,9 +264,10 @@ class _Notes:
         note = self._notes.get(str(path))
         return note.needs if note else 0
 
-    def any_loaded(self) -> bool:
-        """Say whether a worker answers, or has answered, with a version."""
-        return any(note.loaded for note in self._notes.values())
+    def want_a_trial(self, note: _Note, replaced: Path | None) -> bool:
+        """Say whether a process of its own has to load the version of ``note`` before a worker may."""
+        begun = any(other.loaded or other.fault is not None for other in self._notes.values())
+        return not note.loaded and (replaced is not None or note.deaths > 0 or begun)
 
     def write(self) -> None:
         """Keep the newest notes."""
@@ -233,17 +280,6 @@ class _Notes:
             os.ftruncate(self._file.fileno(), max(len(text), _NOTES_BYTES))
         except OSError as error:
             log.warning("what came of a version is not noted: %s", error)
-
-
-def _reconsider(note: _Note) -> None:
-    """Draw the conclusions of who died and of what has passed since ``note`` was written."""
-    if note.loading:  # whoever reads this has the lock, so that who began is gone
-        note.loading, note.loaded = False, False
-        note.deaths += 1
-        if note.deaths >= _MOST_DEATHS:
-            note.refuse("workers died when they loaded it", passing=True)
-    if note.fault is not None and not note.refused:
-        note.fault, note.deaths = None, _MOST_DEATHS - 1  # tried first, and no worker more
 
 
 def _locked(file: BinaryIO) -> bool:

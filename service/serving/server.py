@@ -137,6 +137,7 @@ class Server(BaseApplication):
         settings = self._settings
         metrics = Metrics(CollectorRegistry(), Resources(Limits.of(settings, self._started), os.getppid()))
         metrics.worker_starts.inc()
+        metrics.write()  # it may die of its model
         busy = metrics.loop_busy_seconds.inc
         self._loop = loop = Loop(settings.threads, settings.queue_length, tell_busy=busy, each_turn=metrics.write)
         services = make_services(

@@ -147,6 +147,14 @@ class TensorFlowEngine:
         return np.hstack([outputs, np.asarray(answer[EMBEDDING])]) if embedding else outputs
 
 
+def import_library(name: str) -> None:
+    """Import what engine ``name`` (openvino or tensorflow) runs models with, which takes memory of its own."""
+    if name == "tensorflow":
+        import tensorflow  # noqa: F401
+    else:
+        import_openvino()
+
+
 def load(name: str, path: Path, precision: str, threads: int) -> Engine:
     """Return engine ``name`` (openvino or tensorflow) with the SavedModel in folder ``path``.
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from machine import give_large_blocks_back, import_openvino
-from service.inference.engine import load
+from machine import give_large_blocks_back
+from service.inference.engine import import_library, load
 from service.inference.loading import fault_of, is_passing, load_version
 from service.inference.watch import Watch, spare_memory
 
@@ -63,8 +63,7 @@ def main(task: Task) -> NoReturn:
 
     _stand_back(task.parent)
     give_large_blocks_back()
-    if task.engine == "openvino":
-        import_openvino()  # what it takes itself, the workers have already
+    import_library(task.engine)  # what that takes the workers have taken already
     most = spare_memory(task.workers, task.replaced)
     with Watch(most, task.seconds, lambda fault: end(Outcome(fault, passing=True))) as watch:
         fault = _fault(task)

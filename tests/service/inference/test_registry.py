@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openvino
@@ -15,9 +16,9 @@ import pytest
 
 from artifact import Familiarity, Int8, Metadata, draft, read_metadata
 from artifact.layout import INT8_MODEL, METADATA, SAVED_MODEL
-from service.inference.batcher import Batcher
+from service.inference.batcher import MOST_FAILURES, Batcher
 from service.inference.engine import Engine, Images, Probabilities, load
-from service.inference.errors import ModelUnavailable
+from service.inference.errors import EngineFailed, ModelUnavailable
 from service.inference.items import Item
 from service.inference.pace import Pace
 from service.inference.registry import Registry
@@ -423,6 +424,136 @@ def test_everything_removed_keeps_the_last(services: Services, models: Path) -> 
     shutil.rmtree(models / "colours")
     services.registry.refresh()
     assert red_is(services) == "red"
+
+
+class Mortal:
+    """An engine that may be made to fail."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.name, self.precision, self.streams = engine.name, engine.precision, engine.streams
+        self.embedding, self.measured = engine.embedding, engine.measured
+        self.fault: BaseException | None = None
+
+    def predict(self, images: Images, stream: int | None = None, *, embedding: bool = False) -> Probabilities:
+        """Answer as the engine does, or fail."""
+        if self.fault is not None:
+            raise self.fault
+        return self._engine.predict(images, stream, embedding=embedding)
+
+
+@pytest.fixture
+def engines(monkeypatch: pytest.MonkeyPatch) -> list[Mortal]:
+    """The engines that are loaded in a test, in order."""
+    loaded: list[Mortal] = []
+
+    def load_mortal(*arguments: Any) -> Mortal:
+        loaded.append(Mortal(load(*arguments)))
+        return loaded[-1]
+
+    monkeypatch.setattr("service.app.load", load_mortal)
+    return loaded
+
+
+def fail(services: Services, engine: Mortal, fault: BaseException | None = None) -> None:
+    """Let ``engine`` fail until it counts as dead."""
+    engine.fault = fault or RuntimeError("its memory is gone")
+    for _ in range(MOST_FAILURES):
+        with pytest.raises(EngineFailed):
+            red_is(services)
+
+
+def counted(services: Services, name: str, version: int) -> float | None:
+    """Return what was counted of a version."""
+    return services.metrics.registry.get_sample_value(f"darkroom_{name}_total", {"version": str(version)})
+
+
+@pytest.mark.parametrize("fault", [RuntimeError("dead"), SystemExit(1)])
+def test_a_dead_engine_is_loaded_anew(
+    services_of: MakeServices, models: Path, engines: list[Mortal], fault: BaseException
+) -> None:
+    """Where the engine fails each time, the service is not ready, and the next look loads the version anew."""
+    services = services_of(model_dir=models)
+    assert services.registry.unready is None
+    fail(services, engines[0], fault)
+    assert services.registry.unready == "The engine of version 1 fails; it is loaded anew."
+    services.registry.refresh()
+    assert services.registry.unready is None
+    assert red_is(services) == "red"
+    assert len(engines) == 2
+    assert counted(services, "engine_failures", 1) == MOST_FAILURES
+    assert counted(services, "engine_reloads", 1) == 1
+
+
+def test_an_engine_that_goes_on_failing(
+    services_of: MakeServices, models: Path, published: Path, engines: list[Mortal]
+) -> None:
+    """Where loading a version anew did not help, it is kept out, and the one before answers."""
+    copy(published, models, 2, OTHER)
+    services = services_of(model_dir=models)
+    for engine in (0, 1):
+        fail(services, engines[engine])
+        services.registry.refresh()
+    assert red_is(services) == "red"
+    assert services.registry.unready is None
+    assert services.registry.refused[0].reason == "its engine fails, also after it was loaded anew"
+    services.registry.refresh()
+    assert serving(services.registry) == 1
+    assert len(engines) == 3
+
+
+def test_an_engine_that_goes_on_failing_without_another(
+    services_of: MakeServices, models: Path, engines: list[Mortal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is no other version it is loaded anew now and then, and not at each look."""
+    services = services_of(model_dir=models)
+    for engine in (0, 1):
+        fail(services, engines[engine])
+        services.registry.refresh()
+        services.registry.refresh()
+    assert len(engines) == 2
+    assert services.registry.unready is not None
+    assert (
+        services.metrics.registry.get_sample_value("darkroom_model_workers", {"name": "colours", "version": "1"}) == 0
+    )
+    now = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: now() + 61)
+    services.registry.refresh()
+    assert len(engines) == 3
+    assert services.registry.unready is None
+    assert services.registry.refused == []
+    assert (
+        services.metrics.registry.get_sample_value("darkroom_model_workers", {"name": "colours", "version": "1"}) == 1
+    )
+
+
+def test_a_look_that_does_not_end_is_told(services: Services, models: Path) -> None:
+    """While a look goes on, as on a network's disk that does not answer, the time of the last one stands still."""
+    answers = threading.Event()
+
+    def load_engine(_: Path) -> Engine:
+        answers.wait(20)
+        return Nonsense()
+
+    def make_batcher(*_: object) -> Batcher:
+        pytest.fail("it answers nonsense")
+
+    def looked() -> float:
+        return services.metrics.registry.get_sample_value("darkroom_model_looked_timestamp_seconds") or 0.0
+
+    registry = Registry(models, "colours", None, load_engine, make_batcher, services.metrics)
+    before = looked()
+    registry.start(poll_seconds=0.05, patience=0.1)
+    started = looked()
+    assert started > before
+    time.sleep(0.3)
+    assert looked() == started
+    answers.set()
+    deadline = time.monotonic() + 10
+    while looked() == started:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    registry.close()
 
 
 def test_swaps_under_load_lose_nothing(services: Services, models: Path, published: Path) -> None:

@@ -6,7 +6,10 @@ Real versions, real services, a control group with a limit on memory, and the ke
 import contextlib
 import os
 import re
+import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +19,10 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.models import copy, large, publish_with, slow
+from artifact.files import fingerprint
+from service.inference.loading import Refused
+from service.inference.trials import AGAIN_SECONDS, EngineKind, Trials
+from tests.models import copy, dazzled, large, publish_with, slow
 from tests.service.control_group import limited
 from tests.service.pictures import plain
 from tests.service.running import RunningService, start, wait_for
@@ -238,3 +244,109 @@ def test_a_service_that_stops_while_it_tries(models: Path, published: Path) -> N
         assert "kept out" not in running.log()
     finally:
         running.kill()
+
+
+def test_files_that_are_cut_short_while_they_are_served(begin: Begin, models: Path, root: Path) -> None:
+    """What answers is in memory, so that a folder that is damaged in place ends no worker."""
+    shutil.rmtree(models)
+    shutil.copytree(root / "models", models)
+    running = begin()
+    before = children(running.process.pid)
+    for file in (file for file in models.rglob("*") if file.is_file()):
+        os.truncate(file, 0)
+    for _ in range(3):
+        pictures = [("images", RED)] * 40
+        assert requests.post(f"{running.url}/predict/batch", files=pictures, timeout=30).status_code == 200
+    wait_for(lambda: bool(running.get("/model").json()["refused"]), running.log)
+    assert running.predict(RED).status_code == 200
+    assert children(running.process.pid) == before
+
+
+@pytest.mark.slow
+def test_a_version_that_answers_no_numbers(begin: Begin, models: Path, published: Path) -> None:
+    """It passes its warm-up, which is black, and answers NaN to bright pictures: 500, until the one before is back."""
+    running = begin()
+    publish_with(dazzled, published, models)
+    wait_for(lambda: running.get("/model").json()["version"] == 2, running.log)
+    statuses = []
+
+    def recovered() -> bool:
+        answer = running.predict(RED)
+        statuses.append(answer.status_code)
+        assert "null" not in answer.text
+        return answer.ok and answer.json()["model"]["version"] == 1
+
+    wait_for(recovered, running.log)
+    assert set(statuses) == {500, 200}
+    assert reason(running) == "its engine fails, also after it was loaded anew"
+    assert running.status("/health/ready") == 200
+    metrics = running.get("/metrics").text
+    assert 'darkroom_engine_reloads_total{version="2"} 1.0' in metrics
+    assert f'darkroom_engine_failures_total{{version="2"}} {statuses.count(500)}.0' in metrics
+    assert starts(running) == 1
+
+
+def trials(folder: Path) -> Trials:
+    """Return what one of two workers has whose notes are in ``folder``."""
+    return Trials(folder / "notes", EngineKind("openvino", "float32", 1), workers=2, seconds=60)
+
+
+# A worker that dies while it loads the version whose folder is its second argument.
+DIES = """
+import os, pathlib, sys
+from tests.service.inference import test_trials
+folder, version = map(pathlib.Path, sys.argv[1:])
+with test_trials.trials(folder).loading(version, test_trials.fingerprint(version), None):
+    os._exit(1)
+"""
+
+
+def test_a_fault_that_may_pass_is_tried_again(
+    tmp_path: Path, models: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After two workers have died of a version it is refused; later it is tried by a process, and then loaded."""
+    version = models / "colours" / "1"
+    (version / "notes").write_text("first")
+    mark = fingerprint(version)
+    command = [sys.executable, "-c", DIES, str(tmp_path), str(version)]
+    for _ in range(2):
+        assert subprocess.run(command, cwd=root, check=False).returncode == 1
+    with (
+        pytest.raises(Refused, match="workers died when they loaded it") as error,
+        trials(tmp_path).loading(version, mark, None),
+    ):
+        pytest.fail("it is refused")
+    assert error.value.passing
+    assert not trials(tmp_path).know(version, mark)
+    now = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: now() + AGAIN_SECONDS)
+    with trials(tmp_path).loading(version, mark, None):
+        pass
+    assert trials(tmp_path).know(version, mark)
+    (version / "notes").write_text("other")
+    assert not trials(tmp_path).know(version, fingerprint(version))
+
+
+def test_without_a_place_for_notes(tmp_path: Path, models: Path) -> None:
+    """Where nothing can be noted, versions are loaded all the same, and tried where another one answers."""
+    version = models / "colours" / "1"
+    mark = fingerprint(version)
+    nowhere = trials(tmp_path / "nowhere")
+    for replaced in (None, version):
+        with nowhere.loading(version, mark, replaced):
+            pass
+    (version / "saved_model.pb").unlink()
+    with pytest.raises(Refused, match=r"saved_model\.pb is missing"), nowhere.loading(version, mark, version):
+        pytest.fail("it is tried")
+
+
+def test_a_full_disk(tmp_path: Path, models: Path) -> None:
+    """The file of notes has its size from the beginning, so that notes never need more space."""
+    version = models / "colours" / "1"
+    with trials(tmp_path).loading(version, fingerprint(version), None):
+        size = (tmp_path / "notes").stat().st_size
+    for number in range(300):
+        assert not trials(tmp_path).know(models / str(number), ())
+    with trials(tmp_path).loading(version, fingerprint(version), None):
+        pass
+    assert (tmp_path / "notes").stat().st_size == size

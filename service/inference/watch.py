@@ -8,7 +8,7 @@ from types import TracebackType
 from machine import free_memory, own_memory, usable_memory
 
 _INTERVAL_SECONDS = 0.005  # in which a process takes some tens of MB at most
-_SHARE_LEFT = 10  # of the memory, one part: what loading leaves for requests, and for what is taken between two looks
+_SHARE_LEFT = 20  # of the memory, one part: what loading leaves for requests, and for what is taken between two looks
 
 NO_MEMORY = "it needs more memory than there is: loading it took {taken:.0f} MB, of which {most:.0f} were free"
 TOO_SLOW = "it did not load within {seconds:g} s"

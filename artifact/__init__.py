@@ -5,7 +5,7 @@ Serving reads, with Darkroom's own files in ``assets.extra/``. This package need
 """
 
 from artifact.errors import InvalidVersion
-from artifact.layout import latest, version_path, versions
+from artifact.layout import latest, models_in, passed_over, version_path, versions
 from artifact.metadata import Calibration, Familiarity, Input, Int8, Metadata, Metrics, read_metadata
 from artifact.publish import Draft, draft
 from artifact.validate import validate
@@ -21,6 +21,8 @@ __all__ = [
     "Metrics",
     "draft",
     "latest",
+    "models_in",
+    "passed_over",
     "read_metadata",
     "validate",
     "version_path",

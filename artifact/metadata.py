@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from artifact.errors import InvalidVersion
+from artifact.files import read_regular
 from artifact.layout import METADATA
 
 SCHEMA_VERSION = 1
+
+_MOST_BYTES = 8 * 1024**2  # of its file; twenty thousand classes take three million
 
 Resize = Literal["crop", "stretch"]
 Interpolation = Literal["bilinear", "bicubic", "lanczos"]
@@ -176,12 +179,12 @@ def read_metadata(path: Path) -> Metadata:
 
 def _read_record(path: Path) -> dict[str, Any]:
     try:
-        record = json.loads((path / METADATA).read_text(encoding="utf-8"))
+        record = json.loads(read_regular(path / METADATA, _MOST_BYTES))
     except FileNotFoundError as error:
         raise InvalidVersion(path, f"{METADATA} is missing") from error
     except OSError as error:
         raise InvalidVersion(path, f"{METADATA} cannot be read ({error.strerror})") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidVersion(path, f"{METADATA} is not JSON ({error})") from error
     if not isinstance(record, dict):
         raise InvalidVersion(path, f"{METADATA} is not a JSON object")

@@ -58,7 +58,7 @@ from benchmarks.measuring import (  # noqa: E402
 from benchmarks.servers import FORM, Running, Server, darkroom, same_engine, started, tensorflow  # noqa: E402
 from machine import usable_cores  # noqa: E402
 from service.inference.engine import Images  # noqa: E402
-from service.inference.registry import default_model  # noqa: E402
+from service.inference.folders import default_model  # noqa: E402
 from service.settings import Settings  # noqa: E402
 
 _TABLES = ("same-engine", "photographs", "alone", "tensorflow")

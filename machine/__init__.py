@@ -5,7 +5,7 @@ for its core.
 """
 
 from machine.allocator import give_large_blocks_back, keep_freed_memory
-from machine.limits import free_memory, usable_cores, usable_memory
+from machine.limits import free_memory, own_memory, usable_cores, usable_memory
 from machine.openvino_core import import_openvino, openvino_core
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "import_openvino",
     "keep_freed_memory",
     "openvino_core",
+    "own_memory",
     "usable_cores",
     "usable_memory",
 ]

@@ -8,6 +8,7 @@ from typing import TypeVar
 _GROUPS = Path("/sys/fs/cgroup")
 _MEMBERSHIP = Path("/proc/self/cgroup")
 _MEMORY = Path("/proc/meminfo")
+_OWN_PAGES = Path("/proc/self/statm")
 
 Limit = TypeVar("Limit", int, float)
 
@@ -31,11 +32,24 @@ def usable_memory(groups: Path = _GROUPS, membership: Path = _MEMBERSHIP) -> int
 
 
 def free_memory(memory: Path = _MEMORY, groups: Path = _GROUPS, membership: Path = _MEMBERSHIP) -> int:
-    """Return the bytes of memory that this process can still take, within the limits of its groups.
+    """Return the bytes of memory that this process can still take, within what the limits of its groups leave.
 
-    ``memory`` is where /proc/meminfo is; without it, as on macOS, all of the machine's memory counts.
+    ``memory`` is where /proc/meminfo is; without it, as on macOS, all of the machine's memory counts. What the kernel
+    keeps of files counts as free: it gives that back.
     """
-    return min([_available(memory), *_limits(groups, membership, "memory", _memory_1, _memory_2)])
+    return min([_available(memory), *_limits(groups, membership, "memory", _left_1, _left_2)])
+
+
+def own_memory(pages: Path = _OWN_PAGES) -> int:
+    """Return the bytes of memory that are this process's alone; 0 where there is no /proc, as on macOS.
+
+    What is read from files without a change is not among them.
+    """
+    try:
+        _, resident, shared, *_ = pages.read_bytes().split()
+    except OSError:
+        return 0
+    return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _available(memory: Path) -> int:
@@ -101,3 +115,29 @@ def _memory_2(folder: Path) -> int | None:
 def _memory_1(folder: Path) -> int | None:
     """Return the bytes that version 1 allows; without a limit it is a number that no machine has."""
     return int((folder / "memory.limit_in_bytes").read_text(encoding="ascii"))
+
+
+def _left_2(folder: Path) -> int | None:
+    """Return the bytes that version 2 leaves of its limit, or None where there is no limit."""
+    limit = _memory_2(folder)
+    return None if limit is None else _left(limit, folder / "memory.current", folder / "memory.stat", "")
+
+
+def _left_1(folder: Path) -> int | None:
+    """Return the bytes that version 1 leaves of its limit."""
+    limit = _memory_1(folder)
+    return None if limit is None else _left(limit, folder / "memory.usage_in_bytes", folder / "memory.stat", "total_")
+
+
+def _left(limit: int, usage: Path, statistics: Path, prefix: str) -> int:
+    """Return what ``usage`` leaves of ``limit`` bytes; all of it where that is not told.
+
+    Lines of ``statistics`` with ``prefix`` tell of those below as well. What is kept of files counts as unused.
+    """
+    try:
+        used = int(usage.read_text(encoding="ascii"))
+        told = dict(line.split() for line in statistics.read_text(encoding="ascii").splitlines())
+        files = sum(int(told.get(f"{prefix}{kind}_file", 0)) for kind in ("active", "inactive"))
+    except (OSError, ValueError):
+        return limit
+    return max(0, limit - max(0, used - files))

@@ -10,7 +10,7 @@ import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 
-from service.inference.registry import AmbiguousModel, default_model
+from service.inference.folders import AmbiguousModel, default_model
 from service.observe import logs
 from service.settings import Settings, SettingsError, documentation
 

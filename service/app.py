@@ -15,6 +15,7 @@ from service.inference.pace import Pace
 from service.inference.predictor import Predictor
 from service.inference.registry import Registry
 from service.inference.runtime import Runtime, ThreadRuntime
+from service.inference.trials import EngineKind, Trials
 from service.observe.metrics import Metrics
 from service.protocols.open_inference import routes as open_inference
 from service.protocols.own import health, model, predict
@@ -38,10 +39,12 @@ def make_services(
     draining: Callable[[], bool],
     clock: Callable[[], float] = time.monotonic,
     runtime: Runtime | None = None,
+    notes_of_versions: Path | None = None,
 ) -> Services:
     """Wire the parts of one process. Nothing is loaded before ``registry.start`` or ``registry.refresh``.
 
-    ``runtime`` is what requests run in; without it each has a thread of its own.
+    ``runtime`` is what requests run in; without it each has a thread of its own. ``notes_of_versions`` is the file in
+    which the workers of a service note what came of each version; without it versions are loaded untried.
     """
     runtime = runtime or ThreadRuntime()
     cores = usable_cores()
@@ -54,8 +57,15 @@ def make_services(
         observer = metrics.of_engine(version, metadata)
         return Batcher(engine, settings.queue_length, observer, clock, pace, runtime)
 
+    kind = EngineKind(settings.engine, settings.precision, engine_threads)
     registry = Registry(
-        settings.model_dir, settings.model_name, settings.model_version, load_engine, make_batcher, metrics
+        settings.model_dir,
+        settings.model_name,
+        settings.model_version,
+        load_engine,
+        make_batcher,
+        metrics,
+        Trials(notes_of_versions, kind, settings.workers, settings.model_load_seconds) if notes_of_versions else None,
     )
     memory = decoding_memory(usable_memory() // settings.workers)
     decoder = Decoder(settings.max_image_pixels, memory, engine_threads, clock, runtime)

@@ -276,6 +276,12 @@ class Settings:
     model_poll_seconds: float = _setting(
         "MODEL_POLL_SECONDS", 2.0, _seconds(0.05, 3600), "How often MODEL_DIR is looked at for new versions."
     )
+    model_load_seconds: float = _setting(
+        "MODEL_LOAD_SECONDS",
+        60.0,
+        _seconds(1, 3600),
+        "Longest time to load a model version; what takes longer is kept out.",
+    )
     log_level: str = _setting("LOG_LEVEL", "info", _choice(*LOG_LEVELS), "Least level that is logged.")
     access_log: bool = _setting(
         "ACCESS_LOG", default=False, kind=_SWITCH, description="1 logs one line for each request."

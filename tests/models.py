@@ -8,6 +8,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,64 @@ def publish_int8(source: Path, models: Path) -> Path:
         model = openvino.Core().read_model(source)
         quantized = nncf.quantize(model, nncf.Dataset([dark]), subset_size=1, ignored_scope=left)
         openvino.save_model(quantized, version.path / INT8_MODEL)
+        measured = Int8("none", images=0, accuracy=0.0, float32_accuracy=0.0, calibration_images=1)
+        return version.publish(dataclasses.replace(record, int8=measured))
+
+
+Term = Callable[[Any, Any], Any]
+"""Makes of OpenVINO's operations and the brightest value of each image, [N, 1], what is added to its probabilities."""
+
+
+def large(megabytes: int) -> Term:
+    """Return nothing, by a tensor of ``megabytes`` for each image, which is there only while the network runs."""
+    import numpy as np
+
+    def term(ops: Any, brightest: Any) -> Any:
+        row = ops.cum_sum(ops.tile(brightest, np.array([1, megabytes * 1024**2 // 4])), np.array(1))
+        return ops.multiply(ops.reduce_min(row, np.array([1]), keep_dims=True), np.float32(0))
+
+    return term
+
+
+def slow(layers: int) -> Term:
+    """Return nothing, by so many ``layers`` that compiling them takes a while: 20,000 some seconds."""
+    import numpy as np
+
+    def term(ops: Any, brightest: Any) -> Any:
+        for _ in range(layers):
+            brightest = ops.sin(brightest)
+        return ops.multiply(brightest, np.float32(0))
+
+    return term
+
+
+def dazzled(ops: Any, brightest: Any) -> Any:
+    """Return NaN for images in which something is as bright as can be, and nothing for others."""
+    import numpy as np
+
+    return ops.multiply(ops.log(ops.subtract(np.float32(254.5), brightest)), np.float32(0))
+
+
+def publish_with(term: Term, source: Path, models: Path) -> Path:
+    """Publish the version in folder ``source`` as the next one, with an int8 network that adds ``term`` to its answers.
+
+    The version is valid, and its files are small.
+    """
+    import numpy as np
+    import openvino
+    from openvino import opset13 as ops
+
+    record = read_metadata(source)
+    network = openvino.Core().read_model(source)
+    [images] = network.get_parameters()
+    brightest = ops.reduce_max(ops.convert(images, "f32"), np.array([1, 2, 3]), keep_dims=True)
+    added = term(ops, ops.reshape(brightest, np.array([-1, 1]), special_zero=False))
+    probabilities = ops.add(network.output("probabilities").node.input_value(0), added)
+    probabilities.output(0).set_names({"probabilities"})
+    with draft(models, record.name) as version:
+        shutil.copytree(source, version.path, dirs_exist_ok=True)
+        (version.path / INT8_MODEL).parent.mkdir(parents=True, exist_ok=True)
+        openvino.save_model(openvino.Model([ops.result(probabilities)], [images]), version.path / INT8_MODEL)
         measured = Int8("none", images=0, accuracy=0.0, float32_accuracy=0.0, calibration_images=1)
         return version.publish(dataclasses.replace(record, int8=measured))
 

@@ -21,6 +21,9 @@ from service.inference.runtime import Event, Runtime, ThreadRuntime
 
 log = logging.getLogger(__name__)
 
+MOST_FAILURES = 5  # of batches, one after the other, until the engine counts as dead
+_STUCK_SECONDS = 60.0  # that no batch takes
+
 LATE = "The request took longer than the deadline; send fewer or smaller pictures, or try again later."
 
 
@@ -35,6 +38,9 @@ class BatchObserver(Protocol):
 
     def ran(self, images: int, seconds: float) -> None:
         """Note that the engine ran a batch of ``images``."""
+
+    def failed(self) -> None:
+        """Note that the engine failed on a batch: it raised an error, or its answers are no numbers."""
 
     def classified(self, outputs: Outputs) -> None:
         """Note what the engine answered to a batch, float32 [N, columns]."""
@@ -131,6 +137,8 @@ class Batcher:
         self._running: list[int] = [0] * engine.streams  # images, for each stream
         self._all_cores = False  # they run one batch
         self._lone_seconds = 0.0  # that the engine took for an image the last time
+        self._failures = 0  # since the engine last answered
+        self._begun: dict[int | None, float] = {}  # when the batch began that a stream, or all cores, run now
         self._work = threading.Condition(threading.Lock())
         self._room: list[Event] = []  # of those who wait for the queue to become shorter
         self._threads = [
@@ -144,6 +152,15 @@ class Batcher:
         """Return what waits and what runs now."""
         with self._work:
             return self._now()
+
+    @property
+    def failing(self) -> bool:
+        """Whether the engine fails each time, is stuck in a batch, or has lost a thread that feeds it."""
+        if self._failures >= MOST_FAILURES:
+            return True
+        long_ago = self._clock() - _STUCK_SECONDS
+        stuck = any(begun < long_ago for begun in list(self._begun.values()))
+        return stuck or not (self._closed or all(thread.is_alive() for thread in self._threads))
 
     @property
     def chunk(self) -> int:
@@ -310,8 +327,8 @@ class Batcher:
             jobs = [job for job in batch if self._still_wanted(job)]
             if jobs:
                 self._execute(jobs, stream)
-            self._runtime.wake([job.done for job in batch if job.done is not None])
         finally:
+            self._runtime.wake([job.done for job in batch if job.done is not None])
             with self._work:
                 self._leave(stream)
 
@@ -336,24 +353,51 @@ class Batcher:
         return True
 
     def _execute(self, jobs: list[Job], stream: int | None) -> None:
-        started = self._clock()
+        self._begun[stream] = self._clock()
         try:
-            images = jobs[0].images if len(jobs) == 1 else np.concatenate([job.images for job in jobs])
-            embedding = any(job.embedding for job in jobs)
-            outputs = self._engine.predict(images, stream, embedding=embedding)
-        except Exception as error:  # an engine may raise anything; only this batch may suffer from it
+            self._answer(jobs, stream)
+        except BaseException as error:  # an engine may raise anything; only this batch may suffer from it
             log.error("the engine failed on a batch of %d", sum(len(job.images) for job in jobs), exc_info=error)
-            for job in jobs:
-                job.outcome = EngineFailed("The engine failed on this batch; the log has the details.")
-            return
+            self._fail(jobs)
+        finally:
+            del self._begun[stream]
+
+    def _answer(self, jobs: list[Job], stream: int | None) -> None:
+        started = self._clock()
+        images = jobs[0].images if len(jobs) == 1 else np.concatenate([job.images for job in jobs])
+        embedding = any(job.embedding for job in jobs)
+        outputs = self._engine.predict(images, stream, embedding=embedding)
         seconds = self._clock() - started
-        self._observer.ran(len(images), seconds)
-        self._observer.classified(outputs)
+        if len(outputs) != len(images):
+            raise ValueError(f"it answered {len(outputs)} images, not {len(images)}")
         if len(images) == 1:
             self._lone_seconds = seconds
+        self._hand_out(outputs, jobs, embedding=embedding)
+        self._observer.ran(len(images), seconds)
+        if failed := [job for job in jobs if job.outcome is None]:
+            log.error("the engine answered %d of a batch of %d with what are no numbers", len(failed), len(jobs))
+            self._fail(failed)
+            outputs = outputs[np.isfinite(outputs).all(axis=1)]
+        if len(failed) < len(jobs):
+            self._failures = 0
+        self._observer.classified(outputs)
+
+    def _hand_out(self, outputs: Outputs, jobs: list[Job], *, embedding: bool) -> None:
+        """Give each of ``jobs`` its part of the ``outputs``; nothing to those whose part are no numbers."""
         asked = outputs.shape[1]  # columns
         unasked = asked - self._engine.embedding if embedding else asked
+        finite = np.isfinite(outputs).all()
         start = 0
         for job in jobs:
-            job.outcome = outputs[start : start + len(job.images), : asked if job.embedding else unasked]
+            part = outputs[start : start + len(job.images), : asked if job.embedding else unasked]
             start += len(job.images)
+            if finite or np.isfinite(part).all():
+                job.outcome = part
+
+    def _fail(self, jobs: list[Job]) -> None:
+        """Tell those of ``jobs`` that have no outcome that the engine failed."""
+        for job in jobs:
+            if job.outcome is None:
+                job.outcome = EngineFailed("The engine failed on this batch; the log has the details.")
+        self._failures += 1
+        self._observer.failed()

@@ -66,6 +66,7 @@ class OpenVinoEngine:
         """
         openvino = import_openvino()
         core = openvino_core()
+        core.set_property({"ENABLE_MMAP": False})  # a file that is cut short while it is mapped ends the process
         metadata = read_metadata(path)
         carried = metadata.int8 is not None
         if precision == "int8" and not carried:
@@ -144,6 +145,14 @@ class TensorFlowEngine:
         probabilities = np.asarray(answer[OUTPUT], dtype=np.float32)
         outputs = _joined(probabilities, np.asarray(answer[FAMILIARITY])) if self._tells_familiarity else probabilities
         return np.hstack([outputs, np.asarray(answer[EMBEDDING])]) if embedding else outputs
+
+
+def import_library(name: str) -> None:
+    """Import what engine ``name`` (openvino or tensorflow) runs models with, which takes memory of its own."""
+    if name == "tensorflow":
+        import tensorflow  # noqa: F401
+    else:
+        import_openvino()
 
 
 def load(name: str, path: Path, precision: str, threads: int) -> Engine:

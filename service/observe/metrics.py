@@ -75,6 +75,15 @@ class Metrics:
         self.model_created = self._gauge(
             "model_created_timestamp_seconds", "When the version that answers was trained.", "livemax", ["name"]
         )
+        self.model_looked = self._gauge(
+            "model_looked_timestamp_seconds", "When every worker had looked at the model folder.", "livemin"
+        )
+        self.engine_failures = Counter(
+            "darkroom_engine_failures", "Batches that the engine failed on.", version, registry=registry
+        )
+        self.engine_reloads = Counter(
+            "darkroom_engine_reloads", "Engines that were loaded anew since they failed.", version, registry=registry
+        )
         self.worker_starts = Counter("darkroom_worker_starts", "Workers that were started.", registry=registry)
         self.loop_busy_seconds = Counter(
             "darkroom_loop_busy_seconds", "Time that event loops did not wait for anything.", registry=registry
@@ -116,6 +125,14 @@ class Metrics:
     def refused(self, versions: int) -> None:
         """Note how many versions are kept out."""
         self.refused_versions.set(versions)
+
+    def looked(self) -> None:
+        """Note that the folder was looked at just now, or will be."""
+        self.model_looked.set_to_current_time()
+
+    def reloaded(self, version: int) -> None:
+        """Note that the version is loaded anew because its engine fails."""
+        self.engine_reloads.labels(str(version)).inc()
 
     def render(self) -> bytes:
         """Return the metrics of all workers in Prometheus' text format; of this process alone outside gunicorn."""
@@ -190,6 +207,8 @@ class EngineMetrics:
         self._queue_seconds = metrics.queue_seconds.labels(label)
         self._engine_seconds = metrics.engine_seconds.labels(label)
         self._batch_size = metrics.batch_size.labels(label)
+        self._failures = metrics.engine_failures.labels(label)
+        metrics.engine_reloads.labels(label)  # so that the first one is seen as an increase
         self._predictions = functools.lru_cache(maxsize=None)(
             lambda index: metrics.predictions.labels(label, metadata.labels[index])
         )
@@ -207,6 +226,10 @@ class EngineMetrics:
         """Note that the engine ran a batch of ``images``."""
         self._engine_seconds.observe(seconds)
         self._batch_size.observe(images)
+
+    def failed(self) -> None:
+        """Note that the engine failed on a batch."""
+        self._failures.inc()
 
     def classified(self, outputs: Outputs) -> None:
         """Count the most probable label of each of ``outputs``, float32 [N, columns], and what is not familiar."""

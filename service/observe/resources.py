@@ -35,6 +35,7 @@ class Limits:
     memory: int  # bytes
     queue_images: int
     request_deadline: float  # seconds
+    model_poll: float  # seconds
     started: float  # seconds since the epoch
 
     @classmethod
@@ -46,6 +47,7 @@ class Limits:
             memory=usable_memory(),
             queue_images=settings.workers * settings.queue_length,
             request_deadline=settings.request_deadline,
+            model_poll=settings.model_poll_seconds,
             started=started,
         )
 
@@ -66,6 +68,7 @@ class Resources(Collector):
         yield _gauge("memory_limit_bytes", "Memory that the service may take.", limits.memory)
         yield _gauge("queue_limit_images", "Images that may wait for the engine.", limits.queue_images)
         yield _gauge("request_deadline_seconds", "Longest time to answer a request.", limits.request_deadline)
+        yield _gauge("model_poll_seconds", "Time between two looks at the model folder.", limits.model_poll)
         yield _gauge("start_time_seconds", "When the service was started, since the epoch.", limits.started)
         try:
             used = usage(self._master)

@@ -137,9 +137,12 @@ class Server(BaseApplication):
         settings = self._settings
         metrics = Metrics(CollectorRegistry(), Resources(Limits.of(settings, self._started), os.getppid()))
         metrics.worker_starts.inc()
+        metrics.write()  # it may die of its model
         busy = metrics.loop_busy_seconds.inc
         self._loop = loop = Loop(settings.threads, settings.queue_length, tell_busy=busy, each_turn=metrics.write)
-        services = make_services(settings, metrics, self._drain, runtime=loop)
+        services = make_services(
+            settings, metrics, self._drain, runtime=loop, notes_of_versions=self._scratch / "versions"
+        )
         self._close = services.registry.close
         services.registry.start(settings.model_poll_seconds, patience=_LOAD_PATIENCE)
         services.predictor.warm()

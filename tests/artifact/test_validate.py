@@ -1,6 +1,7 @@
 """Validation names the first thing that is wrong."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from artifact import InvalidVersion, validate
+from artifact.files import MOST_FILES
 from artifact.layout import METADATA
 from artifact.validate import checksums
 from tests.artifact.conftest import saved_model
@@ -29,6 +31,12 @@ def edit(version: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     record = json.loads((version / METADATA).read_text())
     change(record)
     (version / METADATA).write_text(json.dumps(record))
+
+
+def replace(file: Path, make: Callable[[Path], object]) -> None:
+    """Put something else in the place of ``file``."""
+    file.unlink()
+    make(file)
 
 
 def test_a_good_version_is_valid(version: Path) -> None:
@@ -68,6 +76,27 @@ def test_a_good_version_is_valid(version: Path) -> None:
         ),
         (lambda path: edit(path, lambda record: record.update(calibration={})), "does not have the expected fields"),
         (lambda path: edit(path, lambda record: record["files"].update({"../../x": "0"})), "outside the version"),
+        (lambda path: edit(path, lambda record: record["files"].update({"/etc/passwd": "0"})), "outside the version"),
+        (lambda path: edit(path, lambda record: record["files"].update({"a\0b": "0"})), "no file can be called"),
+        (lambda path: edit(path, lambda record: record["files"].update({"\ud800": "0"})), "no file can be called"),
+        (lambda path: edit(path, lambda record: record["files"].update({"x" * 300: "0"})), "cannot be read"),
+        (lambda path: edit(path, lambda record: record["files"].update({"variables": "0"})), "no regular file"),
+        (lambda path: (path / METADATA).write_text("[" * 100_000), "is not JSON"),
+        (lambda path: (path / METADATA).write_bytes(b"\xff"), "is not JSON"),
+        (lambda path: os.truncate(path / METADATA, 1024**4), "metadata.json cannot be read .it has more than"),
+        (lambda path: os.truncate(path / "saved_model.pb", 1024**4), "saved_model.pb cannot be read .it has more than"),
+        (lambda path: replace(path / METADATA, os.mkfifo), "metadata.json is no regular file"),
+        (lambda path: replace(path / "saved_model.pb", os.mkfifo), "saved_model.pb is no regular file"),
+        (lambda path: replace(path / "variables/variables.index", os.mkfifo), "variables.index is no regular file"),
+        (lambda path: os.mkfifo(path / "unnamed"), "unnamed is no regular file"),
+        (lambda path: replace(path / METADATA, lambda file: file.symlink_to("/dev/zero")), "is no regular file"),
+        (lambda path: replace(path / METADATA, lambda file: file.symlink_to("/")), "metadata.json cannot be read"),
+        (lambda path: replace(path / METADATA, lambda file: file.symlink_to(file)), "metadata.json cannot be read"),
+        (lambda path: replace(path / METADATA, lambda file: file.symlink_to("gone")), "metadata.json is missing"),
+        (
+            lambda path: replace(path / "variables/variables.index", lambda file: file.symlink_to("gone")),
+            "variables.index is missing",
+        ),
         (lambda path: (path / "variables/variables.index").unlink(), "variables.index is missing"),
         (lambda path: (path / "variables/variables.index").write_bytes(b"w"), "differs from its sha256"),
     ],
@@ -105,6 +134,29 @@ def test_an_embedding_is_a_row_for_each_picture(version: Path, shape: tuple[int,
     with pytest.raises(
         InvalidVersion, match=r"the output embedding is \(.*\), but it must have a row for each picture"
     ):
+        validate(version)
+
+
+def test_files_may_be_links_to_elsewhere(version: Path, tmp_path: Path) -> None:
+    """As in Hugging Face's cache: a file's sha256 holds for what its link leads to, wherever that lies."""
+    blobs = tmp_path / "blobs"
+    blobs.mkdir()
+    for number, file in enumerate([file for file in version.rglob("*") if file.is_file()]):
+        file.rename(blobs / str(number))
+        file.symlink_to(os.path.relpath(blobs / str(number), file.parent))
+    assert validate(version).labels == ("red", "green", "blue")
+    index = version / "variables/variables.index"
+    index.resolve().write_bytes(b"w")
+    with pytest.raises(InvalidVersion, match=r"variables\.index differs from its sha256"):
+        validate(version)
+
+
+@pytest.mark.slow
+def test_too_many_files_are_refused(version: Path) -> None:
+    """A folder with more files than any version has is not gone through."""
+    for number in range(MOST_FILES + 1):
+        (version / str(number)).touch()
+    with pytest.raises(InvalidVersion, match="it has more than 10,000 files"):
         validate(version)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from machine import free_memory, usable_cores, usable_memory
+from machine import free_memory, own_memory, usable_cores, usable_memory
 
 AVAILABLE = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 GIBIBYTE = 1024**3
@@ -124,6 +124,40 @@ def test_a_containers_limit_counts(meminfo: Path, tmp_path: Path, limit: str, va
     membership = tmp_path / "membership"
     membership.write_text("1:memory:/\n0::/\n")
     assert free_memory(meminfo, tmp_path / "cgroup", membership) == expected
+
+
+@pytest.mark.parametrize(
+    ("statistics", "expected"),
+    [
+        pytest.param("anon 700\ninactive_file 200\nactive_file 300\nshmem 1\n", 1_000_000 - 500, id="files-are-free"),
+        pytest.param("inactive_file 5000\n", 1_000_000, id="more-files-than-memory"),
+        pytest.param("nonsense", 1_000_000, id="nonsense"),
+    ],
+)
+@pytest.mark.parametrize("version", [1, 2])
+def test_what_others_in_the_container_take_is_not_free(
+    meminfo: Path, tmp_path: Path, version: int, statistics: str, expected: int
+) -> None:
+    """Of a limit, what is taken already is gone; what the kernel keeps of files it gives back."""
+    names = {1: ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat")}
+    limit, usage, told = names.get(version, ("memory.max", "memory.current", "memory.stat"))
+    prefix = "total_" if version == 1 else ""
+    lines = [line if "_file" not in line else f"{prefix}{line}" for line in statistics.splitlines()]
+    for name, text in {limit: "1000000", usage: "1000", told: "\n".join(lines)}.items():
+        (tmp_path / "cgroup" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "cgroup" / name).write_text(text)
+    membership = tmp_path / "membership"
+    membership.write_text("1:memory:/\n0::/\n")
+    assert free_memory(meminfo, tmp_path / "cgroup", membership) == expected
+
+
+def test_own_memory_is_what_is_written_to() -> None:
+    """A large array counts once it is filled; without /proc there is nothing to tell."""
+    before = own_memory()
+    block = bytearray(b"x" * 50_000_000)
+    assert 45e6 < own_memory() - before < 120e6
+    assert len(block) == 50_000_000
+    assert own_memory(Path("/nonexistent")) == 0
 
 
 def test_this_machine() -> None:

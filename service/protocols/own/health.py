@@ -85,9 +85,8 @@ def readiness(services: Services) -> tuple[str, str | None]:
     """Return how the service stands, ready, unavailable or draining, and the reason where it is not ready."""
     if services.draining():
         return "draining", "The service is stopping."
-    if services.registry.current is None:
-        return "unavailable", services.registry.reason
-    return "ready", None
+    reason = services.registry.unready
+    return ("ready", None) if reason is None else ("unavailable", reason)
 
 
 def engine_in_use(model: LoadedModel) -> EngineInUse:

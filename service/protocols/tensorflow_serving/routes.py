@@ -12,8 +12,10 @@ from typing import Annotated, Any
 from flask import Blueprint, Request, Response
 from msgspec import Meta, Struct
 
+from artifact.files import read_regular
 from artifact.layout import SAVED_MODEL
 from artifact.signature import Signature, Tensor, signatures
+from artifact.validate import MOST_GRAPH
 from service.inference.errors import InvalidRequest, ModelUnavailable, UnknownModel
 from service.inference.registry import LoadedModel, Registry, State, VersionState
 from service.protocols.tensorflow_serving.messages import (
@@ -175,7 +177,7 @@ def blueprint(services: Services) -> Blueprint:
     @_status_operation
     def status(name: ModelName) -> ModelStatus:
         """Tell the state of all versions of a model."""
-        return ModelStatus(_status(services.registry, name), ready=services.registry.current is not None)
+        return ModelStatus(_status(services.registry, name), ready=services.registry.unready is None)
 
     @routes.get("/<model:name>/versions/<int:version>")
     @_status_operation
@@ -288,7 +290,7 @@ def _version_status(state: VersionState) -> ModelVersionStatus:
 
 def _metadata(model: LoadedModel) -> ModelMetadata:
     try:
-        found = signatures((model.path / SAVED_MODEL).read_bytes())
+        found = signatures(read_regular(model.path / SAVED_MODEL, MOST_GRAPH))
     except (OSError, ValueError) as error:  # it was removed or replaced after it was loaded
         raise ModelUnavailable(f"{SAVED_MODEL} of version {model.version} cannot be read: {error}") from error
     definitions = {name: _definition(signature) for name, signature in found.items()}

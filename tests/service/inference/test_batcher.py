@@ -8,7 +8,7 @@ import gevent
 import numpy as np
 import pytest
 
-from service.inference.batcher import Batcher, Job, NextBatch, Snapshot, next_batch
+from service.inference.batcher import MOST_FAILURES, Batcher, Job, NextBatch, Snapshot, next_batch
 from service.inference.engine import Images, Outputs
 from service.inference.errors import DeadlineExceeded, EngineFailed, ModelUnavailable, QueueFull
 from service.inference.pace import Pace
@@ -19,9 +19,10 @@ SOON = 10.0  # seconds: long enough on a busy machine
 
 
 class GatedEngine:
-    """Answers with the value of each image's first pixel, when the gate is open; fails on the value 13.
+    """Answers with the value of each image's first pixel, when the gate is open.
 
-    The embedding of an image is the value's double.
+    On the value 13 it fails, on 14 it wants to end the thread, and for 15 and 16 it answers NaN and infinity. The
+    embedding of an image is the value's double.
     """
 
     name = "gated"
@@ -49,6 +50,10 @@ class GatedEngine:
         values = images[:, 0, 0, 0].astype(np.float32)
         if 13 in values:
             raise ZeroDivisionError
+        if 14 in values:
+            raise SystemExit(1)
+        values[values == 15] = np.nan
+        values[values == 16] = np.inf
         return np.stack([values, 2 * values] if embedding else [values], axis=1)
 
 
@@ -59,6 +64,7 @@ class Observations:
         self.length = 0
         self.waits: list[float] = []
         self.runs: list[int] = []
+        self.failures = 0
         self.values: list[float] = []
 
     def queued(self, change: int) -> None:
@@ -73,6 +79,10 @@ class Observations:
         """Keep the size of a batch."""
         assert seconds >= 0
         self.runs.append(images)
+
+    def failed(self) -> None:
+        """Count a batch that the engine failed on."""
+        self.failures += 1
 
     def classified(self, outputs: Outputs) -> None:
         """Keep the values that the engine answered."""
@@ -306,6 +316,68 @@ def test_failing_batch_fails_only_its_own(batcher: Batcher, engine: GatedEngine)
     with pytest.raises(EngineFailed):
         batcher.result(batcher.submit(images(13), soon()))
     assert batcher.result(batcher.submit(images(5), soon())).tolist() == [[5]]
+
+
+@pytest.mark.timing
+@pytest.mark.parametrize("value", [13, 14, 15, 16])
+def test_an_engine_that_fails_in_any_way(batcher: Batcher, engine: GatedEngine, seen: Observations, value: int) -> None:
+    """Errors, those that end threads too, and answers that are no numbers fail at once; the next one is answered."""
+    engine.gate.release(100)
+    started = time.monotonic()
+    for _ in range(MOST_FAILURES - 1):
+        with pytest.raises(EngineFailed):
+            batcher.result(batcher.submit(images(value), soon()))
+        with pytest.raises(EngineFailed):
+            batcher.run(images(value), soon())
+        assert batcher.result(batcher.submit(images(5), soon())).tolist() == [[5]]
+        assert not batcher.failing
+    assert time.monotonic() - started < SOON / 2
+    assert seen.failures == 2 * (MOST_FAILURES - 1)
+    assert seen.values == [5] * (MOST_FAILURES - 1)
+
+
+@pytest.mark.parametrize("value", [13, 14, 15])
+def test_an_engine_that_always_fails_is_told(batcher: Batcher, engine: GatedEngine, value: int) -> None:
+    """After some failures in a row it counts as dead, until it answers again; every request is told at once."""
+    engine.gate.release(100)
+    for failures in range(2 * MOST_FAILURES):
+        assert batcher.failing == (failures >= MOST_FAILURES)
+        with pytest.raises(EngineFailed):
+            batcher.run(images(value), soon())
+    assert batcher.run(images(5), soon()).tolist() == [[5]]
+    assert not batcher.failing
+
+
+def test_an_engine_that_is_stuck_is_told(engine: GatedEngine, seen: Observations) -> None:
+    """A batch that takes longer than any does is a dead engine as well."""
+    now = [1000.0]
+    batcher = Batcher(engine, queue_length=6, observer=seen, clock=lambda: now[0])
+    job = batcher.submit(images(1), now[0] + 3600)
+    assert engine.started.acquire(timeout=SOON)
+    now[0] += 59
+    assert not batcher.failing
+    now[0] += 2
+    assert batcher.failing
+    engine.gate.release()
+    assert batcher.result(job).tolist() == [[1]]
+    eventually(lambda: not batcher.failing)
+    batcher.close()
+    assert batcher.join(SOON)
+    assert not batcher.failing
+
+
+def test_answers_that_are_no_numbers_fail_alone(batcher: Batcher, engine: GatedEngine, seen: Observations) -> None:
+    """Of a batch only those fail whose answers are no numbers, and only the others are counted."""
+    first = occupy(batcher, engine)
+    jobs = [batcher.submit(images(*values), soon()) for values in ([2], [3, 15], [4])]
+    engine.gate.release(10)
+    batcher.result(first)
+    assert batcher.result(jobs[0]).tolist() == [[2]]
+    with pytest.raises(EngineFailed):
+        batcher.result(jobs[1])
+    assert batcher.result(jobs[2]).tolist() == [[4]]
+    eventually(lambda: seen.values == [1, 2, 3, 4])
+    assert seen.failures == 1
 
 
 @pytest.mark.parametrize("values", [[], [1] * 5])

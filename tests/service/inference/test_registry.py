@@ -1,25 +1,32 @@
 """The registry, with real model versions in a real folder."""
 
+import errno
+import os
 import shutil
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openvino
 import pytest
 
-from artifact import Familiarity, Int8, draft, read_metadata
+from artifact import Familiarity, Int8, Metadata, draft, read_metadata
 from artifact.layout import INT8_MODEL, METADATA, SAVED_MODEL
-from service.inference.batcher import Batcher
-from service.inference.engine import Engine, Images, Probabilities
-from service.inference.errors import ModelUnavailable
+from service.inference.batcher import MOST_FAILURES, Batcher
+from service.inference.engine import Engine, Images, Probabilities, load
+from service.inference.errors import EngineFailed, ModelUnavailable
 from service.inference.items import Item
-from service.inference.registry import AmbiguousModel, Registry, default_model
+from service.inference.pace import Pace
+from service.inference.registry import Registry
+from service.inference.trials import AGAIN_SECONDS
 from service.web.services import Services
 from tests.models import LABELS, SIDE, copy, publish_int8
 from tests.service.conftest import MakeServices
+from tests.users import as_nobody
 
 OTHER = ("cherry", "grass", "sky")
 
@@ -99,12 +106,45 @@ def wrong_labels(version: Path) -> None:
     (version / METADATA).write_text(text.replace('"red", ', ""))
 
 
+def instead(name: str, make: Callable[[Path], object]) -> Callable[[Path], None]:
+    """Return what puts something else in the place of a version's file ``name``."""
+
+    def damage(version: Path) -> None:
+        file = version / name
+        file.unlink()
+        make(file)
+
+    return damage
+
+
+def link(target: str) -> Callable[[Path], object]:
+    """Return what makes a link to ``target``."""
+    return lambda file: file.symlink_to(target)
+
+
+def unreadable(version: Path) -> None:
+    """Put a file in the place of the version's innermost folder, so that nothing below it can be read."""
+    shutil.rmtree(version / "variables")
+    (version / "variables").touch()
+
+
 BREAK = [
     pytest.param(lambda version: (version / SAVED_MODEL).unlink(), "saved_model.pb is missing", id="no-model"),
     pytest.param(lambda version: (version / METADATA).unlink(), "metadata.json is missing", id="no-metadata"),
     pytest.param(lambda version: (version / METADATA).write_text("{"), "not JSON", id="metadata-cut"),
     pytest.param(cut_weights, "differs from its sha256", id="weights-cut"),
     pytest.param(wrong_labels, "2 labels, but the model has 3", id="wrong-labels"),
+    pytest.param(instead(METADATA, os.mkfifo), "no regular file", id="metadata-pipe"),
+    pytest.param(instead(METADATA, Path.mkdir), "no regular file", id="metadata-folder"),
+    pytest.param(instead(METADATA, link("/")), "no regular file", id="metadata-root"),
+    pytest.param(instead(METADATA, link("/dev/zero")), "no regular file", id="metadata-endless"),
+    pytest.param(instead(METADATA, link("metadata.json")), "cannot be read", id="metadata-circle"),
+    pytest.param(instead(METADATA, link("gone")), "metadata.json is missing", id="metadata-dangling"),
+    pytest.param(instead(SAVED_MODEL, os.mkfifo), "no regular file", id="model-pipe"),
+    pytest.param(instead(SAVED_MODEL, link("gone")), "saved_model.pb is missing", id="model-dangling"),
+    pytest.param(lambda version: os.truncate(version / SAVED_MODEL, 2**40), "more than", id="model-terabyte"),
+    pytest.param(lambda version: os.mkfifo(version / "variables" / "more"), "no regular file", id="stray-pipe"),
+    pytest.param(unreadable, "cannot be read", id="unreadable"),
 ]
 
 
@@ -131,6 +171,146 @@ def test_bad_version_is_kept_out(
     copy(published, models, 2, OTHER)
     registry.refresh()
     assert red_is(services) == "cherry"
+
+
+@pytest.mark.parametrize(("damage", "reason"), BREAK)
+def test_bad_version_at_the_start(
+    services_of: MakeServices, models: Path, published: Path, damage: Callable[[Path], object], reason: str
+) -> None:
+    """A service that starts with it serves the version before, and tells why."""
+    damage(copy(published, models, 2, LABELS))
+    services = services_of(model_dir=models)
+    assert serving(services.registry) == 1
+    assert [refusal.version for refusal in services.registry.refused] == [2]
+    assert reason in services.registry.refused[0].reason
+
+
+def test_a_stray_link_does_not_matter(services: Services, models: Path, published: Path) -> None:
+    """A link to nothing, or to a folder that leads back, is no fault where no file of the version is meant."""
+    version = copy(published, models, 2, OTHER)
+    (version / "notes").symlink_to("gone")
+    (version / "up").symlink_to("..")
+    services.registry.refresh()
+    assert red_is(services) == "cherry"
+
+
+def test_files_may_be_links_to_blobs(services: Services, models: Path, published: Path) -> None:
+    """A version in the layout of Hugging Face's cache is served, with its int8 network as well."""
+    publish_int8(published, models)
+    version = copy(models / "colours" / "2", models, 3, OTHER)
+    blobs = models / "blobs"
+    blobs.mkdir()
+    for number, file in enumerate([file for file in version.rglob("*") if file.is_file()]):
+        file.rename(blobs / str(number))
+        file.symlink_to(os.path.relpath(blobs / str(number), file.parent))
+    services.registry.refresh()
+    assert serving(services.registry) == 3
+    assert red_is(services) == "cherry"
+
+
+def test_a_version_that_may_not_be_read(services_of: MakeServices, models: Path, published: Path) -> None:
+    """The one before is served until it may, also where a folder beside the models may not be read."""
+    version = copy(published, models, 2, OTHER)
+    (models / "lost+found").mkdir(mode=0o700)
+    (version / "variables").chmod(0)
+    with as_nobody(models):
+        services = services_of(model_dir=models)
+        assert serving(services.registry) == 1
+        assert "cannot be read" in services.registry.refused[0].reason
+    (version / "variables").chmod(0o755)
+    with as_nobody(models):
+        services.registry.refresh()
+        assert serving(services.registry) == 2
+
+
+def test_a_version_that_is_copied_slowly(services: Services, models: Path, published: Path) -> None:
+    """While its files come one after the other it is kept out, and when the last one is whole it is taken."""
+    whole = copy(published, models.with_name("elsewhere"), 2, OTHER)
+    target = models / "colours" / "2"
+    files = sorted(file.relative_to(whole) for file in whole.rglob("*") if file.is_file())
+    for name in files:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        content = (whole / name).read_bytes()
+        for part in (content[: len(content) // 2], content):
+            assert serving(services.registry) == 1
+            (target / name).write_bytes(part)
+            services.registry.refresh()
+    assert serving(services.registry) == 2
+    assert red_is(services) == "cherry"
+
+
+def test_a_version_that_goes_and_comes_back(services: Services, models: Path, published: Path) -> None:
+    """It is taken again, whether or not it is the same."""
+    version = copy(published, models, 2, OTHER)
+    services.registry.refresh()
+    for _ in range(2):
+        version.rename(version.with_name(".2"))
+        services.registry.refresh()
+        assert red_is(services) == "red"
+        version.with_name(".2").rename(version)
+        services.registry.refresh()
+        assert red_is(services) == "cherry"
+    shutil.rmtree(version)
+    copy(published, models, 2, ("berry", "grass", "sky"))
+    services.registry.refresh()
+    assert red_is(services) == "berry"
+
+
+def test_a_version_that_changes_while_it_is_loaded(models: Path, services: Services, published: Path) -> None:
+    """What was checked may not be what the engine has read, so it is kept out, and taken at the next look."""
+    version = copy(published, models, 2)
+
+    def load_engine(path: Path) -> Engine:
+        if path.name == "2" and not (version / "more").exists():
+            (version / "more").touch()
+        return load("openvino", path, "float32", 1)
+
+    def make_batcher(engine: Engine, number: int, metadata: Metadata, pace: Pace) -> Batcher:
+        return Batcher(engine, 10, services.metrics.of_engine(number, metadata), pace=pace)
+
+    registry = Registry(models, "colours", None, load_engine, make_batcher, services.metrics)
+    registry.refresh()
+    assert serving(registry) == 1
+    assert registry.refused[0].reason == "it was changed while it was read"
+    registry.refresh()
+    assert serving(registry) == 2
+    registry.close()
+
+
+def test_a_clock_that_is_set_back(
+    services: Services, models: Path, published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hour of the day has no part in what is taken, and files from the future are files."""
+    monkeypatch.setattr(time, "time", lambda: 1000.0)
+    version = copy(published, models, 2, OTHER)
+    for file in (version, *version.rglob("*")):
+        os.utime(file, (2**32, 2**32))
+    services.registry.refresh()
+    assert red_is(services) == "cherry"
+    copy(published, models, 3, LABELS)
+    services.registry.refresh()
+    assert red_is(services) == "red"
+
+
+def test_a_refusal_that_may_pass_is_forgotten(
+    services: Services, models: Path, published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What kept a version out and is no fault of its files, such as a disk that did not answer, may be over later."""
+    copy(published, models, 2, OTHER)
+    with monkeypatch.context() as patched:
+        patched.setattr("artifact.files.os.fdopen", _broken_disk)
+        services.registry.refresh()
+    assert "Input/output error" in services.registry.refused[0].reason
+    services.registry.refresh()
+    assert red_is(services) == "red"
+    now = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: now() + AGAIN_SECONDS)
+    services.registry.refresh()
+    assert red_is(services) == "cherry"
+
+
+def _broken_disk(*_: object, **__: object) -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
 def test_precision_that_a_version_lacks(services_of: MakeServices, models: Path, published: Path) -> None:
@@ -246,17 +426,134 @@ def test_everything_removed_keeps_the_last(services: Services, models: Path) -> 
     assert red_is(services) == "red"
 
 
-def test_default_model(models: Path, published: Path, tmp_path: Path) -> None:
-    """The only model is found among folders that are none; of several only the bundled one is chosen."""
-    (models / ".cache").mkdir()
-    (models / "empty").mkdir()
-    assert default_model(models) == "colours"
-    assert default_model(tmp_path / "nowhere") is None
-    copy(published, models, 1, name="shapes")
-    with pytest.raises(AmbiguousModel, match="colours, shapes"):
-        default_model(models)
-    copy(published, models, 1, name="cifar10")
-    assert default_model(models) == "cifar10"
+class Mortal:
+    """An engine that may be made to fail."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.name, self.precision, self.streams = engine.name, engine.precision, engine.streams
+        self.embedding, self.measured = engine.embedding, engine.measured
+        self.fault: BaseException | None = None
+
+    def predict(self, images: Images, stream: int | None = None, *, embedding: bool = False) -> Probabilities:
+        """Answer as the engine does, or fail."""
+        if self.fault is not None:
+            raise self.fault
+        return self._engine.predict(images, stream, embedding=embedding)
+
+
+@pytest.fixture
+def engines(monkeypatch: pytest.MonkeyPatch) -> list[Mortal]:
+    """The engines that are loaded in a test, in order."""
+    loaded: list[Mortal] = []
+
+    def load_mortal(*arguments: Any) -> Mortal:
+        loaded.append(Mortal(load(*arguments)))
+        return loaded[-1]
+
+    monkeypatch.setattr("service.app.load", load_mortal)
+    return loaded
+
+
+def fail(services: Services, engine: Mortal, fault: BaseException | None = None) -> None:
+    """Let ``engine`` fail until it counts as dead."""
+    engine.fault = fault or RuntimeError("its memory is gone")
+    for _ in range(MOST_FAILURES):
+        with pytest.raises(EngineFailed):
+            red_is(services)
+
+
+def counted(services: Services, name: str, version: int) -> float | None:
+    """Return what was counted of a version."""
+    return services.metrics.registry.get_sample_value(f"darkroom_{name}_total", {"version": str(version)})
+
+
+@pytest.mark.parametrize("fault", [RuntimeError("dead"), SystemExit(1)])
+def test_a_dead_engine_is_loaded_anew(
+    services_of: MakeServices, models: Path, engines: list[Mortal], fault: BaseException
+) -> None:
+    """Where the engine fails each time, the service is not ready, and the next look loads the version anew."""
+    services = services_of(model_dir=models)
+    assert services.registry.unready is None
+    fail(services, engines[0], fault)
+    assert services.registry.unready == "The engine of version 1 fails; it is loaded anew."
+    services.registry.refresh()
+    assert services.registry.unready is None
+    assert red_is(services) == "red"
+    assert len(engines) == 2
+    assert counted(services, "engine_failures", 1) == MOST_FAILURES
+    assert counted(services, "engine_reloads", 1) == 1
+
+
+def test_an_engine_that_goes_on_failing(
+    services_of: MakeServices, models: Path, published: Path, engines: list[Mortal]
+) -> None:
+    """Where loading a version anew did not help, it is kept out, and the one before answers."""
+    copy(published, models, 2, OTHER)
+    services = services_of(model_dir=models)
+    for engine in (0, 1):
+        fail(services, engines[engine])
+        services.registry.refresh()
+    assert red_is(services) == "red"
+    assert services.registry.unready is None
+    assert services.registry.refused[0].reason == "its engine fails, also after it was loaded anew"
+    services.registry.refresh()
+    assert serving(services.registry) == 1
+    assert len(engines) == 3
+
+
+def test_an_engine_that_goes_on_failing_without_another(
+    services_of: MakeServices, models: Path, engines: list[Mortal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is no other version it is loaded anew now and then, and not at each look."""
+    services = services_of(model_dir=models)
+    for engine in (0, 1):
+        fail(services, engines[engine])
+        services.registry.refresh()
+        services.registry.refresh()
+    assert len(engines) == 2
+    assert services.registry.unready is not None
+    assert (
+        services.metrics.registry.get_sample_value("darkroom_model_workers", {"name": "colours", "version": "1"}) == 0
+    )
+    now = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: now() + 61)
+    services.registry.refresh()
+    assert len(engines) == 3
+    assert services.registry.unready is None
+    assert services.registry.refused == []
+    assert (
+        services.metrics.registry.get_sample_value("darkroom_model_workers", {"name": "colours", "version": "1"}) == 1
+    )
+
+
+def test_a_look_that_does_not_end_is_told(services: Services, models: Path) -> None:
+    """While a look goes on, as on a network's disk that does not answer, the time of the last one stands still."""
+    answers = threading.Event()
+
+    def load_engine(_: Path) -> Engine:
+        answers.wait(20)
+        return Nonsense()
+
+    def make_batcher(*_: object) -> Batcher:
+        pytest.fail("it answers nonsense")
+
+    def looked() -> float:
+        return services.metrics.registry.get_sample_value("darkroom_model_looked_timestamp_seconds") or 0.0
+
+    registry = Registry(models, "colours", None, load_engine, make_batcher, services.metrics)
+    before = looked()
+    registry.start(poll_seconds=0.05, patience=0.1)
+    started = looked()
+    assert started > before
+    time.sleep(0.3)
+    assert looked() == started
+    answers.set()
+    deadline = time.monotonic() + 10
+    while looked() == started:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    registry.close()
 
 
 def test_swaps_under_load_lose_nothing(services: Services, models: Path, published: Path) -> None:

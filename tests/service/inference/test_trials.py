@@ -87,8 +87,16 @@ def children(process: int) -> list[int]:
 
 
 def trials_of(running: RunningService) -> list[int]:
-    """Return the processes in which a version is tried now."""
-    return [child for worker in children(running.process.pid) for child in children(worker)]
+    """Return the processes in which a version is tried now; others decode pictures."""
+    started = [child for worker in children(running.process.pid) for child in children(worker)]
+    return [process for process in started if b"service.inference.trial" in _command(process)]
+
+
+def _command(process: int) -> bytes:
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes()
+    except FileNotFoundError:  # it has ended
+        return b""
 
 
 def refused(running: RunningService, workers: int = 1) -> bool:

@@ -12,13 +12,20 @@ from typing import Any, Protocol
 import gevent
 from gevent import socket
 from gevent.hub import Waiter
+from gunicorn.http.errors import LimitRequestHeaders
 
+from service.serving.connection_table import ConnectionTable
 from service.serving.plain_requests import PlainRequest, read
 
 log = logging.getLogger(__name__)
 
-KEEPALIVE_SECONDS = 75  # between requests, and for the head of one; longer than the usual 60 s of a balancer
-STALLED_SECONDS = 20  # a client that sends nothing for so long in the middle of a request loses its connection
+KEEPALIVE_SECONDS = 75  # between requests; longer than the usual 60 s of a balancer
+
+# A client has so long for the head of a request, and may fall so far behind the least rate of a body or an answer,
+# which is that of Apache's mod_reqtimeout.
+STALLED_SECONDS = 20
+_LEAST_RATE = 500  # bytes a second
+_MOST_HEAD = 32 * 1024  # bytes
 
 # What is left of a body when its answer is sent is read up to these limits; beyond, the connection ends.
 DRAIN_BYTES = 128 * 1024 * 1024
@@ -26,10 +33,12 @@ DRAIN_SECONDS = 5.0
 
 _BLOCK = 1024 * 1024  # bytes
 _AT_ONCE = 64 * 1024
+_AT_ONCE_OF_A_HEAD = 16 * 1024
 _FIRST_BYTES = 20 * 1024  # a short request with its head
 _MOMENT = 0.02  # seconds
 _HELD_BYTES = 64 * 1024  # of an answer, before they are sent
 _READ = 1  # libev's name for it
+_TCP_INFO, _CLOSED = getattr(socket, "TCP_INFO", None), 7  # Linux: of the connection its state comes first
 
 
 class Answering(Protocol):
@@ -52,19 +61,23 @@ class Connection(socket.socket):
     """A client's socket. An answer is sent in one piece: that saves both sides a system call."""
 
     def __init__(
-        self, client: socket.socket, idle: "set[Connection]", answering: Answering, address: str | None = None
+        self, client: socket.socket, table: ConnectionTable, answering: Answering, address: str | None = None
     ) -> None:
-        """Take over ``client``, who comes from ``address``; while no request has begun, it is in ``idle``.
+        """Take over ``client``, who comes from ``address``, in the greenlet that answers him; ``table`` has all.
 
         A request that ``answering`` answers or refuses is seen by nobody else.
         """
         super().__init__(client.family, client.type, client.proto, fileno=client.detach())
-        self.settimeout(STALLED_SECONDS)
-        self._idle = idle
+        self.address = address
+        self.waits = False  # for the client, who may be let go then
+        self.since = time.monotonic()  # when the client was in time for the last time
+        self.answered = False  # a request
+        self.unsent = 0  # bytes of an answer that the client does not take
+        self._leaves = False  # it was let go
+        self._greenlet = gevent.getcurrent()
+        self._table = table
         self._answering = answering
-        self._idle_since = time.monotonic()
-        self._patience: gevent.Timeout | None = None  # with the head of a request that the parser reads
-        self._address = address
+        self._head: int | None = None  # bytes of the head that the parser reads, as far as they are here
         self._begun = b""  # of a request, received and not read yet
         self._readable = gevent.get_hub().loop.io(self.fileno(), _READ)
         self._watched = False
@@ -72,26 +85,28 @@ class Connection(socket.socket):
         self._between_requests = True
         self._held: list[bytes] = []
         self._held_bytes = 0
+        table.add(self)
 
     def recv(self, size: int, flags: int = 0) -> bytes:
         """Return what the client sent, up to ``size`` bytes; empty where it is gone.
 
         Raises:
-            TimeoutError: it went silent in the middle of a request.
+            TimeoutError: it went silent in the middle of a request, or sends too slowly.
+            LimitRequestHeaders: the head of its request is too long.
         """
         if self._between_requests:
             self._between_requests = False
             self._await_request()
             while self._begun and self._answered():
                 self._await_request()
-            self._limit_head()
-        if self._begun:
-            begun, self._begun = self._begun, b""
-            return begun
-        try:
-            return super().recv(max(size, _AT_ONCE), flags)  # the parser asks for little and takes more
-        except TimeoutError as error:
-            raise _gone_silent() from error
+            self._begin_head()
+        if self._head is None:
+            return self._receive_in_time(max(size, _AT_ONCE))  # the parser asks for little and takes more
+        if self._head > _MOST_HEAD:
+            raise LimitRequestHeaders(f"the head has more than {_MOST_HEAD:,} bytes")
+        data, self._begun = self._begun or self._receive_in_time(_AT_ONCE_OF_A_HEAD), b""
+        self._head += len(data)
+        return data
 
     def sendall(self, data: Any, flags: int = 0) -> None:
         """Hold ``data`` until the answer is complete or long."""
@@ -101,16 +116,30 @@ class Connection(socket.socket):
             self.flush()
 
     def flush(self) -> None:
-        """Send what is held."""
-        if self._held:
-            data = memoryview(b"".join(self._held))
-            self._held.clear()
-            self._held_bytes = 0
-            while data:  # sendall would give the client no longer for all of it than it may take for the next part
-                try:
-                    data = data[super().send(data) :]
-                except TimeoutError as error:
-                    raise _gone_silent() from error
+        """Send what is held.
+
+        Raises:
+            TimeoutError: the client does not read it, or too slowly.
+        """
+        if not self._held:
+            return
+        # What is long may be a file that all answers share, and is not copied.
+        blocks = self._held if self._held_bytes > _HELD_BYTES else [b"".join(self._held)]
+        self._held = []
+        left, self._held_bytes = self._held_bytes, 0
+        self.since = time.monotonic()
+        self._head = None
+        try:
+            for block in blocks:
+                data = memoryview(block)
+                while data:
+                    if left > _HELD_BYTES:
+                        self._table.note_unsent(self, left)
+                    sent = self._in_time(super().send, data)
+                    data, left = data[sent:], left - sent
+        finally:
+            if self.unsent:
+                self._table.note_unsent(self, 0)
 
     def drain(self, body: Any = None) -> bool:
         """Read and drop what is left of ``body`` after its answer; say whether another request may follow.
@@ -119,28 +148,48 @@ class Connection(socket.socket):
         still sends is dropped for a while: closed at once, with bytes that nobody read, the kernel would reset it, and
         the client lose its answer.
         """
-        if body is not None and _drop(body.read, DRAIN_BYTES):
+        self.settimeout(STALLED_SECONDS)
+        if self._leaves:
+            return False
+        if body is not None and not body.failed and _drop(body.read, DRAIN_BYTES):
             return True
+        self.waits = not self._leaves
         with contextlib.suppress(OSError):
             self.shutdown(socket.SHUT_WR)
-            _drop(super().recv)
+            if self.waits:
+                _drop(super().recv)
+        self.waits = False
         return False
 
     def begin_request(self) -> None:
         """Note that the head of a request has been read."""
-        if self._patience is not None:
-            self._patience.close()
-            self._patience = None
+        self._head = None
+        self.since = time.monotonic()
 
     def await_request(self, *, begun: bool) -> None:
         """Note that what comes next is another request, of which the parser has something already where ``begun``."""
+        self.answered = True
         self._between_requests = not begun
         if begun:
-            self._limit_head()
+            self._begin_head()
 
-    def idle_for(self) -> float:
-        """Return for how many seconds a connection that is idle has been so."""
-        return time.monotonic() - self._idle_since
+    @property
+    def idle(self) -> bool:
+        """Whether no request has begun since ``since``."""
+        return self._waiter is not None
+
+    def gone(self) -> bool:
+        """Say whether the client has broken the connection; from any thread, where the system tells it."""
+        return _TCP_INFO is not None and self.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, 1)[0] == _CLOSED
+
+    def let_go(self) -> None:
+        """End the connection where it waits for the client; called by the event loop, never by a greenlet."""
+        self._leaves |= self.waits
+        if self._waiter is not None:
+            self.hang_up()
+            self._waiter.switch(None)
+        elif self.waits:
+            self._greenlet.throw(_gone_silent())
 
     def hang_up(self) -> None:
         """Let the greenlet that waits for a request find the end of the stream, after what has arrived already."""
@@ -149,23 +198,49 @@ class Connection(socket.socket):
 
     def close(self) -> None:
         """Send what is held and close the socket."""
-        self.begin_request()
         try:
             self.flush()
         finally:
+            self._table.remove(self)
             self._readable.close()
             super().close()
 
-    def _limit_head(self) -> None:
-        """Give the client so much time for the head that the parser reads, also where it never stops sending."""
-        self._patience = gevent.Timeout.start_new(KEEPALIVE_SECONDS, _gone_silent())
+    def _begin_head(self) -> None:
+        """Begin to count the time and the bytes of the head that the parser reads."""
+        self._head = 0
+        self.since = time.monotonic()
+
+    def _receive_in_time(self, size: int) -> bytes:
+        data: bytes = self._in_time(super().recv, size)
+        return data
+
+    def _in_time(self, call: Callable[[Any], Any], argument: Any) -> Any:
+        """Return ``call(argument)``, a send or a receive, made while the client is not too far behind.
+
+        The bytes that pass bring the client forward, up to now, unless they are of a head.
+        """
+        left = self.since + STALLED_SECONDS - time.monotonic()
+        if left <= 0:
+            raise _gone_silent()
+        self.settimeout(left)
+        self.waits = True
+        try:
+            passed = call(argument)
+        except TimeoutError as error:
+            raise _gone_silent() from error
+        finally:
+            self.waits = False
+        if self._head is None:
+            size = passed if isinstance(passed, int) else len(passed)
+            self.since = min(time.monotonic(), self.since + size / _LEAST_RATE)
+        return passed
 
     def _await_request(self) -> None:
         """Wait for what the client sends next, as long as the worker lets it; other connections go first."""
         waiter: Waiter[None] = Waiter()
         self._waiter = waiter
-        self._idle_since = time.monotonic()
-        self._idle.add(self)
+        self.since = time.monotonic()
+        self.waits = True
         if not self._watched:
             self._watched = True
             self._readable.start(self._on_readable)
@@ -173,7 +248,7 @@ class Connection(socket.socket):
             waiter.get()
         finally:
             self._waiter = None
-            self._idle.discard(self)
+            self.waits = False
 
     def _on_readable(self) -> None:
         """Refuse the request that has arrived, or let the greenlet that waits for it go on.
@@ -198,7 +273,7 @@ class Connection(socket.socket):
     def _refused(self) -> bool:
         """Refuse the request that has arrived, if it may be; say whether the next one is waited for."""
         request = read(self._begun)
-        answer = self._answering.refuse(request, self._address) if request else None
+        answer = self._answering.refuse(request, self.address) if request else None
         if answer is None:
             return False
         written = os.write(self.fileno(), answer)
@@ -223,10 +298,11 @@ class Connection(socket.socket):
         if not request.whole:
             return False
         late = self._answering.overloaded()
-        answer = (self._answering.refuse if late else self._answering.answer)(request, self._address)
+        answer = (self._answering.refuse if late else self._answering.answer)(request, self.address)
         if answer is None:
             return False
         self._begun = b""
+        self.answered = True
         self.sendall(answer)
         self.flush()
         return True

@@ -4,9 +4,12 @@ import contextlib
 import ctypes
 import functools
 import logging
+import math
+import os
 import secrets
 import struct
 import sys
+import threading
 import time
 from types import FrameType
 from typing import Any, Protocol, cast
@@ -16,6 +19,7 @@ from gevent import socket
 from gevent.event import Event
 from gevent.pool import Pool
 from gevent.server import StreamServer
+from gunicorn.http.body import LengthReader
 from gunicorn.http.errors import (  # type: ignore[attr-defined]  # the types lack those of responses
     ExpectationFailed,
     InvalidResponseHeader,
@@ -29,13 +33,20 @@ from gunicorn.http.message import Request
 from gunicorn.workers.ggevent import GeventWorker
 
 from service.serving.connection import KEEPALIVE_SECONDS, Answering, Connection
+from service.serving.connection_table import ConnectionTable
+from service.serving.request_body import watch
 
 log = logging.getLogger(__name__)
 
 _SILENT_SECONDS = 2.0  # what a stopping worker leaves to a client that has not said anything yet
 _HANDSHAKE_SECONDS = 0.1  # for connections that are being made when the port closes
-_NOTIFY_SECONDS = 1.0  # gunicorn kills a worker that does not show life for 30
-_ACCEPTED_AT_ONCE = 1000
+_LOOK_SECONDS = 1.0  # between two looks at what is idle
+_BEAT_SECONDS = 0.25  # between two signs of life
+_TURN_PATIENCE = 10.0  # seconds in which the loop has to turn, or the worker gives no more signs of life
+_LOAD_PATIENCE = 30.0  # seconds for what comes before the loop turns
+_ACCEPTED_AT_ONCE = 100  # a tenth of a millisecond each
+_ACCEPTED_BESIDE_OTHERS = 8  # leave some for the other workers
+_MOST_TOLD = 200  # characters of what a client sent, in an answer or in the log
 
 # What gunicorn's parser finds wrong, where it is not a 400.
 _STATUSES: dict[type[BaseException], int] = {
@@ -67,6 +78,12 @@ class Served(Answering, Protocol):
     def reject(self, status: int, message: str, request_id: str) -> bytes:
         """Return the answer to what never became a request."""
 
+    def takes_body(self, length: int) -> bool:
+        """Say whether a body of ``length`` bytes may be sent at all."""
+
+    def most_unsent(self) -> int:
+        """Return how many bytes of answers one worker may hold for clients that do not take them."""
+
 
 class DarkroomWorker(GeventWorker):
     """The worker class that the server names to gunicorn."""
@@ -81,8 +98,8 @@ class DarkroomWorker(GeventWorker):
         self.sockets = [
             socket.socket(listener.FAMILY, socket.SOCK_STREAM, fileno=listener.sock.detach()) for listener in listeners
         ]
-        self._connections = _Connections(self.worker_connections)
-        self._idle: set[Connection] = set()
+        self._table = ConnectionTable(self.worker_connections, self.served.most_unsent())
+        self._connections = _Connections(self._table)
         self._stopping = Event()
 
     @property
@@ -90,19 +107,42 @@ class DarkroomWorker(GeventWorker):
         """The application, as the worker knows it beyond what every worker of gunicorn knows."""
         return cast(Served, self.app)
 
+    def init_process(self) -> None:
+        """Load the application and serve it; called by gunicorn in the worker's process."""
+        self._turned = math.inf
+        _beat(self.tmp.fileno(), ahead=_LOAD_PATIENCE)
+        super().init_process()
+
     def run(self) -> None:
         """Accept connections until a signal stops the worker, then let them end."""
+        threading.Thread(target=self._keep_beating, name="heart", daemon=True).start()
         servers = [self._serve(listener) for listener in self.sockets]
         while self.alive:
             self.notify()
-            self._stopping.wait(_NOTIFY_SECONDS)
-            for connection in [each for each in self._idle if each.idle_for() > KEEPALIVE_SECONDS]:
-                connection.hang_up()
+            self._stopping.wait(_LOOK_SECONDS)
+            self._table.hang_up(KEEPALIVE_SECONDS)
         self._leave(servers)
+        self._turned = math.inf
+
+    def notify(self) -> None:
+        """Note that the loop turns; called on it."""
+        super().notify()
+        self._turned = time.monotonic()
+
+    def _keep_beating(self) -> None:
+        """Give a sign of life now and then, as long as the loop turns.
+
+        It has a thread of its own: a loop that is behind is no reason to lose what the worker has begun. A process that
+        is stopped, or that never lets go of the interpreter, is.
+        """
+        file = os.dup(self.tmp.fileno())  # gunicorn closes its own before the worker has ended
+        while time.monotonic() - self._turned < _TURN_PATIENCE:
+            _beat(file)
+            time.sleep(_BEAT_SECONDS)
 
     def handle(self, listener: Any, client: Any, address: Any) -> None:
         """Answer the requests of one connection; runs in a greenlet of its own."""
-        connection = Connection(client, self._idle, self.served, address[0] if address else None)
+        connection = Connection(client, self._table, self.served, address[0] if address else None)
         # Not by the method of gunicorn's gevent worker, which takes all timeouts from the socket.
         super(GeventWorker, self).handle(listener, connection, address)
 
@@ -113,15 +153,25 @@ class DarkroomWorker(GeventWorker):
     def handle_request(self, listener_name: Any, req: Request, sock: Any, addr: Any) -> bool:
         """Answer one request on the ``Connection`` ``sock``; raises StopIteration where it can take no other."""
         sock.begin_request()
+        unwanted = not self.served.takes_body(_length(req))
+        if unwanted:
+            # The client is not asked to send what nobody will read, and may send it or not; so nothing can follow.
+            req._expected_100_continue = False  # type: ignore[attr-defined]  # the types lack it
+            req.must_close = True
+        else:
+            watch(req)
         try:
             super().handle_request(listener_name, req, sock, addr)
             last = False
         except StopIteration:
             last = True
         sock.flush()
-        if not sock.drain(req.body) or last:
+        if not sock.drain(None if unwanted else req.body) or last:
             raise StopIteration
-        sock.await_request(begun=req.unreader.buf.tell() > 0)
+        begun = req.unreader.buf.tell() > 0
+        sock.await_request(begun=begun)
+        if begun:
+            gevent.sleep(0)  # thousands of requests that come at once would keep all others waiting
         return True
 
     def handle_error(self, req: Request | None, client: Any, addr: Any, exc: BaseException) -> None:
@@ -135,9 +185,10 @@ class DarkroomWorker(GeventWorker):
             return
         request_id = secrets.token_hex(16)
         fields = {"client": addr[0] if addr else None, "request_id": request_id}
-        log.warning("a request cannot be read: %s", exc, extra={"fields": fields})
+        reason = str(exc)[:_MOST_TOLD]
+        log.warning("a request cannot be read: %s", reason, extra={"fields": fields})
         status = _STATUSES.get(type(exc), 400)
-        client.sendall(self.served.reject(status, f"The request cannot be read: {exc}.", request_id))
+        client.sendall(self.served.reject(status, f"The request cannot be read: {reason}.", request_id))
         client.flush()
         client.drain()
 
@@ -148,7 +199,7 @@ class DarkroomWorker(GeventWorker):
 
     def _serve(self, listener: Any) -> StreamServer:
         server = StreamServer(listener, handle=functools.partial(self.handle, listener), spawn=self._connections)
-        server.max_accept = _ACCEPTED_AT_ONCE if self.cfg.workers == 1 else 1  # leave some for the others
+        server.max_accept = _ACCEPTED_AT_ONCE if self.cfg.workers == 1 else _ACCEPTED_BESIDE_OTHERS
         server.start()
         return server
 
@@ -169,8 +220,7 @@ class DarkroomWorker(GeventWorker):
             self.notify()
             if time.monotonic() > started + _SILENT_SECONDS:
                 # Who is connected and says nothing (browsers do that) must not hold up the end.
-                for connection in list(self._idle):
-                    connection.hang_up()
+                self._table.hang_up()
             gevent.sleep(0.02)
         self._connections.kill(block=False)
 
@@ -181,10 +231,27 @@ class _Connections(Pool):
     gevent's own begin in a later turn of the loop, few in each: under load, new clients would wait for seconds.
     """
 
+    def __init__(self, table: ConnectionTable) -> None:
+        """Take the table of all connections, which bounds them."""
+        super().__init__()
+        self._table = table
+
     def start(self, greenlet: "gevent.Greenlet[..., Any]", *_: Any, **__: Any) -> None:
         """Take ``greenlet`` in and run it until it waits for something; called by the loop."""
+        self._table.make_room()
         self.add(greenlet)
         greenlet.switch()
+
+
+def _length(request: Request) -> int:
+    """Return how many bytes the body of ``request`` has, as far as it says so."""
+    return request.body.reader.length if request.body and isinstance(request.body.reader, LengthReader) else 0
+
+
+def _beat(file: int, ahead: float = 0.0) -> None:
+    """Give a sign of life, or one for some seconds ``ahead``, by the times of a file: gunicorn's master looks there."""
+    now = time.monotonic() + ahead
+    os.utime(file, (now, now))
 
 
 def _refuse_new_connections(listener: Any) -> None:

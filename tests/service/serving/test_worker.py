@@ -51,6 +51,14 @@ class Overloaded:
         """Return an answer that holds all of these."""
         return f"HTTP/1.1 {status} {message} {request_id}".encode()
 
+    def takes_body(self, length: int) -> bool:
+        """Say that bodies of up to 20 MB are taken."""
+        return length <= 20_000_000
+
+    def most_unsent(self) -> int:
+        """Let clients leave 50 MB of answers."""
+        return 50_000_000
+
 
 class Calm(Overloaded):
     """The same service, when there is not too much."""
@@ -198,7 +206,7 @@ def test_two_requests_at_once_are_answered_in_order() -> None:
 
 def test_short_requests_go_on_beyond_the_patience_with_a_head(monkeypatch: pytest.MonkeyPatch) -> None:
     """How long a client may take for the head of a request counts for each anew; one that takes longer is let go."""
-    monkeypatch.setattr(connections, "KEEPALIVE_SECONDS", 0.3)
+    monkeypatch.setattr(connections, "STALLED_SECONDS", 0.3)
 
     def client(connection: socket.socket) -> bytes:
         for _ in range(10):

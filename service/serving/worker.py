@@ -11,6 +11,7 @@ import struct
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 from typing import Any, Protocol, cast
 
@@ -152,8 +153,9 @@ class DarkroomWorker(GeventWorker):
 
     def handle_request(self, listener_name: Any, req: Request, sock: Any, addr: Any) -> bool:
         """Answer one request on the ``Connection`` ``sock``; raises StopIteration where it can take no other."""
-        sock.begin_request()
-        unwanted = not self.served.takes_body(_length(req))
+        length, left = _length(req)
+        sock.begin_request(left)
+        unwanted = not self.served.takes_body(length)
         if unwanted:
             # The client is not asked to send what nobody will read, and may send it or not; so nothing can follow.
             req._expected_100_continue = False  # type: ignore[attr-defined]  # the types lack it
@@ -243,9 +245,12 @@ class _Connections(Pool):
         greenlet.switch()
 
 
-def _length(request: Request) -> int:
-    """Return how many bytes the body of ``request`` has, as far as it says so."""
-    return request.body.reader.length if request.body and isinstance(request.body.reader, LengthReader) else 0
+def _length(request: Request) -> tuple[int, Callable[[], int]]:
+    """Return how many bytes the body of ``request`` says to have, and what tells how many are still to come."""
+    reader = request.body.reader if request.body else None
+    if not isinstance(reader, LengthReader):
+        return 0, int
+    return reader.length, lambda: reader.length - int(request.unreader.buf.tell())
 
 
 def _beat(file: int, ahead: float = 0.0) -> None:

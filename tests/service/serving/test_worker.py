@@ -142,6 +142,7 @@ def test_short_requests_need_no_parser() -> None:
     """A plain request is answered as it is, in however many pieces it came; the connection goes on."""
 
     def client(connection: socket.socket) -> bytes:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for body in (b"one", b"two"):
             connection.sendall(post(body))
             gevent.sleep(0.03)

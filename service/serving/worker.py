@@ -28,7 +28,6 @@ from gunicorn.http.errors import (  # type: ignore[attr-defined]  # the types la
     LimitRequestHeaders,
     LimitRequestLine,
     ParseException,
-    UnsupportedTransferCoding,
 )
 from gunicorn.http.message import Request
 from gunicorn.workers.ggevent import GeventWorker
@@ -51,12 +50,12 @@ _REQUESTS_AT_ONCE = 16
 _PAUSE = 0.0005  # seconds; not 0, so that the loop looks at its sockets
 _MOST_TOLD = 200  # characters of what a client sent, in an answer or in the log
 
-# What gunicorn's parser finds wrong, where it is not a 400.
+# What gunicorn's parser finds wrong, where it is not a 400. An unknown transfer coding is one too, and no 501: alerts
+# count faults of the service from 500 on.
 _STATUSES: dict[type[BaseException], int] = {
     LimitRequestLine: 414,
     ExpectationFailed: 417,
     LimitRequestHeaders: 431,
-    UnsupportedTransferCoding: 501,
 }
 
 _OF_THE_APPLICATION = (InvalidResponseHeader, InvalidResponseHeaderName)  # its fault, and not the client's

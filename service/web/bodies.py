@@ -30,7 +30,8 @@ _PART = re.compile(
 )
 
 _MOST_HEAD = 1024  # bytes, of a part that is written so
-_MOST_HEAD_AT_ALL = 4096
+_MOST_HEAD_AT_ALL = 4096  # of another, and of what comes before the first
+_MEAN_HEAD = 512  # of many
 _BOUNDARIES_BY_CHANCE = 1000  # in the content of parts, where a boundary is a letter or two
 _PART_BEGINS = re.compile(rb"[ \t]*[\r\n]")  # after a boundary
 _BLANK_LINE = re.compile(rb"\r\n\r\n|\n\n|\r\r")
@@ -200,23 +201,27 @@ def _bound_parts(body: bytes, delimiter: bytes, max_parts: int) -> None:
 
     Raises:
         TooManyItems: it has too many parts.
-        InvalidRequest: the head of a part is too long, or has no end.
+        InvalidRequest: the heads of its parts are too long or have no end, or there is no part.
     """
     if body.count(delimiter) > max_parts + _BOUNDARIES_BY_CHANCE:
         raise _too_many_parts(max_parts)
-    at, parts = body.find(delimiter), 0
+    at, parts, heads = body.find(delimiter), 0, 0
     while at >= 0:
+        if not parts and at > _MOST_HEAD_AT_ALL:
+            break
         begin = at + len(delimiter)
         head = body[begin : begin + _MOST_HEAD_AT_ALL]
         if body[at - 1 : at] in (b"", b"\r", b"\n") and _PART_BEGINS.match(head):
             parts += 1
+            end = _BLANK_LINE.search(head)
+            heads += end.start() if end else len(head)
             if parts > max_parts:
                 raise _too_many_parts(max_parts)
-            if len(head) == _MOST_HEAD_AT_ALL and not _BLANK_LINE.search(head):
-                raise InvalidRequest(
-                    f"The multipart body is malformed: the head of a part has more than {_MOST_HEAD_AT_ALL:,} bytes."
-                )
+            if (not end and len(head) == _MOST_HEAD_AT_ALL) or heads > _MOST_HEAD_AT_ALL + parts * _MEAN_HEAD:
+                raise InvalidRequest("The multipart body is malformed: the heads of its parts are too long.")
         at = body.find(delimiter, begin)
+    if not parts:
+        raise InvalidRequest("The multipart body is malformed: it does not begin with the boundary.")
 
 
 def _add_part(form: Form, head: bytes, content: bytes) -> bool:

@@ -435,7 +435,7 @@ def test_body_in_chunks(shared_service: StartService) -> None:
             id="headers",
         ),
         pytest.param(
-            b"POST /predict HTTP/1.1\r\nTransfer-Encoding: zip\r\n\r\n", 501, "not_implemented", "'zip'", id="coding"
+            b"POST /predict HTTP/1.1\r\nTransfer-Encoding: zip\r\n\r\n", 400, "invalid_request", "'zip'", id="coding"
         ),
     ],
 )

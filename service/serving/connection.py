@@ -5,6 +5,7 @@ import dataclasses
 import errno
 import logging
 import os
+import struct
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -144,6 +145,10 @@ class Connection(socket.socket):
                         self._table.note_unsent(self, left)
                     sent = self._in_time(super().send, data)
                     data, left = data[sent:], left - sent
+        except TimeoutError:
+            # What the system still holds for the client, which may be megabytes, goes with the connection.
+            self.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            raise
         finally:
             if self.unsent:
                 self._table.note_unsent(self, 0)

@@ -80,7 +80,7 @@ class Gateway:
             environ[RECEIVED] = time.monotonic()
             # An incomplete body is refused, which is quick, and what is left of it is read from the loop's socket.
             if complete and _is_offloaded(environ, body.size) and not self._refuse_offloading(environ, body):
-                return self._offload(environ, start_response)
+                return self._offload(environ, start_response, body.size)
             with self._loop.request():
                 return self._application(environ, start_response)
         finally:
@@ -139,7 +139,9 @@ class Gateway:
         environ["wsgi.input"] = body
         return True
 
-    def _offload(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+    def _offload(self, environ: Environ, start_response: Callable[..., Any], body: int) -> Iterable[bytes]:
+        """Answer in a thread: metrics and pages, which have no ``body``, do not wait for batches and photographs."""
+        offload = self._loop.offload if body else self._loop.offload_beside
         connection = environ.get("gunicorn.socket")
 
         def answer() -> list[bytes]:
@@ -154,7 +156,7 @@ class Gateway:
 
         self._offloaded += 1
         try:
-            return self._loop.offload(answer)
+            return offload(answer)
         finally:
             self._offloaded -= 1
 

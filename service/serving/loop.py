@@ -45,6 +45,7 @@ class Loop(ThreadRuntime):
         self._hub = gevent.get_hub()
         self._thread = threading.get_ident()
         self._pool = ThreadPool(threads, hub=self._hub)
+        self._beside = ThreadPool(1, hub=self._hub)
         self._max_requests = max_requests
         self._requests = 0
         self._woken: deque[_LoopEvent] = deque()
@@ -108,6 +109,11 @@ class Loop(ThreadRuntime):
         result: Result = self._pool.apply(work) if self._here() else work()
         return result
 
+    def offload_beside(self, work: Callable[[], Result]) -> Result:
+        """Return ``work()``, run in the thread that is kept for what does not take long; it waits for no long work."""
+        result: Result = self._beside.apply(work) if self._here() else work()
+        return result
+
     @contextmanager
     def request(self) -> Iterator[None]:
         """Count a request on the loop for the time of the block."""
@@ -122,6 +128,7 @@ class Loop(ThreadRuntime):
         self._poll.stop()
         self._wait.stop()
         self._pool.kill()
+        self._beside.kill()
 
     def _fire(self) -> None:
         """Go on in all who were woken.

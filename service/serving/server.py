@@ -162,7 +162,7 @@ class DrainingArbiter(Arbiter):
         gunicorn's own asks them by a gentler signal first, which one that is stopped does not notice.
         """
         now = time.monotonic()
-        held_up = now - self._looked > self._patience / 2  # and the workers with this process: they get another moment
+        held_up = now - self._looked > 3 * _LOOK_SECONDS  # as the workers may be: they get another moment
         self._looked = now
         for pid, worker in [] if held_up else list(self.WORKERS.items()):
             with contextlib.suppress(OSError, ValueError):  # it has ended

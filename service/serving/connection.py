@@ -3,9 +3,11 @@
 import contextlib
 import dataclasses
 import errno
+import fcntl
 import logging
 import os
 import struct
+import termios
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -173,6 +175,10 @@ class Connection(socket.socket):
                 _drop(super().recv)
         self.waits = False
         return False
+
+    def has_more(self) -> bool:
+        """Say whether the client has sent something that nobody has read."""
+        return fcntl.ioctl(self.fileno(), termios.FIONREAD, bytes(4)) != bytes(4)
 
     def begin_request(self, body_left: Callable[[], int] = int) -> None:
         """Note that the head of a request has been read.

@@ -169,7 +169,11 @@ class DarkroomWorker(GeventWorker):
         except StopIteration:
             last = True
         sock.flush()
-        if not sock.drain(None if unwanted else req.body) or last:
+        if not sock.drain(None if unwanted else req.body):
+            raise StopIteration
+        if last:
+            if sock.has_more():
+                sock.drain()
             raise StopIteration
         begun = req.unreader.buf.tell() > 0
         sock.await_request(begun=begun)

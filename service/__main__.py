@@ -31,7 +31,10 @@ GET  /metrics         Prometheus
 
 
 def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Serve until a signal ends it; return 2 where a setting is wrong. See ``--help``."""
+    """Serve until a signal ends it; return 2 where a setting is wrong, 1 where the machine lacks something.
+
+    See ``--help``.
+    """
     _parser().parse_args(arguments)
     try:
         settings = _with_model_name(Settings.from_environment(environment))
@@ -43,9 +46,13 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     # As process 1 of a container a signal without a handler is ignored, and gunicorn sets its handlers a little later.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     logs.configure(settings.log_level)
-    from service.serving.server import serve
+    from service.serving.server import CannotServe, serve
 
-    serve(settings)
+    try:
+        serve(settings)
+    except CannotServe as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -270,6 +270,12 @@ class Settings:
         _seconds(0.01, 3600),
         "Longest time to answer once the body is there; then a 504.",
     )
+    worker_timeout: float = _setting(
+        "WORKER_TIMEOUT_SECONDS",
+        3.0,
+        _seconds(1, 3600),
+        "Time after which a worker that gives no sign of life is killed and replaced.",
+    )
     drain_seconds: float = _setting(
         "DRAIN_SECONDS", 1.0, _seconds(0, 3600), "Time between SIGTERM (readiness turns 503) and closing the port."
     )

@@ -12,6 +12,10 @@ REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 _OWN_FIELDS = "fields"
 
+# Of a line, which may tell what a client sent; of an exception the end says what it was.
+_MOST_CHARACTERS = 4096
+_MOST_OF_A_TRACE = 16 * 1024
+
 
 class JsonFormatter(logging.Formatter):
     """Renders a record as one line of JSON; ``extra={"fields": {...}}`` adds keys."""
@@ -23,14 +27,20 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "process": record.process,
-            "message": record.getMessage(),
+            "message": _bounded(record.getMessage()),
         }
         if request_id := REQUEST_ID.get():
             entry["request_id"] = request_id
-        entry.update(getattr(record, _OWN_FIELDS, {}))
+        fields: dict[str, Any] = getattr(record, _OWN_FIELDS, {})
+        entry.update({key: _bounded(value) if isinstance(value, str) else value for key, value in fields.items()})
         if record.exc_info:
-            entry["exception"] = self.formatException(record.exc_info)
+            entry["exception"] = self.formatException(record.exc_info)[-_MOST_OF_A_TRACE:]
         return json.dumps(entry, default=str)
+
+
+def _bounded(text: str) -> str:
+    """Return ``text``, and only its beginning where it is long."""
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}... ({len(text)} characters)"
 
 
 def configure(level: str) -> None:

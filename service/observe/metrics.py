@@ -3,7 +3,9 @@
 import collections
 import contextlib
 import functools
+import logging
 import os
+import sys
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -12,6 +14,7 @@ from typing import Any, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
@@ -19,8 +22,13 @@ from artifact import Metadata
 from service.inference.engine import Outputs
 from service.inference.predictions import interpret
 
+log = logging.getLogger(__name__)
+
 MULTIPROCESS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+_FIRST_BYTES = 64 * 1024  # of a file of values
+_BESIDE_A_KEY = 32  # bytes of a value in such a file, and the most that they are padded by
 
 _SECONDS = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _IMAGES = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -259,6 +267,64 @@ class Totals(NamedTuple):
     engine: Duration
 
 
+class _AllocatedFile(MmapedDict):
+    """A file of values that workers share, whose space is taken before it is mapped.
+
+    The library maps a file with holes, and who writes into one on a full file system is killed (SIGBUS).
+    """
+
+    def __init__(self, filename: str) -> None:
+        """Open the file, which appears with its space; raises OSError where there is none."""
+        draft = Path(f"{filename}.draft")
+        try:
+            with draft.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, _FIRST_BYTES)
+            draft.rename(filename)
+        finally:
+            draft.unlink(missing_ok=True)
+        super().__init__(filename)  # type: ignore[no-untyped-call]
+
+    def _init_value(self, key: str) -> None:
+        if self._used + len(key.encode()) + _BESIDE_A_KEY > self._capacity:
+            os.posix_fallocate(self._f.fileno(), 0, 2 * self._capacity)
+        super()._init_value(key)  # type: ignore[no-untyped-call]
+
+
+class _SharedValues:
+    """Values in a file as the library asks for them; what there is no space for is counted and not shared."""
+
+    def __init__(self, filename: str) -> None:
+        self._file: _AllocatedFile | None = None
+        self._told = False
+        try:
+            self._file = _AllocatedFile(filename)
+        except OSError as error:
+            self._tell(error)
+
+    def read_value(self, key: str) -> tuple[float, float]:
+        try:
+            return self._file.read_value(key) if self._file is not None else (0.0, 0.0)  # type: ignore[no-untyped-call]
+        except OSError as error:
+            self._tell(error)
+            return 0.0, 0.0
+
+    def write_value(self, key: str, value: float, timestamp: float) -> None:
+        try:
+            if self._file is not None:
+                self._file.write_value(key, value, timestamp)  # type: ignore[no-untyped-call]
+        except OSError as error:
+            self._tell(error)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()  # type: ignore[no-untyped-call]
+
+    def _tell(self, error: OSError) -> None:
+        if not self._told:
+            self._told = True
+            log.warning("there is no space for metrics, so /metrics lacks some of this worker's: %s", error)
+
+
 def _write_later() -> Callable[[], None]:
     """Let metrics count in memory from now on; return what writes them to the files that workers share.
 
@@ -266,6 +332,7 @@ def _write_later() -> Callable[[], None]:
     short request costs beside the engine.
     """
     process = os.getpid()
+    values.MmapedDict = _SharedValues  # type: ignore[attr-defined,assignment]
     base: Any = values.MultiProcessValue(lambda: process)  # type: ignore[no-untyped-call]
     lock = threading.Lock()
     changed: dict[Any, None] = {}
@@ -293,5 +360,10 @@ def _write_later() -> Callable[[], None]:
 
 def worker_died(process: int) -> None:
     """Take the gauges of a worker that is gone out of the sums; its counters stay, or they would go down."""
-    if Path(os.environ.get(MULTIPROCESS_FOLDER, "")).is_dir():
-        mark_process_dead(process)  # type: ignore[no-untyped-call]
+    if MULTIPROCESS_FOLDER not in os.environ:
+        return
+    mark_process_dead(process)  # type: ignore[no-untyped-call]
+    for path in Path(os.environ[MULTIPROCESS_FOLDER]).glob(f"*_{process}.db"):
+        with path.open("r+b") as file:
+            used = int.from_bytes(file.read(4), sys.byteorder)
+            file.truncate(max(used, 8))  # others may need the rest

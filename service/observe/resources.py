@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -55,10 +55,11 @@ class Limits:
 class Resources(Collector):
     """Tells Prometheus about the limits, and what the process ``master`` and its descendants take."""
 
-    def __init__(self, limits: Limits, master: int) -> None:
-        """Take what does not change, and the process above all workers."""
+    def __init__(self, limits: Limits, master: int, killed: Callable[[], int] = lambda: 0) -> None:
+        """Take what does not change, the process above all workers, and how many of them it has ``killed``."""
         self._limits = limits
         self._master = master
+        self._killed = killed
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics; called for each scrape. Without /proc, as on macOS, usage is not told."""
@@ -70,6 +71,9 @@ class Resources(Collector):
         yield _gauge("request_deadline_seconds", "Longest time to answer a request.", limits.request_deadline)
         yield _gauge("model_poll_seconds", "Time between two looks at the model folder.", limits.model_poll)
         yield _gauge("start_time_seconds", "When the service was started, since the epoch.", limits.started)
+        yield CounterMetricFamily(
+            "darkroom_workers_killed", "Workers that were killed since they gave no sign of life.", self._killed()
+        )
         try:
             used = usage(self._master)
         except OSError:

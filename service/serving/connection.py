@@ -3,8 +3,11 @@
 import contextlib
 import dataclasses
 import errno
+import fcntl
 import logging
 import os
+import struct
+import termios
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -12,13 +15,20 @@ from typing import Any, Protocol
 import gevent
 from gevent import socket
 from gevent.hub import Waiter
+from gunicorn.http.errors import LimitRequestHeaders
 
+from service.serving.connection_table import ConnectionTable
 from service.serving.plain_requests import PlainRequest, read
 
 log = logging.getLogger(__name__)
 
-KEEPALIVE_SECONDS = 75  # between requests, and for the head of one; longer than the usual 60 s of a balancer
-STALLED_SECONDS = 20  # a client that sends nothing for so long in the middle of a request loses its connection
+KEEPALIVE_SECONDS = 75  # between requests; longer than the usual 60 s of a balancer
+
+# A client has so long for the head of a request, and may fall so far behind the least rate of a body or an answer,
+# which is that of Apache's mod_reqtimeout.
+STALLED_SECONDS = 20
+_LEAST_RATE = 500  # bytes a second
+_MOST_HEAD = 32 * 1024  # bytes
 
 # What is left of a body when its answer is sent is read up to these limits; beyond, the connection ends.
 DRAIN_BYTES = 128 * 1024 * 1024
@@ -26,10 +36,15 @@ DRAIN_SECONDS = 5.0
 
 _BLOCK = 1024 * 1024  # bytes
 _AT_ONCE = 64 * 1024
+_AT_ONCE_OF_A_HEAD = 16 * 1024
 _FIRST_BYTES = 20 * 1024  # a short request with its head
+_SHORT_HEAD = 4096
+_LEAST_OF_A_BODY = 4096  # bytes that are worth going on for
 _MOMENT = 0.02  # seconds
 _HELD_BYTES = 64 * 1024  # of an answer, before they are sent
+_END_OF_HEAD = b"\r\n\r\n"
 _READ = 1  # libev's name for it
+_TCP_INFO, _CLOSED = getattr(socket, "TCP_INFO", None), 7  # Linux: of the connection its state comes first
 
 
 class Answering(Protocol):
@@ -72,46 +87,56 @@ class Connection(socket.socket):
     """A client's socket. An answer is sent in one piece: that saves both sides a system call."""
 
     def __init__(
-        self, client: socket.socket, idle: "set[Connection]", answering: Answering, address: str | None = None
+        self, client: socket.socket, table: ConnectionTable, answering: Answering, address: str | None = None
     ) -> None:
-        """Take over ``client``, who comes from ``address``; while no request has begun, it is in ``idle``.
+        """Take over ``client``, who comes from ``address``, in the greenlet that answers him; ``table`` has all.
 
         A request that ``answering`` answers or refuses is seen by nobody else.
         """
         super().__init__(client.family, client.type, client.proto, fileno=client.detach())
-        self.settimeout(STALLED_SECONDS)
-        self._idle = idle
+        self.address = address
+        self.waits = False  # for the client, who may be let go then
+        self.since = time.monotonic()  # when the client was in time for the last time
+        self.answered = False  # a request
+        self.unsent = 0  # bytes of an answer that the client does not take
+        self._leaves = False  # it was let go
+        self._greenlet = gevent.getcurrent()
+        self._table = table
         self._answering = answering
-        self._idle_since = time.monotonic()
-        self._patience: gevent.Timeout | None = None  # with the head of a request that the parser reads
-        self._address = address
+        self._head: int | None = None  # bytes of the head that the parser reads, as far as they are here
+        self._body_left: Callable[[], int] = int  # bytes that are still to come
+        self._least = 1  # bytes that the system has before it says that there are some
         self._begun = b""  # of a request, received and not read yet
         self._readable = gevent.get_hub().loop.io(self.fileno(), _READ)
         self._watched = False
+        self._patience: Any = None  # a timer of the event loop, while a head comes in pieces
         self._waiter: Waiter[None] | None = None
         self._between_requests = True
         self._held: list[bytes] = []
         self._held_bytes = 0
+        table.add(self)
 
     def recv(self, size: int, flags: int = 0) -> bytes:
         """Return what the client sent, up to ``size`` bytes; empty where it is gone.
 
         Raises:
-            TimeoutError: it went silent in the middle of a request.
+            TimeoutError: it went silent in the middle of a request, or sends too slowly.
+            LimitRequestHeaders: the head of its request is too long.
         """
         if self._between_requests:
             self._between_requests = False
             self._await_request()
             while self._begun and self._answered():
                 self._await_request()
-            self._limit_head()
-        if self._begun:
-            begun, self._begun = self._begun, b""
-            return begun
-        try:
-            return super().recv(max(size, _AT_ONCE), flags)  # the parser asks for little and takes more
-        except TimeoutError as error:
-            raise _gone_silent() from error
+            self._begin_head()
+        if self._head is None:
+            self._wait_for(min(_LEAST_OF_A_BODY, self._body_left()))
+            return self._receive_in_time(max(size, _AT_ONCE))  # the parser asks for little and takes more
+        if self._head > _MOST_HEAD:
+            raise LimitRequestHeaders(f"the head has more than {_MOST_HEAD:,} bytes")
+        data, self._begun = self._begun or self._receive_in_time(_AT_ONCE_OF_A_HEAD), b""
+        self._head += len(data)
+        return data
 
     def sendall(self, data: Any, flags: int = 0) -> None:
         """Hold ``data`` until the answer is complete or long."""
@@ -121,16 +146,34 @@ class Connection(socket.socket):
             self.flush()
 
     def flush(self) -> None:
-        """Send what is held."""
-        if self._held:
-            data = memoryview(b"".join(self._held))
-            self._held.clear()
-            self._held_bytes = 0
-            while data:  # sendall would give the client no longer for all of it than it may take for the next part
-                try:
-                    data = data[super().send(data) :]
-                except TimeoutError as error:
-                    raise _gone_silent() from error
+        """Send what is held.
+
+        Raises:
+            TimeoutError: the client does not read it, or too slowly.
+        """
+        if not self._held:
+            return
+        # What is long may be a file that all answers share, and is not copied.
+        blocks = self._held if self._held_bytes > _HELD_BYTES else [b"".join(self._held)]
+        self._held = []
+        left, self._held_bytes = self._held_bytes, 0
+        self.since = time.monotonic()
+        self._head = None
+        try:
+            for block in blocks:
+                data = memoryview(block)
+                while data:
+                    if left > _HELD_BYTES:
+                        self._table.note_unsent(self, left)
+                    sent = self._in_time(super().send, data)
+                    data, left = data[sent:], left - sent
+        except TimeoutError:
+            # What the system still holds for the client, which may be megabytes, goes with the connection.
+            self.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            raise
+        finally:
+            if self.unsent:
+                self._table.note_unsent(self, 0)
 
     def drain(self, body: Any = None) -> bool:
         """Read and drop what is left of ``body`` after its answer; say whether another request may follow.
@@ -139,28 +182,57 @@ class Connection(socket.socket):
         still sends is dropped for a while: closed at once, with bytes that nobody read, the kernel would reset it, and
         the client lose its answer.
         """
-        if body is not None and _drop(body.read, DRAIN_BYTES):
+        self.settimeout(STALLED_SECONDS)
+        if self._leaves:
+            return False
+        if body is not None and not body.failed and _drop(body.read, DRAIN_BYTES):
             return True
+        self.waits = not self._leaves
         with contextlib.suppress(OSError):
+            self._wait_for(1)
             self.shutdown(socket.SHUT_WR)
-            _drop(super().recv)
+            if self.waits:
+                _drop(super().recv)
+        self.waits = False
         return False
 
-    def begin_request(self) -> None:
-        """Note that the head of a request has been read."""
-        if self._patience is not None:
-            self._patience.close()
-            self._patience = None
+    def has_more(self) -> bool:
+        """Say whether the client has sent something that nobody has read."""
+        return fcntl.ioctl(self.fileno(), termios.FIONREAD, bytes(4)) != bytes(4)
+
+    def begin_request(self, body_left: Callable[[], int] = int) -> None:
+        """Note that the head of a request has been read.
+
+        ``body_left`` tells how many bytes of its body are still to come; 0 where that is unknown.
+        """
+        self._head = None
+        self._body_left = body_left
+        self.since = time.monotonic()
 
     def await_request(self, *, begun: bool) -> None:
         """Note that what comes next is another request, of which the parser has something already where ``begun``."""
+        self.answered = True
         self._between_requests = not begun
         if begun:
-            self._limit_head()
+            self._begin_head()
 
-    def idle_for(self) -> float:
-        """Return for how many seconds a connection that is idle has been so."""
-        return time.monotonic() - self._idle_since
+    @property
+    def idle(self) -> bool:
+        """Whether no request has begun since ``since``."""
+        return self._waiter is not None and not self._begun
+
+    def gone(self) -> bool:
+        """Say whether the client has broken the connection; from any thread, where the system tells it."""
+        return _TCP_INFO is not None and self.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, 1)[0] == _CLOSED
+
+    def let_go(self) -> None:
+        """End the connection where it waits for the client; called by the event loop, never by a greenlet."""
+        self._leaves |= self.waits
+        if self._waiter is not None:
+            self.hang_up()
+            self._waiter.switch(None)
+        elif self.waits:
+            self._greenlet.throw(_gone_silent())
 
     def hang_up(self) -> None:
         """Let the greenlet that waits for a request find the end of the stream, after what has arrived already."""
@@ -169,23 +241,58 @@ class Connection(socket.socket):
 
     def close(self) -> None:
         """Send what is held and close the socket."""
-        self.begin_request()
         try:
             self.flush()
         finally:
+            self._table.remove(self)
             self._readable.close()
             super().close()
 
-    def _limit_head(self) -> None:
-        """Give the client so much time for the head that the parser reads, also where it never stops sending."""
-        self._patience = gevent.Timeout.start_new(KEEPALIVE_SECONDS, _gone_silent())
+    def _begin_head(self) -> None:
+        """Begin to count the time and the bytes of the head that the parser reads."""
+        self._head = 0
+        self.since = time.monotonic()
+
+    def _receive_in_time(self, size: int) -> bytes:
+        data: bytes = self._in_time(super().recv, size)
+        return data
+
+    def _in_time(self, call: Callable[[Any], Any], argument: Any) -> Any:
+        """Return ``call(argument)``, a send or a receive, made while the client is not too far behind.
+
+        The bytes that pass bring the client forward, up to now, unless they are of a head.
+        """
+        left = self.since + STALLED_SECONDS - time.monotonic()
+        if left <= 0 or self._leaves:
+            raise _gone_silent()
+        self.settimeout(left)
+        self.waits = True
+        try:
+            passed = call(argument)
+        except TimeoutError as error:
+            raise _gone_silent() from error
+        finally:
+            self.waits = False
+        if self._head is None:
+            size = passed if isinstance(passed, int) else len(passed)
+            self.since = min(time.monotonic(), self.since + size / _LEAST_RATE)
+        return passed
+
+    def _wait_for(self, least: int) -> None:
+        """Wait for ``least`` bytes, or the end of the stream: the bytes of a body may come one by one."""
+        least = max(1, least)
+        if least != self._least:
+            self._least = least
+            self.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, least)
 
     def _await_request(self) -> None:
         """Wait for what the client sends next, as long as the worker lets it; other connections go first."""
+        if self._least > 1:
+            self._wait_for(1)
         waiter: Waiter[None] = Waiter()
         self._waiter = waiter
-        self._idle_since = time.monotonic()
-        self._idle.add(self)
+        self.since = time.monotonic()
+        self.waits = True
         if not self._watched:
             self._watched = True
             self._readable.start(self._on_readable)
@@ -193,7 +300,10 @@ class Connection(socket.socket):
             waiter.get()
         finally:
             self._waiter = None
-            self._idle.discard(self)
+            self.waits = False
+            if self._patience is not None:
+                self._patience.close()
+                self._patience = None
 
     def _on_readable(self) -> None:
         """Refuse the request that has arrived, or let the greenlet that waits for it go on.
@@ -206,7 +316,10 @@ class Connection(socket.socket):
             self._readable.stop()
             return
         try:
-            self._begun = os.read(self.fileno(), _FIRST_BYTES)
+            received = os.read(self.fileno(), _FIRST_BYTES)
+            self._begun += received
+            if received and self._head_is_coming():
+                return
             if self._answering.overloaded() and self._refused():
                 return
         except OSError:
@@ -215,10 +328,23 @@ class Connection(socket.socket):
             log.exception("a request could not be refused, so it is answered")
         waiter.switch(None)
 
+    def _head_is_coming(self) -> bool:
+        """Say whether to wait for the rest of a head, which is for a while, and where it is short.
+
+        Byte by byte, a parser in a greenlet would take ten times as long.
+        """
+        if _END_OF_HEAD in self._begun or len(self._begun) > _SHORT_HEAD:
+            return False
+        if self._patience is None:
+            self.since = time.monotonic()
+            self._patience = gevent.get_hub().loop.timer(STALLED_SECONDS)
+            self._patience.start(self.let_go)
+        return True
+
     def _refused(self) -> bool:
         """Refuse the request that has arrived, if it may be; say whether the next one is waited for."""
         request = read(self._begun)
-        answer = self._answering.refuse(request, self._address) if request else None
+        answer = self._answering.refuse(request, self.address) if request else None
         if answer is None:
             return False
         written = os.write(self.fileno(), answer)
@@ -243,10 +369,11 @@ class Connection(socket.socket):
         if not request.whole:
             return False
         late = self._answering.overloaded()
-        answer = (self._answering.refuse if late else self._answering.answer)(request, self._address)
+        answer = (self._answering.refuse if late else self._answering.answer)(request, self.address)
         if answer is None:
             return False
         self._begun = b""
+        self.answered = True
         self.sendall(answer)
         self.flush()
         return True

@@ -1,9 +1,12 @@
 """Between gunicorn and the application: receive the body, then answer on the event loop or offload to a thread."""
 
+import errno
 import io
 import time
 from collections.abc import Callable, Iterable
 from typing import IO, Any, NamedTuple
+
+import gevent
 
 from service.inference.errors import OVERLOADED, InvalidRequest, QueueFull, SlowBody
 from service.inference.offload import offloads_request
@@ -13,8 +16,9 @@ from service.web.bodies import RECEIVED
 Environ = dict[str, Any]
 Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
-_FIRST_BLOCK = 64 * 1024  # bytes, counted before they come: the most that a client can have counted and not send
-_LARGEST_BLOCK = 1024 * 1024
+_FIRST_BLOCK = 16 * 1024  # bytes, counted before they come: the most that a client can have counted and not send
+_LARGEST_BLOCK = 256 * 1024
+_PATIENCE = 2.0  # seconds for a block, where others need the room
 
 
 class Snapshot(NamedTuple):
@@ -62,6 +66,7 @@ class Gateway:
         self._room = room
         self._max_offloaded = max_offloaded
         self._offloaded = 0  # requests
+        self._coming: set[_Body] = set()
 
     def snapshot(self) -> Snapshot:
         """Return what bodies take and how many requests are offloaded now."""
@@ -75,11 +80,12 @@ class Gateway:
             environ[RECEIVED] = time.monotonic()
             # An incomplete body is refused, which is quick, and what is left of it is read from the loop's socket.
             if complete and _is_offloaded(environ, body.size) and not self._refuse_offloading(environ, body):
-                return self._offload(environ, start_response)
+                return self._offload(environ, start_response, body.size)
             with self._loop.request():
                 return self._application(environ, start_response)
         finally:
             self._room.give_back(body.counted)
+            environ["wsgi.input"] = None  # whatever holds on to the environment while a slow client reads the answer
 
     def _receive(self, environ: Environ, body: "_Body") -> bool:
         """Put the body of ``environ`` into memory; say whether all of it is there.
@@ -94,6 +100,7 @@ class Gateway:
             length = int(environ.get("CONTENT_LENGTH") or 0)
             if length > self._max_body:
                 return False
+        self._coming.add(body)
         try:
             if length and self._loop.overloaded():
                 raise QueueFull(OVERLOADED)
@@ -103,17 +110,24 @@ class Gateway:
             if body.size < length and not chunked:
                 raise InvalidRequest("The body is shorter than its Content-Length says; send the whole of it.")
         except TimeoutError:  # Werkzeug would take it for a client that is gone
-            body.error = SlowBody("The body stopped coming; send it without long pauses.")
+            body.error = SlowBody("The body stopped coming, or came too slowly; send it without long pauses.")
         except Exception as error:  # noqa: BLE001 - the socket and gunicorn's parser raise many things
             body.error = error
+        finally:
+            self._coming.discard(body)
         environ["wsgi.input"] = body if body.error or body.size > self._max_body else body.whole()
         return environ["wsgi.input"] is not body
 
     def _count_block(self, body: "_Body", length: int) -> int:
         """Count the bytes of the next block of a body of ``length`` bytes before they come; none at its end."""
         block = body.next_block(length)
-        if not self._room.take(block):
-            raise QueueFull("The bodies of other requests take all the memory there is; try again in a moment.")
+        while not self._room.take(block):
+            slowest = min(self._coming - {body}, key=lambda each: each.since, default=None)
+            if slowest is None or slowest.since > time.monotonic() - _PATIENCE:
+                raise QueueFull("The bodies of other requests take all the memory there is; try again in a moment.")
+            self._coming.discard(slowest)
+            self._room.give_back(slowest.counted)
+            slowest.give_up()
         body.counted += block
         return block
 
@@ -125,8 +139,14 @@ class Gateway:
         environ["wsgi.input"] = body
         return True
 
-    def _offload(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+    def _offload(self, environ: Environ, start_response: Callable[..., Any], body: int) -> Iterable[bytes]:
+        """Answer in a thread: metrics and pages, which have no ``body``, do not wait for batches and photographs."""
+        offload = self._loop.offload if body else self._loop.offload_beside
+        connection = environ.get("gunicorn.socket")
+
         def answer() -> list[bytes]:
+            if connection is not None and connection.gone():  # while the request waited for a thread
+                raise ConnectionResetError(errno.ECONNRESET, "the client is gone")
             response = self._application(environ, start_response)
             try:
                 return list(response)
@@ -136,7 +156,7 @@ class Gateway:
 
         self._offloaded += 1
         try:
-            return self._loop.offload(answer)
+            return offload(answer)
         finally:
             self._offloaded -= 1
 
@@ -149,19 +169,44 @@ class _Body:
         self.size = 0  # bytes
         self.counted = 0  # bytes, also of a block that is still coming
         self.error: Exception | None = None
+        self.since = time.monotonic()  # when the block that is coming was asked for
         self._blocks: list[bytes] = []
         self._rest = rest
+        self._greenlet: Any = None  # that waits for a block
+        self._given_up = False
 
     def next_block(self, length: int) -> int:
         """Return how many bytes of a body of ``length`` to receive next: no more than have come, from a few on."""
         return min(length - self.size, max(_FIRST_BLOCK, min(self.size, _LARGEST_BLOCK)))
 
     def read_block(self) -> int:
-        """Receive the bytes that are counted; return how many there were."""
-        block = self._rest.read(self.counted - self.size)
+        """Receive the bytes that are counted; return how many there were.
+
+        Raises:
+            TimeoutError: they stopped coming, or others got their room.
+        """
+        self.since = time.monotonic()
+        self._greenlet = gevent.getcurrent()
+        try:
+            block = b"" if self._given_up else self._rest.read(self.counted - self.size)
+        finally:
+            self._greenlet = None
+        if self._given_up:
+            raise TimeoutError
         self._blocks.append(block)
         self.size += len(block)
         return len(block)
+
+    def give_up(self) -> None:
+        """Let go of what was received, which is not counted any more, and of the greenlet that waits for the rest."""
+        self.counted = 0
+        self._blocks.clear()
+        self._given_up = True
+        gevent.get_hub().loop.run_callback(self._interrupt)
+
+    def _interrupt(self) -> None:
+        if self._greenlet is not None:
+            self._greenlet.throw(TimeoutError())
 
     def whole(self) -> IO[bytes]:
         """Return all that was received as a stream."""

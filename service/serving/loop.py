@@ -48,6 +48,7 @@ class Loop(ThreadRuntime):
         self._pool = ThreadPool(threads + _WAITING_THREADS, hub=self._hub)
         self._turns = threading.Semaphore(threads)
         self._turn = threading.local()
+        self._beside = ThreadPool(1, hub=self._hub)
         self._max_requests = max_requests
         self._requests = 0
         self._woken: deque[_LoopEvent] = deque()
@@ -121,6 +122,11 @@ class Loop(ThreadRuntime):
             finally:
                 self._turn.taken = False
 
+    def offload_beside(self, work: Callable[[], Result]) -> Result:
+        """Return ``work()``, run in the thread that is kept for what does not take long; it waits for no long work."""
+        result: Result = self._beside.apply(work) if self._here() else work()
+        return result
+
     @contextmanager
     def request(self) -> Iterator[None]:
         """Count a request on the loop for the time of the block."""
@@ -135,6 +141,7 @@ class Loop(ThreadRuntime):
         self._poll.stop()
         self._wait.stop()
         self._pool.kill()
+        self._beside.kill()
 
     def _fire(self) -> None:
         """Go on in all who were woken.

@@ -2,19 +2,21 @@
 
 import contextlib
 import logging
+import math
 import mmap
 import os
 import queue
 import resource
 import shutil
 import signal
+import struct
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
@@ -31,10 +33,24 @@ from service.settings import Settings
 log = logging.getLogger(__name__)
 
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - only made use of through tempfile
+_SHARED_BYTES = 4 * 1024 * 1024  # that workers share, for each of them and those that come after it
+
 _MOST_CONNECTIONS = 8192  # of one worker
-_OTHER_FILES = 128  # that a worker has open beside its connections
-_SHARE_OF_BODIES = 4  # of the memory, one part: what all bodies of requests may take together
-_LOAD_PATIENCE = 15.0  # seconds that a worker waits for its model before it takes requests; gunicorn allows it 30
+_LEAST_CONNECTIONS = 16
+_CONNECTION_BYTES = 64 * 1024  # of memory, with half a head or a short answer
+_OTHER_FILES = (
+    96  # that a worker has open beside its connections, and those that models and libraries open for a moment
+)
+
+# Of the memory, one part: what all bodies of requests may take together, all connections, and all answers that wait
+# for their clients.
+_SHARE_OF_BODIES = 4
+_SHARE_OF_CONNECTIONS = 4
+_SHARE_OF_ANSWERS = 16
+
+_MEMORY_OF_A_WORKER = 192 * 1024 * 1024  # bytes, with a small model and without any request
+_LOAD_PATIENCE = 15.0  # seconds that a worker waits for its model before it takes requests
+_LOOK_SECONDS = 0.5  # between two looks at whether workers live
 
 
 class GunicornLogger(Logger):
@@ -70,13 +86,46 @@ class DrainFlag:
         return self._byte[0] == 1
 
 
-class DrainingArbiter(Arbiter):
-    """gunicorn's master, with time between SIGTERM and the end in which load balancers can notice."""
+class KillCount:
+    """How many workers the master has killed, which every worker sees: a number in memory that forks share."""
 
-    def __init__(self, app: BaseApplication, drain: DrainFlag, drain_seconds: float) -> None:
-        """Take the flag that workers read, and how long to go on answering after it is set."""
+    _FORMAT = "Q"
+
+    def __init__(self) -> None:
+        """Make the number; it must be before the fork."""
+        self._bytes = mmap.mmap(-1, struct.calcsize(self._FORMAT))
+
+    def add(self) -> None:
+        """Count one more."""
+        self._bytes[:] = struct.pack(self._FORMAT, self() + 1)
+
+    def __call__(self) -> int:
+        """Return the number."""
+        return int(struct.unpack(self._FORMAT, self._bytes[:])[0])
+
+
+class CannotServe(Exception):
+    """The machine lacks what it takes to serve; the message says what, and how to give it."""
+
+
+class DrainingArbiter(Arbiter):
+    """gunicorn's master, with time between SIGTERM and the end in which load balancers can notice.
+
+    It replaces workers also in that time, and one that gives no sign of life at once.
+    """
+
+    def __init__(
+        self, app: BaseApplication, drain: DrainFlag, killed: KillCount, *, drain_seconds: float, patience: float
+    ) -> None:
+        """Take the flag that workers read, how long to go on answering after it is set, and the count of the killed.
+
+        ``patience`` is how many seconds a worker may give no sign of life.
+        """
         self._drain = drain
         self._drain_seconds = drain_seconds
+        self._killed = killed
+        self._patience = patience
+        self._looked = time.monotonic()
         super().__init__(app)
 
     def signal(self, sig: int, frame: FrameType | None) -> None:
@@ -92,8 +141,37 @@ class DrainingArbiter(Arbiter):
         deadline = time.monotonic() + self._drain_seconds
         while (left := deadline - time.monotonic()) > 0:
             with contextlib.suppress(queue.Empty):
-                self._handle_while_draining(self.SIG_QUEUE.get(timeout=left))
+                self._handle_while_draining(self.SIG_QUEUE.get(timeout=min(left, _LOOK_SECONDS)))
+            self.murder_workers()
+            self.manage_workers()
         raise StopIteration  # how gunicorn's own handler starts the graceful stop
+
+    def wait_for_signals(self, timeout: float | None = None) -> list[int]:
+        """Return the signals that came, after half a second at the latest."""
+        signals: list[int] = super().wait_for_signals(_LOOK_SECONDS)
+        return signals
+
+    def reap_workers(self) -> None:
+        """Take note of workers that ended, and kill those that never will: gunicorn calls it also while it stops."""
+        self.murder_workers()
+        super().reap_workers()
+
+    def murder_workers(self) -> None:
+        """Kill workers that give no sign of life.
+
+        gunicorn's own asks them by a gentler signal first, which one that is stopped does not notice.
+        """
+        now = time.monotonic()
+        held_up = now - self._looked > 3 * _LOOK_SECONDS  # as the workers may be: they get another moment
+        self._looked = now
+        for pid, worker in [] if held_up else list(self.WORKERS.items()):
+            with contextlib.suppress(OSError, ValueError):  # it has ended
+                silent = now - worker.tmp.last_update()
+                if silent > self._patience and not worker.aborted:
+                    worker.aborted = True
+                    self._killed.add()
+                    log.error("worker %d gave no sign of life for %.1f s: it is killed and replaced", pid, silent)
+                    self.kill_worker(pid, signal.SIGKILL)
 
     def _handle_while_draining(self, sig: int) -> None:
         if sig in (signal.SIGINT, signal.SIGQUIT):
@@ -110,6 +188,8 @@ class Server(BaseApplication):
         self._settings = settings
         self._scratch = scratch
         self._drain = DrainFlag()
+        self._killed = KillCount()
+        self._connections = most_connections(usable_memory() // settings.workers)
         self._started = time.time()
         self._close: Any = None
         self._loop: Any = None
@@ -135,7 +215,9 @@ class Server(BaseApplication):
         from service.serving.short_requests import ShortRequests
 
         settings = self._settings
-        metrics = Metrics(CollectorRegistry(), Resources(Limits.of(settings, self._started), os.getppid()))
+        metrics = Metrics(
+            CollectorRegistry(), Resources(Limits.of(settings, self._started), os.getppid(), self._killed)
+        )
         metrics.worker_starts.inc()
         metrics.write()  # it may die of its model
         busy = metrics.loop_busy_seconds.inc
@@ -193,9 +275,19 @@ class Server(BaseApplication):
 
         return whole_answer(status, message, request_id)
 
+    def takes_body(self, length: int) -> bool:
+        """Say whether a body of ``length`` bytes may be sent at all."""
+        return length <= self._settings.max_body_bytes
+
+    def most_unsent(self) -> int:
+        """Return how many bytes of answers one worker may hold for clients that do not take them."""
+        return usable_memory() // self._settings.workers // _SHARE_OF_ANSWERS
+
     def run(self) -> None:
         """Serve until a signal ends it."""
-        DrainingArbiter(self, self._drain, self._settings.drain_seconds).run()
+        settings = self._settings
+        seconds, patience = settings.drain_seconds, settings.worker_timeout
+        DrainingArbiter(self, self._drain, self._killed, drain_seconds=seconds, patience=patience).run()
 
     def _options(self) -> dict[str, Any]:
         settings = self._settings
@@ -203,8 +295,9 @@ class Server(BaseApplication):
         return {
             "bind": [f"{host}:{port}" for port in settings.ports],
             "workers": settings.workers,
-            "worker_connections": _most_connections(),
+            "worker_connections": self._connections,
             "worker_class": "service.serving.worker.DarkroomWorker",
+            "timeout": math.ceil(settings.worker_timeout),  # gunicorn's own look at it is replaced
             "graceful_timeout": int(settings.request_deadline) + 5,
             "keepalive": KEEPALIVE_SECONDS,  # for gunicorn a yes; the connections count it themselves
             "worker_tmp_dir": str(self._scratch),
@@ -234,38 +327,121 @@ class Server(BaseApplication):
 
 
 def serve(settings: Settings) -> None:
-    """Serve with ``settings`` until a signal ends it; raises SystemExit with the exit code."""
-    give_large_blocks_back()
-    with _scratch_folder() as scratch:
-        # Read by prometheus_client when it is imported, which therefore happens later.
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(scratch)
-        Server(settings, scratch).run()
+    """Serve with ``settings`` until a signal ends it; raises SystemExit with the exit code.
 
-
-def _most_connections() -> int:
-    """Return how many connections one worker may hold, for which the limit on open files is raised as far as it goes.
-
-    At its most, gunicorn accepts nobody until somebody leaves, which kept-alive clients may not do for long.
+    Raises:
+        CannotServe: there are too few files, or no place to write.
     """
+    give_large_blocks_back()
+    memory = usable_memory() // settings.workers
+    if memory < _MEMORY_OF_A_WORKER:
+        log.warning(
+            "there are %d MB of memory for each of %d workers, and one takes %d MB or more with its model: give more, "
+            "or set WORKERS lower, or the system will kill workers",
+            memory // 2**20,
+            settings.workers,
+            _MEMORY_OF_A_WORKER // 2**20,
+        )
+    with _scratch_folder(settings.workers * _SHARED_BYTES) as scratch:
+        server = Server(settings, scratch.folder)
+        if scratch.has_space:
+            # Read by prometheus_client when it is imported, which therefore happens later.
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(scratch.folder)
+        else:
+            os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
+            log.warning(
+                "%s has no space for what workers share: /metrics tells what the worker that is asked has done since "
+                "its start; free %d MB there, or set TMPDIR to a folder that has them, and start again",
+                scratch.folder.parent,
+                settings.workers * _SHARED_BYTES // 2**20,
+            )
+        server.run()
+
+
+def most_connections(memory: int) -> int:
+    """Return how many connections one worker, which has ``memory`` bytes, may hold.
+
+    The limit on open files is raised for them as far as it goes.
+
+    Raises:
+        CannotServe: that limit leaves too few.
+    """
+    fit = min(_MOST_CONNECTIONS, memory // _SHARE_OF_CONNECTIONS // _CONNECTION_BYTES)
+    wanted = max(_LEAST_CONNECTIONS, fit)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _MOST_CONNECTIONS + _OTHER_FILES
     unlimited = resource.RLIM_INFINITY
-    if soft != unlimited and soft < wanted:
-        more = wanted if hard == unlimited else min(wanted, hard)
+    if soft != unlimited and soft < wanted + _OTHER_FILES:
+        more = wanted + _OTHER_FILES if hard == unlimited else min(wanted + _OTHER_FILES, hard)
         with contextlib.suppress(ValueError, OSError):  # macOS has a lower limit than it says
             resource.setrlimit(resource.RLIMIT_NOFILE, (more, hard))
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return _MOST_CONNECTIONS if soft == unlimited else min(_MOST_CONNECTIONS, soft - _OTHER_FILES)
+    if soft == unlimited:
+        return wanted
+    if soft < _LEAST_CONNECTIONS + _OTHER_FILES:
+        raise CannotServe(
+            f"a process may have {soft} files open here, and a worker needs {_LEAST_CONNECTIONS + _OTHER_FILES}: raise "
+            "the limit (ulimit -n; LimitNOFILE= of systemd; --ulimit nofile= of docker run)"
+        )
+    return min(wanted, soft - _OTHER_FILES)
+
+
+class _Scratch(NamedTuple):
+    """A folder for what workers share, and whether there is space in it."""
+
+    folder: Path
+    has_space: bool
 
 
 @contextlib.contextmanager
-def _scratch_folder() -> Iterator[Path]:
-    """Make a folder for what workers share; in memory where that is possible, for the root may be read-only."""
-    in_memory = _SHARED_MEMORY.is_dir() and os.access(_SHARED_MEMORY, os.W_OK)
-    folder = Path(tempfile.mkdtemp(prefix="darkroom-", dir=_SHARED_MEMORY if in_memory else None))
+def _scratch_folder(size: int, places: Sequence[Path] | None = None) -> Iterator[_Scratch]:
+    """Make a folder for what workers share, at the first of ``places`` that has ``size`` bytes for it.
+
+    In memory where that is possible, for the root may be read-only. Where no place has the space, it is at the first
+    where a folder can be made at all, for the files by which workers give signs of life.
+
+    Raises:
+        CannotServe: nothing can be written anywhere.
+    """
+    scratch = _first_with_space(size, [_SHARED_MEMORY, *_temporary_folders()] if places is None else places)
     owner = os.getpid()
     try:
-        yield folder
+        yield scratch
     finally:
         if os.getpid() == owner:  # workers leave through here as well
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(scratch.folder, ignore_errors=True)
+
+
+def _first_with_space(size: int, places: Sequence[Path]) -> _Scratch:
+    full: list[Path] = []
+    for place in places:
+        with contextlib.suppress(OSError):
+            folder = Path(tempfile.mkdtemp(prefix="darkroom-", dir=place))
+            if _has_space(folder, size):
+                for other in full:
+                    other.rmdir()
+                return _Scratch(folder, has_space=True)
+            full.append(folder)
+    if not full:
+        raise CannotServe(
+            f"a few small files have to be written, and none of {', '.join(map(str, places))} lets me: mount a tmpfs "
+            "(--tmpfs /tmp of docker run; an emptyDir), or set TMPDIR to a folder that can be written"
+        )
+    for other in full[1:]:
+        other.rmdir()
+    return _Scratch(full[0], has_space=False)
+
+
+def _has_space(folder: Path, size: int) -> bool:
+    """Say whether ``size`` bytes can be taken in ``folder``; they are given back."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError:
+            return False
+    return True
+
+
+def _temporary_folders() -> list[Path]:
+    """Return where temporary files may lie, as in ``tempfile``, which would only tell the first that can be written."""
+    named = [os.environ[name] for name in ("TMPDIR", "TEMP", "TMP") if os.environ.get(name)]
+    return [Path(place) for place in (*named, "/tmp", "/var/tmp", "/usr/tmp")]  # noqa: S108 - through tempfile

@@ -4,10 +4,14 @@ import contextlib
 import ctypes
 import functools
 import logging
+import math
+import os
 import secrets
 import struct
 import sys
+import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 from typing import Any, Protocol, cast
 
@@ -17,6 +21,7 @@ from gevent.event import Event
 from gevent.pool import Pool
 from gevent.server import StreamServer
 from gunicorn.http import wsgi
+from gunicorn.http.body import LengthReader
 from gunicorn.http.errors import (  # type: ignore[attr-defined]  # the types lack those of responses
     ExpectationFailed,
     InvalidResponseHeader,
@@ -24,26 +29,34 @@ from gunicorn.http.errors import (  # type: ignore[attr-defined]  # the types la
     LimitRequestHeaders,
     LimitRequestLine,
     ParseException,
-    UnsupportedTransferCoding,
 )
 from gunicorn.http.message import Request
 from gunicorn.workers.ggevent import GeventWorker
 
 from service.serving.connection import KEEPALIVE_SECONDS, Answering, Connection
+from service.serving.connection_table import ConnectionTable
+from service.serving.request_body import watch
 
 log = logging.getLogger(__name__)
 
 _SILENT_SECONDS = 2.0  # what a stopping worker leaves to a client that has not said anything yet
 _HANDSHAKE_SECONDS = 0.1  # for connections that are being made when the port closes
-_NOTIFY_SECONDS = 1.0  # gunicorn kills a worker that does not show life for 30
-_ACCEPTED_AT_ONCE = 1000
+_LOOK_SECONDS = 1.0  # between two looks at what is idle
+_BEAT_SECONDS = 0.25  # between two signs of life
+_TURN_PATIENCE = 10.0  # seconds in which the loop has to turn, or the worker gives no more signs of life
+_LOAD_PATIENCE = 30.0  # seconds for what comes before the loop turns
+_ACCEPTED_AT_ONCE = 100  # a tenth of a millisecond each
+_ACCEPTED_BESIDE_OTHERS = 8  # leave some for the other workers
+_REQUESTS_AT_ONCE = 16
+_PAUSE = 0.0005  # seconds; not 0, so that the loop looks at its sockets
+_MOST_TOLD = 200  # characters of what a client sent, in an answer or in the log
 
-# What gunicorn's parser finds wrong, where it is not a 400.
+# What gunicorn's parser finds wrong, where it is not a 400. An unknown transfer coding is one too, and no 501: alerts
+# count faults of the service from 500 on.
 _STATUSES: dict[type[BaseException], int] = {
     LimitRequestLine: 414,
     ExpectationFailed: 417,
     LimitRequestHeaders: 431,
-    UnsupportedTransferCoding: 501,
 }
 
 _OF_THE_APPLICATION = (InvalidResponseHeader, InvalidResponseHeaderName)  # its fault, and not the client's
@@ -71,6 +84,12 @@ class Served(Answering, Protocol):
     def reject(self, status: int, message: str, request_id: str) -> bytes:
         """Return the answer to what never became a request."""
 
+    def takes_body(self, length: int) -> bool:
+        """Say whether a body of ``length`` bytes may be sent at all."""
+
+    def most_unsent(self) -> int:
+        """Return how many bytes of answers one worker may hold for clients that do not take them."""
+
 
 class _Response(wsgi.Response):
     """An answer that does not tell what serves it."""
@@ -94,8 +113,8 @@ class DarkroomWorker(GeventWorker):
         self.sockets = [
             socket.socket(listener.FAMILY, socket.SOCK_STREAM, fileno=listener.sock.detach()) for listener in listeners
         ]
-        self._connections = _Connections(self.worker_connections)
-        self._idle: set[Connection] = set()
+        self._table = ConnectionTable(self.worker_connections, self.served.most_unsent())
+        self._connections = _Connections(self._table)
         self._stopping = Event()
 
     @property
@@ -103,20 +122,43 @@ class DarkroomWorker(GeventWorker):
         """The application, as the worker knows it beyond what every worker of gunicorn knows."""
         return cast(Served, self.app)
 
+    def init_process(self) -> None:
+        """Load the application and serve it; called by gunicorn in the worker's process."""
+        self._turned = math.inf
+        _beat(self.tmp.fileno(), ahead=_LOAD_PATIENCE)
+        super().init_process()
+
     def run(self) -> None:
         """Accept connections until a signal stops the worker, then let them end."""
+        threading.Thread(target=self._keep_beating, name="heart", daemon=True).start()
         servers = [self._serve(listener) for listener in self.sockets]
         while self.alive:
             self.notify()
-            self._stopping.wait(_NOTIFY_SECONDS)
-            for connection in [each for each in self._idle if each.idle_for() > KEEPALIVE_SECONDS]:
-                connection.hang_up()
+            self._stopping.wait(_LOOK_SECONDS)
+            self._table.hang_up(KEEPALIVE_SECONDS)
         self._leave(servers)
+        self._turned = math.inf
+
+    def notify(self) -> None:
+        """Note that the loop turns; called on it."""
+        super().notify()
+        self._turned = time.monotonic()
+
+    def _keep_beating(self) -> None:
+        """Give a sign of life now and then, as long as the loop turns.
+
+        It has a thread of its own: a loop that is behind is no reason to lose what the worker has begun. A process that
+        is stopped, or that never lets go of the interpreter, is.
+        """
+        file = os.dup(self.tmp.fileno())  # gunicorn closes its own before the worker has ended
+        while time.monotonic() - self._turned < _TURN_PATIENCE:
+            _beat(file)
+            time.sleep(_BEAT_SECONDS)
 
     def handle(self, listener: Any, client: Any, address: Any) -> None:
         """Answer the requests of one connection; runs in a greenlet of its own."""
         answering = self.served.answering(listener.getsockname()[1])
-        connection = Connection(client, self._idle, answering, address[0] if address else None)
+        connection = Connection(client, self._table, answering, address[0] if address else None)
         # Not by the method of gunicorn's gevent worker, which takes all timeouts from the socket.
         super(GeventWorker, self).handle(listener, connection, address)
 
@@ -126,16 +168,32 @@ class DarkroomWorker(GeventWorker):
 
     def handle_request(self, listener_name: Any, req: Request, sock: Any, addr: Any) -> bool:
         """Answer one request on the ``Connection`` ``sock``; raises StopIteration where it can take no other."""
-        sock.begin_request()
+        length, left = _length(req)
+        sock.begin_request(left)
+        unwanted = not self.served.takes_body(length)
+        if unwanted:
+            # The client is not asked to send what nobody will read, and may send it or not; so nothing can follow.
+            req._expected_100_continue = False  # type: ignore[attr-defined]  # the types lack it
+            req.must_close = True
+        else:
+            watch(req)
         try:
             super().handle_request(listener_name, req, sock, addr)
             last = False
         except StopIteration:
             last = True
         sock.flush()
-        if not sock.drain(req.body) or last:
+        if not sock.drain(None if unwanted else req.body):
             raise StopIteration
-        sock.await_request(begun=req.unreader.buf.tell() > 0)
+        if last:
+            if sock.has_more():
+                sock.drain()
+            raise StopIteration
+        begun = req.unreader.buf.tell() > 0
+        sock.await_request(begun=begun)
+        if begun:
+            # Thousands of requests that come at once would keep all others waiting.
+            gevent.sleep(0 if self.nr % _REQUESTS_AT_ONCE else _PAUSE)
         return True
 
     def handle_error(self, req: Request | None, client: Any, addr: Any, exc: BaseException) -> None:
@@ -149,9 +207,10 @@ class DarkroomWorker(GeventWorker):
             return
         request_id = secrets.token_hex(16)
         fields = {"client": addr[0] if addr else None, "request_id": request_id}
-        log.warning("a request cannot be read: %s", exc, extra={"fields": fields})
+        reason = str(exc)[:_MOST_TOLD]
+        log.warning("a request cannot be read: %s", reason, extra={"fields": fields})
         status = _STATUSES.get(type(exc), 400)
-        client.sendall(self.served.reject(status, f"The request cannot be read: {exc}.", request_id))
+        client.sendall(self.served.reject(status, f"The request cannot be read: {reason}.", request_id))
         client.flush()
         client.drain()
 
@@ -162,7 +221,7 @@ class DarkroomWorker(GeventWorker):
 
     def _serve(self, listener: Any) -> StreamServer:
         server = StreamServer(listener, handle=functools.partial(self.handle, listener), spawn=self._connections)
-        server.max_accept = _ACCEPTED_AT_ONCE if self.cfg.workers == 1 else 1  # leave some for the others
+        server.max_accept = _ACCEPTED_AT_ONCE if self.cfg.workers == 1 else _ACCEPTED_BESIDE_OTHERS
         server.start()
         return server
 
@@ -183,8 +242,7 @@ class DarkroomWorker(GeventWorker):
             self.notify()
             if time.monotonic() > started + _SILENT_SECONDS:
                 # Who is connected and says nothing (browsers do that) must not hold up the end.
-                for connection in list(self._idle):
-                    connection.hang_up()
+                self._table.hang_up()
             gevent.sleep(0.02)
         self._connections.kill(block=False)
 
@@ -195,10 +253,30 @@ class _Connections(Pool):
     gevent's own begin in a later turn of the loop, few in each: under load, new clients would wait for seconds.
     """
 
+    def __init__(self, table: ConnectionTable) -> None:
+        """Take the table of all connections, which bounds them."""
+        super().__init__()
+        self._table = table
+
     def start(self, greenlet: "gevent.Greenlet[..., Any]", *_: Any, **__: Any) -> None:
         """Take ``greenlet`` in and run it until it waits for something; called by the loop."""
+        self._table.make_room()
         self.add(greenlet)
         greenlet.switch()
+
+
+def _length(request: Request) -> tuple[int, Callable[[], int]]:
+    """Return how many bytes the body of ``request`` says to have, and what tells how many are still to come."""
+    reader = request.body.reader if request.body else None
+    if not isinstance(reader, LengthReader):
+        return 0, int
+    return reader.length, lambda: reader.length - int(request.unreader.buf.tell())
+
+
+def _beat(file: int, ahead: float = 0.0) -> None:
+    """Give a sign of life, or one for some seconds ``ahead``, by the times of a file: gunicorn's master looks there."""
+    now = time.monotonic() + ahead
+    os.utime(file, (now, now))
 
 
 def _refuse_new_connections(listener: Any) -> None:

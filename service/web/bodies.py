@@ -30,7 +30,14 @@ _PART = re.compile(
     re.IGNORECASE,
 )
 
-_MOST_HEAD = 1024  # bytes
+_MOST_HEAD = 1024  # bytes, of a part that is written so
+_MOST_HEAD_AT_ALL = 4096  # of another, and of what comes before the first
+_MEAN_HEAD = 512  # of many
+_BOUNDARIES_BY_CHANCE = 1000  # in the content of parts, where a boundary is a letter or two
+_PART_BEGINS = re.compile(rb"[ \t]*[\r\n]")  # after a boundary
+_BLANK_LINE = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+
+_MOST_MEMBERS = 1000  # of a gzip body, which other servers read one of
 
 Document = TypeVar("Document")
 
@@ -164,14 +171,13 @@ def read_form(request: Request) -> Form:
     body = read_body(request)
     if form := _plain_form(body, boundary, request.max_form_parts):
         return form
+    _bound_parts(body, b"--" + boundary.encode(), request.max_form_parts or 0)
     _replace_body(request, _heads_in_utf_8(body, boundary, request.max_form_parts or 0))
     try:
         files = [FormFile(field, file.filename or None, file.read()) for field, file in request.files.items(multi=True)]
         return Form(files, list(request.form))
     except RequestEntityTooLarge as error:  # of a bounded body only the number of parts can be too large
-        raise TooManyItems(
-            f"The form has more than the {request.max_form_parts} parts that are allowed; send fewer."
-        ) from error
+        raise _too_many_parts(request.max_form_parts or 0) from error
     except ValueError as error:
         raise InvalidRequest(f"The multipart body is malformed: {error}.") from error
 
@@ -194,6 +200,34 @@ def _plain_form(body: bytes, boundary: str, max_parts: int | None) -> Form | Non
             return None
         at = end + len(separator)
     return form if body[at : at + 5] in (b"--", b"--\r\n") else None
+
+
+def _bound_parts(body: bytes, delimiter: bytes, max_parts: int) -> None:
+    """Refuse a form that would take Werkzeug long, before it begins: many parts, or long heads of parts.
+
+    Raises:
+        TooManyItems: it has too many parts.
+        InvalidRequest: the heads of its parts are too long or have no end, or there is no part.
+    """
+    if body.count(delimiter) > max_parts + _BOUNDARIES_BY_CHANCE:
+        raise _too_many_parts(max_parts)
+    at, parts, heads = body.find(delimiter), 0, 0
+    while at >= 0:
+        if not parts and at > _MOST_HEAD_AT_ALL:
+            break
+        begin = at + len(delimiter)
+        head = body[begin : begin + _MOST_HEAD_AT_ALL]
+        if body[at - 1 : at] in (b"", b"\r", b"\n") and _PART_BEGINS.match(head):
+            parts += 1
+            end = _BLANK_LINE.search(head)
+            heads += end.start() if end else len(head)
+            if parts > max_parts:
+                raise _too_many_parts(max_parts)
+            if (not end and len(head) == _MOST_HEAD_AT_ALL) or heads > _MOST_HEAD_AT_ALL + parts * _MEAN_HEAD:
+                raise InvalidRequest("The multipart body is malformed: the heads of its parts are too long.")
+        at = body.find(delimiter, begin)
+    if not parts:
+        raise InvalidRequest("The multipart body is malformed: it does not begin with the boundary.")
 
 
 def _add_part(form: Form, head: bytes, content: bytes) -> bool:
@@ -268,8 +302,11 @@ def _decompress(body: bytes, encoding: str, limit: int) -> bytes:
     else:
         raise UnsupportedBody(f"The content encoding {encoding[:40]!r} is not read here; send gzip, deflate or none.")
     content = bytearray()
-    position = 0
+    position = members = 0
     while position < len(body):  # a gzip file may have several members
+        members += 1
+        if members > _MOST_MEMBERS:
+            raise InvalidRequest(f"The {encoding} body has more than {_MOST_MEMBERS:,} members; send one.")
         decompressor = zlib.decompressobj(container)
         while position < len(body) and not decompressor.eof:
             block = memoryview(body)[position : position + _BLOCK]  # what it does not use it copies
@@ -301,6 +338,10 @@ def _read_chunked(stream: IO[bytes], limit: int) -> bytes:
 
 def _too_large(limit: int) -> BodyTooLarge:
     return BodyTooLarge(f"The body is larger than the {limit:,} bytes that are allowed.")
+
+
+def _too_many_parts(limit: int) -> TooManyItems:
+    return TooManyItems(f"The form has more than the {limit} parts that are allowed; send fewer.")
 
 
 def _in_memory(*_: Any, **__: Any) -> IO[bytes]:

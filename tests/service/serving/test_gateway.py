@@ -15,6 +15,7 @@ from flask import Flask
 from gevent import socket
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
+from service.serving import gateway as gateways
 from service.serving.gateway import Gateway, Room
 from service.serving.loop import Loop
 from tests.service.loops import PATIENCE, on_a_loop
@@ -176,6 +177,33 @@ def test_bodies_count_before_they_are_complete(app: Flask) -> None:
     on_a_loop(work)
 
 
+def test_a_slow_body_loses_its_room_to_others(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the bodies fill the room, the one that has waited longest for its next bytes is told so and goes."""
+    monkeypatch.setattr(gateways, "_PATIENCE", 0.3)
+
+    def work(loop: Loop) -> None:
+        asked = gateway(app, loop, max_bodies=600_000)
+        with ExitStack() as stack:
+            pairs = [tuple(map(stack.enter_context, socket.socketpair())) for _ in range(2)]
+            streams = [stack.enter_context(theirs.makefile("rb")) for _, theirs in pairs]
+            slow, quick = (gevent.spawn(ask, asked, stream=stream, length=600_000) for stream in streams)
+            pairs[0][0].sendall(bytes(200_000))
+            gevent.sleep(0.1)
+            for _ in range(8):
+                pairs[1][0].sendall(bytes(20_000))
+                gevent.sleep(0.05)
+            assert asked.snapshot().bodies > 400_000
+            assert ask(asked, body=bytes(250_000))[0] == 415
+            status, _, told = slow.get(timeout=PATIENCE)
+            assert (status, told["error"]) == (408, "slow_body")
+            assert not quick.ready()
+            pairs[1][0].close()
+            quick.get(timeout=PATIENCE)
+        assert asked.snapshot().bodies == 0
+
+    on_a_loop(work)
+
+
 def test_a_slow_body_keeps_nobody_out(app: Flask) -> None:
     """While a body comes byte by byte others are answered, and it is answered when it is there."""
 
@@ -193,7 +221,10 @@ def test_a_slow_body_keeps_nobody_out(app: Flask) -> None:
 
 
 def test_too_many_long_requests_are_refused_at_once(app: Flask) -> None:
-    """Where as many are offloaded as may, the next long one gets a 503 and waits for no thread; short ones go on."""
+    """Where as many are offloaded as may, the next long one gets a 503 and waits for no thread.
+
+    Short ones, and what has no body, such as metrics, go on.
+    """
     gate = threading.Event()
 
     def application(environ: Any, start_response: Any) -> Iterable[bytes]:
@@ -212,6 +243,7 @@ def test_too_many_long_requests_are_refused_at_once(app: Flask) -> None:
             assert asked.snapshot().offloaded == 2
             assert not any(greenlet.ready() for greenlet in slow)
             assert ask(asked, body=RED)[0] == 200
+            assert ask(asked, "/metrics", None)[0] == 200
         finally:
             gate.set()
         assert [greenlet.get(timeout=PATIENCE)[0] for greenlet in slow] == [404, 404]

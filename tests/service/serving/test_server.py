@@ -1,6 +1,7 @@
 """The service as a process: signals, workers, model swaps, and clients that behave badly."""
 
 import base64
+import contextlib
 import http.client
 import json
 import os
@@ -10,8 +11,10 @@ import selectors
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -29,11 +32,12 @@ from tests.models import copy
 from tests.service import seccomp
 from tests.service.conftest import StartService
 from tests.service.pictures import encoded, plain
-from tests.service.running import RunningService, start, wait_for
+from tests.service.running import RunningService, free_port, start, wait_for
 
 pytestmark = pytest.mark.process
 
 RED = plain("red")
+CAN_MOUNT = shutil.which("unshare") is not None and os.geteuid() == 0
 OTHER = ("cherry", "grass", "sky")
 
 
@@ -441,7 +445,7 @@ def test_body_in_chunks(shared_service: StartService) -> None:
             id="headers",
         ),
         pytest.param(
-            b"POST /predict HTTP/1.1\r\nTransfer-Encoding: zip\r\n\r\n", 501, "not_implemented", "'zip'", id="coding"
+            b"POST /predict HTTP/1.1\r\nTransfer-Encoding: zip\r\n\r\n", 400, "invalid_request", "'zip'", id="coding"
         ),
     ],
 )
@@ -461,6 +465,20 @@ def test_what_is_no_request_is_told_as_every_error(
     assert said in told["message"]
     assert re.fullmatch("[0-9a-f]{32}", answer.headers["X-Request-ID"])
     assert label(running.predict(RED)) == "red"
+
+
+@pytest.mark.timing
+def test_a_body_that_is_too_long_is_refused_at_once(shared_service: StartService) -> None:
+    """Whether the client asks before it sends 400 MB or not, it hears 413 at once, and that the connection ends."""
+    running = shared_service(MAX_BODY_BYTES="100000")
+    for expect in (b"", b"Expect: 100-continue\r\n"):
+        started = time.monotonic()
+        with connect(running) as connection:
+            connection.sendall(head(400_000_000).replace(b"Connection: close\r\n", expect))
+            answer = received(connection)
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        assert b"\r\nConnection: close\r\n" in answer
+        assert time.monotonic() - started < 4
 
 
 @pytest.mark.timing
@@ -660,11 +678,19 @@ def test_body_that_ends_early_is_refused(shared_service: StartService) -> None:
     assert b"shorter than its Content-Length" in answer
 
 
-@pytest.mark.parametrize(("soft", "hard", "silent", "answers"), [(256, 4096, 600, True), (200, 200, 150, False)])
-def test_open_files_limit_connections(models: Path, soft: int, hard: int, silent: int, answers: bool) -> None:
-    """The limit on open files is raised as far as it may be; what it allows is used, and what is more waits outside.
+@pytest.mark.parametrize(("soft", "hard", "opened"), [(256, 4096, 600), (200, 200, 150), (128, 128, 150)])
+@pytest.mark.parametrize(
+    "begun",
+    [
+        pytest.param(b"", id="silent"),
+        pytest.param(b"POST /predict HTTP/1.1\r\nHost: ", id="head"),
+        pytest.param(b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nabc", id="body"),
+    ],
+)
+def test_open_files_limit_connections(models: Path, soft: int, hard: int, opened: int, begun: bytes) -> None:
+    """The limit on open files is raised as far as it may be; where it is reached, whoever asks is let in.
 
-    Of 150 connections that say nothing a service with 200 open files takes some, and lives to answer when they leave.
+    Many connections that say nothing, or not all, keep out neither probes nor pictures: of them some are closed.
     """
 
     def limit() -> None:
@@ -675,14 +701,160 @@ def test_open_files_limit_connections(models: Path, soft: int, hard: int, silent
         service.wait_until_ready()
         with ExitStack() as stack:
             address = ("127.0.0.1", int(service.url.rpartition(":")[2]))
-            for _ in range(silent):
-                stack.enter_context(socket.create_connection(address, timeout=10))
-            if answers:
-                assert service.predict(plain("red")).status_code == 200
-        assert service.predict(plain("red")).status_code == 200
+            for _ in range(opened):
+                stack.enter_context(socket.create_connection(address, timeout=10)).sendall(begun)
+            for path in ("/health/live", "/health/ready", "/metrics"):
+                assert service.status(path) == 200
+            for _ in range(3):
+                assert label(service.predict(RED)) == "red"
+        assert label(service.predict(RED)) == "red"
         assert '"level": "error"' not in service.log()
     finally:
         service.kill()
+
+
+@pytest.mark.parametrize("files", [16, 64])
+def test_too_few_open_files_are_told(models: Path, files: int) -> None:
+    """Where a process may not open enough files to serve, the service says so in a line, and how to raise the limit."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+
+    service = start({"MODEL_DIR": str(models)}, before_exec=limit)
+    try:
+        assert service.process.wait(30) == 1
+        [line] = service.log().splitlines()
+        assert line.startswith(f"error: a process may have {files} files open here")
+        assert "ulimit -n" in line
+    finally:
+        service.kill()
+
+
+def stop_worker(running: RunningService) -> int:
+    """Stop the only worker without ending it, and return its process id."""
+    [worker] = workers(running)
+    os.kill(worker, signal.SIGSTOP)
+    return worker
+
+
+@pytest.mark.timing
+def test_a_worker_that_stands_still_is_replaced(start_service: StartService) -> None:
+    """A worker that is stopped is killed after the time that is set, and another answers; log and metric say so."""
+    running = start_service(WORKER_TIMEOUT_SECONDS="1")
+    stopped = time.monotonic()
+    worker = stop_worker(running)
+    assert label(running.predict(RED)) == "red"
+    assert time.monotonic() - stopped < 8
+    assert worker not in workers(running)
+    assert metric(running, "workers_killed_total") == 1
+    assert metric(running, "worker_starts_total") == 2
+    assert f"worker {worker} gave no sign of life for 1." in running.log()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sign", [signal.SIGSTOP, signal.SIGKILL])
+def test_a_worker_is_replaced_while_draining(start_service: StartService, sign: signal.Signals) -> None:
+    """Between SIGTERM and the end the only worker is replaced too, and the end comes in time."""
+    running = start_service(WORKER_TIMEOUT_SECONDS="1", DRAIN_SECONDS="8")
+    running.process.send_signal(signal.SIGTERM)
+    wait_for(lambda: running.status("/health/ready") == 503, running.log)
+    [worker] = workers(running)
+    os.kill(worker, sign)
+    assert label(running.predict(RED)) == "red"
+    assert running.process.wait(30) == 0
+    assert '"Traceback' not in running.log()
+
+
+@pytest.mark.slow
+def test_a_worker_that_stands_still_does_not_hold_up_the_end(start_service: StartService) -> None:
+    """A worker that is stopped when SIGTERM comes is not waited for longer than for a sign of life."""
+    running = start_service(WORKER_TIMEOUT_SECONDS="1")
+    stop_worker(running)
+    started = time.monotonic()
+    assert running.terminate() == 0
+    assert time.monotonic() - started < 10
+
+
+@pytest.mark.timing
+def test_a_busy_worker_is_not_killed(start_service: StartService) -> None:
+    """Large pictures, one after the other for longer than a worker may give no sign of life, cost no worker."""
+    running = start_service(WORKER_TIMEOUT_SECONDS="1", THREADS="8")
+    before, until = workers(running), time.monotonic() + 3
+
+    def ask() -> None:
+        while time.monotonic() < until:
+            running.predict(large())
+
+    clients = [threading.Thread(target=ask) for _ in range(8)]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join()
+    assert workers(running) == before
+
+
+def test_who_is_gone_is_not_worked_for(start_service: StartService) -> None:
+    """Of long requests that wait for a thread, one whose client has broken the connection is dropped."""
+    running = start_service(THREADS="1")
+    body = large() + bytes(20_000)  # so long that it takes a thread
+
+    def asked() -> float:
+        text = running.get("/metrics").text
+        return sum(map(float, re.findall(r'^darkroom_requests_total{.*route="/predict".*} (\S+)$', text, re.MULTILINE)))
+
+    with connect(running) as first, connect(running) as last:
+        first.sendall(head(len(body)) + body)
+        time.sleep(0.1)
+        gone = [connect(running) for _ in range(5)]
+        for connection in gone:
+            connection.sendall(head(len(body)) + body)
+        last.sendall(head(len(body)) + body)
+        for connection in gone:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.close()
+        assert received(first).startswith(b"HTTP/1.1 200")
+        assert received(last).startswith(b"HTTP/1.1 200")
+    assert asked() <= 3  # one may have begun
+    assert metric(running, "requests_in_flight") == 1
+
+
+@pytest.mark.skipif(not CAN_MOUNT, reason="needs the right to mount file systems")
+@pytest.mark.parametrize("full_from_the_start", [True, False])
+def test_a_full_shared_memory_kills_nobody(models: Path, full_from_the_start: bool) -> None:
+    """Where /dev/shm is full, what workers share lies elsewhere; where it fills up later, new workers live without."""
+    port = free_port()
+    size = 64 if full_from_the_start else 9000  # kilobytes
+    command = f"mount -t tmpfs -o size={size}k tmpfs /dev/shm && exec {sys.executable} -m service"
+    environment = {"MODEL_DIR": str(models), "HOST": "127.0.0.1", "PORT": str(port), "WORKERS": "2"}
+    with tempfile.TemporaryFile() as stderr:
+        process = subprocess.Popen(
+            ["unshare", "--mount", "sh", "-c", command],
+            env={"PATH": os.environ["PATH"], "HOME": tempfile.gettempdir(), "DRAIN_SECONDS": "0", **environment},
+            stderr=stderr,
+            start_new_session=True,
+        )
+        running = RunningService(process, f"http://127.0.0.1:{port}", stderr)
+        try:
+            running.wait_until_ready()
+            Path(f"/proc/{process.pid}/root/dev/shm/rest").touch()
+            fill(Path(f"/proc/{process.pid}/root/dev/shm/rest"))
+            os.kill(workers(running)[0], signal.SIGKILL)
+            wait_for(lambda: running.log().count("loaded") == 3, running.log)
+            for _ in range(20):
+                assert label(running.predict(RED)) == "red"
+                assert running.status("/metrics") == 200
+            assert "SIGBUS" not in running.log()
+            assert ("no space for metrics" in running.log()) != full_from_the_start
+            assert running.terminate() == 0
+        finally:
+            running.kill()
+
+
+def fill(file: Path) -> None:
+    """Write to ``file`` until there is no space left."""
+    with file.open("wb", buffering=0) as rest, contextlib.suppress(OSError):
+        while rest.write(bytes(4096)):
+            pass
 
 
 def test_log_is_json(start_service: StartService) -> None:

@@ -1,5 +1,6 @@
 """The worker's connections: gunicorn's own code on a real socket, with an application that is written for the case."""
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -10,8 +11,10 @@ import pytest
 from gevent import socket
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
+from gunicorn.http.errors import ParseException
 from gunicorn.sock import TCPSocket
 
+from service.inference.errors import InvalidRequest
 from service.serving import connection as connections
 from service.serving.loop import Loop
 from service.serving.plain_requests import PlainRequest
@@ -21,6 +24,7 @@ from tests.service.loops import PATIENCE, on_a_loop
 Result = TypeVar("Result")
 
 ANSWERED, REFUSED = b"answered", b"refused."
+IN_CHUNKS = b"POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n"
 REFUSAL = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 8\r\n\r\n" + REFUSED
 
 
@@ -54,6 +58,14 @@ class Overloaded:
     def reject(self, status: int, message: str, request_id: str) -> bytes:
         """Return an answer that holds all of these."""
         return f"HTTP/1.1 {status} {message} {request_id}".encode()
+
+    def takes_body(self, length: int) -> bool:
+        """Say that bodies of up to 20 MB are taken."""
+        return length <= 20_000_000
+
+    def most_unsent(self) -> int:
+        """Let clients leave 50 MB of answers."""
+        return 50_000_000
 
 
 class Calm(Overloaded):
@@ -135,9 +147,10 @@ def all_of(connection: socket.socket) -> bytes:
 
 
 def test_short_requests_need_no_parser() -> None:
-    """A plain request is answered as it is, whether it came in one piece or two; the connection goes on."""
+    """A plain request is answered as it is, in however many pieces it came; the connection goes on."""
 
     def client(connection: socket.socket) -> bytes:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for body in (b"one", b"two"):
             connection.sendall(post(body))
             gevent.sleep(0.03)
@@ -145,10 +158,16 @@ def test_short_requests_need_no_parser() -> None:
         connection.sendall(whole[:-5])
         gevent.sleep(0)
         connection.sendall(b"three")
+        gevent.sleep(0.03)
+        for byte in post(b"four")[:-6]:
+            gevent.sleep(0.001)
+            connection.sendall(bytes([byte]))
+        connection.sendall(post(b"four")[-6:])
         return all_of(connection)
 
     answers = served(read_body, client, Quick())
-    assert [answer.rpartition(b"\r\n")[2] for answer in answers.split(b"HTTP/1.1")[1:]] == [b"one", b"two", b"three"]
+    bodies = [answer.rpartition(b"\r\n")[2] for answer in answers.split(b"HTTP/1.1")[1:]]
+    assert bodies == [b"one", b"two", b"three", b"four"]
 
 
 @pytest.mark.parametrize(
@@ -157,7 +176,6 @@ def test_short_requests_need_no_parser() -> None:
         pytest.param([post(b"longer than ten bytes")], id="too-long"),
         pytest.param([post(b"parse me")], id="not-taken-after-all"),
         pytest.param([post(b"one")[:-1], b"e"], id="rest-comes-late"),
-        pytest.param([post(b"one")[:20], post(b"one")[20:]], id="head-in-pieces"),
     ],
 )
 def test_other_requests_go_to_the_parser(sent: list[bytes]) -> None:
@@ -202,7 +220,7 @@ def test_two_requests_at_once_are_answered_in_order() -> None:
 
 def test_short_requests_go_on_beyond_the_patience_with_a_head(monkeypatch: pytest.MonkeyPatch) -> None:
     """How long a client may take for the head of a request counts for each anew; one that takes longer is let go."""
-    monkeypatch.setattr(connections, "KEEPALIVE_SECONDS", 0.3)
+    monkeypatch.setattr(connections, "STALLED_SECONDS", 0.3)
 
     def client(connection: socket.socket) -> bytes:
         for _ in range(10):
@@ -253,6 +271,192 @@ def test_a_part_of_a_request_is_not_taken_for_one() -> None:
     answers = served(read_body, client, Overloaded())
     assert answers.count(ANSWERED) == 2
     assert REFUSED not in answers
+
+
+def test_a_long_head_is_refused() -> None:
+    """A head of more than 32 KiB is refused, also where each of its lines and their number would be allowed."""
+
+    def client(connection: socket.socket) -> bytes:
+        connection.sendall(b"GET / HTTP/1.1\r\n" + b"".join(b"X-%d: %b\r\n" % (n, bytes(800)) for n in range(90)))
+        return all_of(connection)
+
+    answer = served(read_body, client)
+    assert answer.startswith(b"HTTP/1.1 431 ")
+    assert b"more than 32,768 bytes" in answer
+
+
+def test_a_body_that_is_too_long_is_not_asked_for() -> None:
+    """Who asks whether to send such a body is answered, and no more; the connection says that it ends, and ends."""
+
+    def client(connection: socket.socket) -> bytes:
+        connection.sendall(post(b"", length=20_000_001).replace(b"Host", b"Expect: 100-continue\r\nHost"))
+        return all_of(connection)
+
+    answer = served(leave_body, client)
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+    assert b"Connection: close\r\n" in answer
+    assert answer.endswith(ANSWERED)
+
+
+def test_a_body_that_may_be_sent_is_asked_for() -> None:
+    """Any other body is asked for, and the connection goes on."""
+
+    def client(connection: socket.socket) -> bytes:
+        connection.sendall(post(b"", length=3).replace(b"Host", b"Expect: 100-continue\r\nHost"))
+        asked = connection.recv(65536)
+        connection.sendall(b"abc" + post(b"next"))
+        return asked + all_of(connection)
+
+    answers = served(read_body, client)
+    assert answers.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n")
+    assert answers.count(ANSWERED) == 2
+
+
+def test_what_follows_a_malformed_body_is_no_request() -> None:
+    """Where chunks cannot be read, nobody knows where the next request begins: the answer says that it is the last."""
+
+    def read_what_there_is(environ: Any, start_response: Any) -> Iterable[bytes]:
+        with pytest.raises(ParseException):
+            environ["wsgi.input"].read()
+        return leave_body(environ, start_response)
+
+    def client(connection: socket.socket) -> bytes:
+        connection.sendall(IN_CHUNKS + b"zz\r\n" + post(b"abc"))
+        return all_of(connection)
+
+    answer = served(read_what_there_is, client)
+    assert answer.count(b"HTTP/1.1") == 1
+    assert b"Connection: close\r\n" in answer
+
+
+@pytest.mark.timing
+def test_many_short_chunks_keep_nobody_waiting() -> None:
+    """Of a body in chunks of a byte some thousand are read, and the loop turns meanwhile."""
+
+    def read_what_there_is(environ: Any, start_response: Any) -> Iterable[bytes]:
+        with pytest.raises(InvalidRequest, match="chunks of 1 bytes"):
+            environ["wsgi.input"].read()
+        return leave_body(environ, start_response)
+
+    def client(connection: socket.socket) -> tuple[bytes, float]:
+        longest, last, done = 0.0, time.monotonic(), False
+
+        def turn() -> None:
+            nonlocal longest, last
+            while not done:
+                gevent.sleep(0.001)
+                longest, last = max(longest, time.monotonic() - last), time.monotonic()
+
+        turning = gevent.spawn(turn)
+        connection.sendall(IN_CHUNKS + 50_000 * b"1\r\nx\r\n")
+        answer = all_of(connection)
+        done = True
+        turning.join()
+        return answer, longest
+
+    answer, longest = served(read_what_there_is, client)
+    assert answer.endswith(ANSWERED)
+    assert longest < 0.1
+
+
+@pytest.mark.parametrize("size", [10, 1000])
+def test_chunks_of_every_length_are_read(size: int) -> None:
+    """Up to 4,096 chunks may be of any length, and more of them where they are longer."""
+    found: list[bytes] = []
+
+    def application(environ: Any, start_response: Any) -> Iterable[bytes]:
+        found.append(environ["wsgi.input"].read())
+        return leave_body(environ, start_response)
+
+    count = 4096 if size == 10 else 10_000
+
+    def client(connection: socket.socket) -> bytes:
+        connection.sendall(IN_CHUNKS + count * (b"%x\r\n%b\r\n" % (size, bytes(size))) + b"0\r\n\r\n")
+        return all_of(connection)
+
+    assert served(application, client).endswith(ANSWERED)
+    assert found == [bytes(count * size)]
+
+
+@pytest.mark.timing
+@pytest.mark.parametrize(
+    "begun",
+    [
+        pytest.param(b"POST / HTTP/1.1\r\nX: ", id="short-head"),
+        pytest.param(b"POST / HTTP/1.1\r\nX: " + bytes(5000).replace(b"\0", b"x"), id="long-head"),
+        pytest.param(post(b"abc", length=1000), id="body"),
+        pytest.param(post(b"abc", length=1_000_000), id="long-body"),
+        pytest.param(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nfff\r\n", id="chunk"),
+    ],
+)
+def test_a_client_that_sends_byte_by_byte_is_let_go(monkeypatch: pytest.MonkeyPatch, begun: bytes) -> None:
+    """A byte now and then, which is never silence for long, does not keep a connection open."""
+    monkeypatch.setattr(connections, "STALLED_SECONDS", 0.5)
+
+    def client(connection: socket.socket) -> float:
+        connection.sendall(begun)
+        started = time.monotonic()
+        while time.monotonic() - started < PATIENCE / 2:
+            try:
+                connection.sendall(b"x")
+            except OSError:
+                break
+            gevent.sleep(0.05)
+        return time.monotonic() - started
+
+    assert 0.3 < served(read_body, client) < 5
+
+
+@pytest.mark.timing
+def test_a_client_that_reads_byte_by_byte_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long answer of which a byte is taken now and then is given up, and nothing more of it is kept."""
+    monkeypatch.setattr(connections, "STALLED_SECONDS", 0.5)
+
+    def application(environ: Any, start_response: Any) -> Iterable[bytes]:
+        start_response("200 OK", [("Content-Length", "20000000")])
+        return [bytes(20_000_000)]
+
+    def client(connection: socket.socket) -> int:
+        connection.sendall(post(b"abc"))
+        for _ in range(30):
+            connection.recv(1)
+            gevent.sleep(0.05)
+        return received_until_reset(connection)
+
+    assert served(application, client) < 19_000_000
+
+
+def received_until_reset(connection: socket.socket) -> int:
+    """Return how many bytes there are until the other side resets the connection."""
+    size = 0
+    with contextlib.suppress(ConnectionResetError):
+        while block := connection.recv(1_000_000):
+            size += len(block)
+    return size
+
+
+def test_requests_that_come_at_once_let_others_go_on() -> None:
+    """While a hundred requests of one client are answered, which came in one piece, the loop turns after each few."""
+    turns = 0
+
+    def application(environ: Any, start_response: Any) -> Iterable[bytes]:
+        seen.append(turns)
+        return leave_body(environ, start_response)
+
+    def client(connection: socket.socket) -> bytes:
+        def turn() -> None:
+            nonlocal turns
+            while len(seen) < 100:
+                turns += 1
+                gevent.sleep(0.0005)
+
+        gevent.spawn(turn)
+        connection.sendall(100 * post(b""))
+        return all_of(connection)
+
+    seen: list[int] = []
+    assert served(application, client).count(ANSWERED) == 100
+    assert seen[-1] - seen[0] >= 3
 
 
 @pytest.mark.slow

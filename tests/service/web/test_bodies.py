@@ -184,3 +184,46 @@ def test_compressed_over_a_socket(shared_service: StartService) -> None:
         ):
             response = session.post(f"{service.url}/predict", data=data, headers=headers, timeout=10)
             assert response.status_code == status, response.text
+
+
+@pytest.mark.timing
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+def test_many_members_are_refused_before_they_are_read(client: FlaskClient, encoding: str) -> None:
+    """A body of tens of thousands of empty members is a 400 at once."""
+    empty = gzip.compress(b"") if encoding == "gzip" else raw_deflate(b"")
+    started = time.monotonic()
+    answer = post(client, empty * (900_000 // len(empty)), encoding)
+    assert (answer.status_code, answer.json["error"]) == (400, "invalid_request")
+    assert "more than 1,000 members" in answer.json["message"]
+    assert time.monotonic() - started < 0.5
+
+
+HEAD = b'--b\r\nContent-Disposition: form-data; name="image"'
+END = b"\r\n--b--\r\n"
+LONG = 900_000  # bytes
+
+
+@pytest.mark.timing
+@pytest.mark.parametrize(
+    ("body", "status", "said"),
+    [
+        pytest.param(HEAD + b'; filename="' + LONG * b"a" + b'"\r\n\r\na' + END, 400, "heads", id="long-line"),
+        pytest.param(HEAD + b"\r\n" + LONG // 6 * b"A: b\r\n" + b"\r\na" + END, 400, "heads", id="many-lines"),
+        pytest.param(HEAD + LONG * b" ", 400, "heads", id="head-without-end"),
+        pytest.param(90 * (HEAD + 900 * b";a=b" + b"\r\n\r\na\r\n") + END, 400, "heads", id="long-heads"),
+        pytest.param(15_000 * (HEAD + b";a=b\r\n\r\na\r\n") + END, 413, "100 parts", id="many-parts"),
+        pytest.param(100_000 * b"--b\r\n\r\n" + END, 413, "100 parts", id="many-empty-parts"),
+        pytest.param(LONG // 3 * b"--b" + END, 413, "100 parts", id="many-boundaries"),
+        pytest.param(LONG * b"-" + b"\r\n" + HEAD + b"\r\n\r\na" + END, 400, "begin with", id="long-preamble"),
+        pytest.param(LONG * b"\r", 400, "begin with", id="no-part"),
+    ],
+)
+def test_forms_that_would_take_long_are_refused_before(
+    client: FlaskClient, body: bytes, status: int, said: str
+) -> None:
+    """Heads of parts, their number, and what comes before the first are bounded before a form is parsed."""
+    started = time.monotonic()
+    answer = client.post("/predict/batch", data=body, content_type="multipart/form-data; boundary=b")
+    assert answer.status_code == status
+    assert said in answer.get_json()["message"]
+    assert time.monotonic() - started < 0.5

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from artifact.pictures import has_suffix, is_visible
+from client.pictures import has_suffix, is_visible
 from client.results import Result
 
 STDIN = "-"
@@ -61,7 +61,7 @@ def given(path: str) -> Iterator[Picture | Result]:
 def named(path: str) -> Iterator[Picture | Result]:
     """Yield the picture in the file ``path``, or those at any depth in the folder ``path``, sorted by name.
 
-    In a folder, files are taken as a training takes them (``artifact.pictures``). Each folder is entered once, however
+    In a folder, files are taken as a training takes them (``client.pictures``). Each folder is entered once, however
     many links lead to it.
     """
     try:

@@ -8,6 +8,7 @@ the disk damages, costs one epoch.
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -20,6 +21,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from artifact.publish import sync, sync_folder
 from training.errors import TrainingError
@@ -31,6 +33,7 @@ _SUMS = "SHA256SUMS"  # as sha256sum --check reads it; checkpoints of older rele
 _LOGS = "tensorboard"
 _LOCK = ".lock"
 _CHECKPOINT = re.compile(r"epoch-([1-9][0-9]*)", re.ASCII)
+_ROOM_FOR_NAMES = 4096  # bytes that HDF5 takes for a variable beside its numbers, at most
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # file systems without any
 
 History = list[dict[str, float]]
@@ -169,6 +172,7 @@ class RunFolder:
         try:
             shutil.rmtree(draft, ignore_errors=True)
             draft.mkdir(parents=True)
+            _require_room(draft, model)
             model.save_weights(draft / _WEIGHTS)
             (draft / _STATE).write_text(json.dumps(asdict(state)), encoding="utf-8")
             (draft / _SUMS).write_text(_sums(draft), encoding="utf-8")
@@ -252,6 +256,16 @@ def require_writable(folder: Path) -> None:
 
 def _epoch(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("epoch-"))
+
+
+def _require_room(folder: Path, model: keras.Model) -> None:
+    """Find out that the disk is full before HDF5 does, which may end the process; raises OSError."""
+    optimizer = getattr(model, "optimizer", None)
+    variables = [*model.variables, *(optimizer.variables if optimizer else ())]
+    size = sum(math.prod(variable.shape) * np.dtype(variable.dtype).itemsize for variable in variables)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size + _ROOM_FOR_NAMES * (len(variables) + 10))
 
 
 def _sums(folder: Path) -> str:

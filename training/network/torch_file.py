@@ -18,7 +18,7 @@ from training.data.pickled import Call, Name, Reference
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _VERSION = 1001
-_DTYPES = {"torch.FloatStorage": np.dtype("<f4"), "torch.LongStorage": np.dtype("<i8")}
+_DTYPES: dict[str, np.dtype[Any]] = {"torch.FloatStorage": np.dtype("<f4"), "torch.LongStorage": np.dtype("<i8")}
 _TENSOR = "torch._utils._rebuild_tensor_v2"
 _ORDERED = "collections.OrderedDict"
 _NAMES = (_TENSOR, _ORDERED, *_DTYPES)

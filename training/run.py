@@ -387,7 +387,10 @@ def _place(run: Run) -> Place:
         if picture == dataset.picture:
             return dataset.test
         made_up = dataset.name == sources.MADE_UP
-        return sources.load(settings.data, settings.validation_images, made_up, picture, run.reading).test
+        again = sources.load(settings.data, settings.validation_images, made_up, picture, run.reading)
+        if again.digest() != run.job.settings.data:
+            raise TrainingError(f"{settings.data} was changed meanwhile, so that it has other test images now")
+        return again.test
 
     return Place(settings.models, run.name, test_images, settings.publish_anyway)
 

@@ -387,10 +387,13 @@ def _place(run: Run) -> Place:
         if picture == dataset.picture:
             return dataset.test
         made_up = dataset.name == sources.MADE_UP
-        again = sources.load(settings.data, settings.validation_images, made_up, picture, run.reading)
-        if again.digest() != run.job.settings.data:
-            raise TrainingError(f"{settings.data} was changed meanwhile, so that it has other test images now")
-        return again.test
+        again = sources.load(settings.data, settings.validation_images, made_up, picture, run.reading).test
+        then, now = dataset.test.files, again.files
+        if then is not None and now is not None and not np.array_equal(then, now):
+            raise TrainingError(
+                f"{settings.data} has other test images by now, or not the same can be read in that size"
+            )
+        return again
 
     return Place(settings.models, run.name, test_images, settings.publish_anyway)
 

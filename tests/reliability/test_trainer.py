@@ -2,8 +2,8 @@
 
 The bar: there is never half a version and never one less; a run that was killed goes on and ends with the weights of
 one that was not, or one sentence says why not; nothing ends in a traceback. Each campaign prints its figures. They are
-short here; with ``DARKROOM_RELIABILITY=whole`` in the environment they are as long as the bar says: 20 kills, every size
-of a disk.
+short here; with ``DARKROOM_RELIABILITY=whole`` in the environment they are as long as the bar says: 20 kills, every
+size of a disk.
 """
 
 import json
@@ -33,7 +33,7 @@ SMOKE = ("--preset", "smoke", "--precision", "float32", "--cpu")
 EPOCHS = 24 if WHOLE else 5
 KILLS = 20 if WHOLE else 3
 MODEL_DISKS = range(32, 480, 32) if WHOLE else (128, 384)  # KiB; a version takes 400
-RUN_DISKS = range(32, 2048, 64) if WHOLE else (96, 640)  # KiB; two checkpoints and the logs take about 1,500
+RUN_DISKS = range(32, 768, 32) if WHOLE else (96, 480)  # KiB; two checkpoints, the next one and the logs take 700
 
 
 @dataclass

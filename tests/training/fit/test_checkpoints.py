@@ -53,7 +53,18 @@ def flip(content: bytes) -> bytes:
     return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
 
 
-DAMAGES: dict[str, Callable[[Path], object]] = {
+def remove(*files: Path) -> None:
+    for file in files:
+        file.unlink()
+
+
+def make_folder(file: Path) -> None:
+    """Put a folder into the place of a file."""
+    file.unlink()
+    file.mkdir()
+
+
+DAMAGES: dict[str, Callable[[Path], None]] = {
     "weights cut": lambda checkpoint: change(checkpoint / WEIGHTS, lambda content: content[:-100]),
     "weights empty": lambda checkpoint: change(checkpoint / WEIGHTS, lambda _: b""),
     "a bit of the weights": lambda checkpoint: change(checkpoint / WEIGHTS, flip),
@@ -64,8 +75,8 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "no state": lambda checkpoint: (checkpoint / STATE).unlink(),
     "sums empty": lambda checkpoint: change(checkpoint / SUMS, lambda _: b""),
     "sums not text": lambda checkpoint: change(checkpoint / SUMS, lambda _: b"\xff\xfe"),
-    "nothing in it": lambda checkpoint: [file.unlink() for file in checkpoint.iterdir()],
-    "a folder for the state": lambda checkpoint: [(checkpoint / STATE).unlink(), (checkpoint / STATE).mkdir()],
+    "nothing in it": lambda checkpoint: remove(*checkpoint.iterdir()),
+    "a folder for the state": lambda checkpoint: make_folder(checkpoint / STATE),
 }
 
 
@@ -148,9 +159,9 @@ def test_a_checkpoint_is_on_the_disk_before_an_older_one_goes(
         done.append(f"rename {target.name}")
         return rename(path, target)
 
-    def note_rmtree(path: Path, **options: bool) -> None:
+    def note_rmtree(path: Path, ignore_errors: bool = False) -> None:
         done.append(f"remove {path.name}")
-        rmtree(path, **options)
+        rmtree(path, ignore_errors)
 
     monkeypatch.setattr(os, "fsync", note_fsync)
     monkeypatch.setattr(Path, "rename", note_rename)

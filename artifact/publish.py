@@ -1,6 +1,8 @@
 """Publish a model version: whole or not at all, and never over another one."""
 
+import contextlib
 import dataclasses
+import errno
 import os
 import secrets
 import shutil
@@ -15,6 +17,7 @@ from artifact.validate import checksums, validate
 
 _DRAFT_PREFIX = ".draft-"
 _STALE_SECONDS = 24 * 3600.0
+_MOST_TRIES = 10
 
 
 class Draft:
@@ -49,7 +52,7 @@ class Draft:
             metadata_file.write_text(numbered.to_json(), encoding="utf-8")
             validate(self.path)
             _make_readable(self.path)
-            _sync(self.path)
+            sync(self.path)
             target = version_path(self.models, self.name, version)
             if _rename(self.path, target):
                 return target
@@ -64,28 +67,48 @@ def draft(models: Path, name: str) -> Iterator[Draft]:
         OSError: the folder cannot be written.
     """
     folder = models / name
-    folder.mkdir(parents=True, exist_ok=True)
-    _remove_stale(folder)
     path = folder / f"{_DRAFT_PREFIX}{secrets.token_hex(8)}"
-    try:
-        path.mkdir(mode=0o700)  # within the block: a signal's handler may raise as soon as the folder is there
+    try:  # which begins here, since a signal's handler may raise as soon as a folder is there
+        _make(path)
+        _remove_stale(folder)
         yield Draft(models, name, path)
+    except OSError as error:
+        if error.errno and error.filename is None:  # of a full disk Python does not say where it is
+            error.filename = str(folder)
+        raise
     finally:
         shutil.rmtree(path, ignore_errors=True)
-        _remove_if_empty(folder)
+        with contextlib.suppress(OSError):  # it has versions, or another trainer's draft
+            folder.rmdir()
+
+
+def _make(path: Path) -> None:
+    """Make the folder of a draft, and those that it lies in, so that a power cut leaves those as well."""
+    for _ in range(_MOST_TRIES):
+        missing = [folder for folder in path.parents if not folder.exists()]
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.mkdir(mode=0o700)
+        except FileNotFoundError:  # another trainer, whose publishing came to nothing, took its empty folder away
+            continue
+        for folder in missing:
+            with contextlib.suppress(PermissionError):  # it may be written, and not read
+                sync_folder(folder.parent)
+        return
+    raise FileNotFoundError(errno.ENOENT, "it is removed again and again", str(path.parent))
 
 
 def _rename(source: Path, target: Path) -> bool:
-    """Rename a folder unless ``target`` exists; say whether it was done."""
-    if target.exists():
+    """Rename a folder unless ``target`` exists, be it as a link to nowhere; say whether it was done."""
+    if os.path.lexists(target):
         return False
     try:
         source.rename(target)
     except OSError:
-        if target.exists():
+        if os.path.lexists(target):
             return False
         raise
-    _sync_folder(target.parent)
+    sync_folder(target.parent)
     return True
 
 
@@ -96,18 +119,19 @@ def _make_readable(path: Path) -> None:
         entry.chmod(0o755 if entry.is_dir() else 0o644)
 
 
-def _sync(path: Path) -> None:
-    """Bring every file and folder to the disk, so that a power cut after the rename cannot leave them empty."""
+def sync(path: Path) -> None:
+    """Bring every file and folder below ``path`` to the disk, so that a power cut after a rename leaves none empty."""
     for entry in path.rglob("*"):
         if entry.is_dir():
-            _sync_folder(entry)
+            sync_folder(entry)
         else:
             with entry.open("rb") as stream:
                 os.fsync(stream.fileno())
-    _sync_folder(path)
+    sync_folder(path)
 
 
-def _sync_folder(path: Path) -> None:
+def sync_folder(path: Path) -> None:
+    """Bring to the disk which names a folder has."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -118,10 +142,6 @@ def _sync_folder(path: Path) -> None:
 def _remove_stale(folder: Path) -> None:
     """Remove what trainers that were killed left behind; a day is longer than any publishing takes."""
     for entry in folder.glob(f"{_DRAFT_PREFIX}*"):
-        if time.time() - entry.stat().st_mtime > _STALE_SECONDS:
-            shutil.rmtree(entry, ignore_errors=True)
-
-
-def _remove_if_empty(folder: Path) -> None:
-    if not any(folder.iterdir()):
-        folder.rmdir()
+        with contextlib.suppress(FileNotFoundError):  # its trainer still runs, and has just published or removed it
+            if time.time() - entry.stat().st_mtime > _STALE_SECONDS:
+                shutil.rmtree(entry, ignore_errors=True)

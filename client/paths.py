@@ -1,7 +1,7 @@
 """What people's paths mean: the pictures behind them, one after the other, found while earlier ones are classified."""
 
 # Path would turn ./a.jpg into a.jpg; a name comes back as people gave it.
-# ruff: noqa: PTH112, PTH116, PTH118, PTH208
+# ruff: noqa: PTH110, PTH112, PTH116, PTH118, PTH208
 
 import fnmatch
 import io
@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from client.pictures import has_suffix, is_visible
 from client.results import Result
 
 STDIN = "-"
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 LARGEST_BYTES = 128 * 1024 * 1024  # of one file; a file is in memory while it is sent
 
 _BLOCK = 64 * 1024
@@ -61,8 +61,8 @@ def given(path: str) -> Iterator[Picture | Result]:
 def named(path: str) -> Iterator[Picture | Result]:
     """Yield the picture in the file ``path``, or those at any depth in the folder ``path``, sorted by name.
 
-    In a folder, hidden files and those without the suffix of a picture are passed over. Each folder is entered once,
-    however many links lead to it.
+    In a folder, files are taken as a training takes them (``client.pictures``). Each folder is entered once, however
+    many links lead to it.
     """
     try:
         status = os.stat(path)
@@ -119,8 +119,8 @@ def _in_folder(top: str) -> Iterator[Picture | Result]:
             found = True
             yield from named(os.path.join(folder, name))
     if not found:
-        kinds = ", ".join(suffix[1:] for suffix in SUFFIXES)
-        yield Result(top, error="no_pictures", message=f"There is no picture in this folder ({kinds}).")
+        message = "There is no picture in this folder, by the names: .jpg, .png and so on."
+        yield Result(top, error="no_pictures", message=message)
 
 
 def _folders(top: str) -> Iterator[tuple[str, list[str] | OSError]]:
@@ -143,18 +143,24 @@ def _folders(top: str) -> Iterator[tuple[str, list[str] | OSError]]:
 
 
 def _entries(folder: str) -> tuple[list[str], list[str]]:
-    """Return the sorted names of the pictures and of the folders in ``folder`` that are not hidden."""
+    """Return the sorted names of the pictures and of the folders in ``folder`` that are visible."""
     pictures, folders = [], []
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith("."):
+            if not is_visible(entry.name):
                 continue
             if _is_folder(entry):
                 folders.append(entry.name)
-            # A link that leads nowhere is told as an error later; a socket or a pipe is no picture.
-            elif entry.name.lower().endswith(SUFFIXES) and (entry.is_symlink() or entry.is_file()):
+            elif _may_be_picture(entry):
                 pictures.append(entry.name)
     return sorted(pictures), sorted(folders)
+
+
+def _may_be_picture(entry: os.DirEntry[str]) -> bool:
+    """Say so of files, not of sockets and pipes; a link that leads nowhere is told as an error later."""
+    if entry.is_symlink() and not os.path.exists(entry):
+        return True
+    return has_suffix(entry.name) and entry.is_file()
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -99,6 +99,12 @@ def test_machine_needs_nothing_but_the_standard_library(root: Path) -> None:
     assert imported(root / "machine") - sys.stdlib_module_names <= {"machine", "openvino"}
 
 
+def test_training_and_client_take_the_same_files_for_pictures(root: Path) -> None:
+    """The client imports nothing else of the project, so it has its own copy of the one list and rule."""
+    first, second = ((root / package / "pictures.py").read_text(encoding="utf-8") for package in ("artifact", "client"))
+    assert first == second
+
+
 def test_only_training_imports_a_training_framework(root: Path) -> None:
     """The service starts without TensorFlow: keras is nowhere in it, tensorflow in the one engine that is asked for."""
     assert "keras" not in imported(root / "service")

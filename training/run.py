@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,27 +84,32 @@ def train_and_publish(settings: TrainSettings, interruption: Interruption) -> in
         OSError: a folder cannot be written.
     """
     begun = time.monotonic()
-    run = load(settings)
-    folder, strategy = run.job.folder, run.job.strategy
-    if not strategy.is_chief:
-        train(run.job, run.environment)
-        print(f"Worker {strategy.worker} has trained and waits for the chief to publish.", flush=True)
+    with ExitStack() as held:
+        run = load(settings, held)
+        folder, strategy = run.job.folder, run.job.strategy
+        if not strategy.is_chief:
+            train(run.job, run.environment)
+            print(f"Worker {strategy.worker} has trained and waits for the chief to publish.", flush=True)
+            strategy.finish()
+            return 0
+        with tracked(run.name, run.job.settings.record(), run.environment, folder.environment()) as tracker:
+            stages = _two_stages if run.two_stages else _one_stage
+            published = stages(run, tracker, interruption)
+            if published is None:
+                held.close()  # the other process works in the same folder
+                return _publish_with_tensorflow(settings.arguments)
+            tracker.published(published.path)
+        folder.clear()
         strategy.finish()
-        return 0
-    with tracked(run.name, run.job.settings.record(), run.environment, folder.environment()) as tracker:
-        stages = _two_stages if run.two_stages else _one_stage
-        published = stages(run, tracker, interruption)
-        if published is None:
-            return _publish_with_tensorflow(settings.arguments)
-        tracker.published(published.path)
-    folder.clear()
-    strategy.finish()
     _sum_up(run, published, time.monotonic() - begun)
     return 0
 
 
-def load(settings: TrainSettings) -> Run:
-    """Read the data, choose the recipe, and find out what stands against the training before it begins."""
+def load(settings: TrainSettings, held: ExitStack) -> Run:
+    """Read the data, choose the recipe, and find out what stands against the training before it begins.
+
+    The run folder is this training's own until ``held`` is closed.
+    """
     smoke = settings.recipe.preset == "smoke"
     name = settings.name or sources.model_name(settings.data, smoke)
     folder = RunFolder(settings.run or Path(os.environ.get("RUN_DIR") or "runs") / name)
@@ -113,6 +119,7 @@ def load(settings: TrainSettings) -> Run:
     if strategy.is_chief:
         require_writable(settings.models)
         require_writable(folder.path)
+        held.enter_context(folder.locked())
     settings = _with_backbone(settings)
     reading = _reading(settings, folder)
     dataset = sources.load(settings.data, settings.validation_images, smoke, reading=reading)
@@ -142,7 +149,7 @@ def _precision(asked: Precision, job: Job) -> Precision:
     if asked != "auto" or short or job.strategy.workers > 1:  # machines have to agree on one
         return asked
     if saved := job.folder.saved():
-        return "float32" if saved.environment["precision"] == "float32" else "bfloat16"
+        return "float32" if saved.environment.get("precision") == "float32" else "bfloat16"
     batch = min(recipe.batch_size, _BATCH_TO_MEASURE)
     return choose_precision("auto", lambda: network_of(job.dataset, recipe), batch).precision
 
@@ -380,7 +387,13 @@ def _place(run: Run) -> Place:
         if picture == dataset.picture:
             return dataset.test
         made_up = dataset.name == sources.MADE_UP
-        return sources.load(settings.data, settings.validation_images, made_up, picture, run.reading).test
+        again = sources.load(settings.data, settings.validation_images, made_up, picture, run.reading).test
+        then, now = dataset.test.files, again.files
+        if then is not None and now is not None and not np.array_equal(then, now):
+            raise TrainingError(
+                f"{settings.data} has other test images by now, or not the same can be read in that size"
+            )
+        return again
 
     return Place(settings.models, run.name, test_images, settings.publish_anyway)
 
@@ -395,7 +408,7 @@ def _with_backbone(settings: TrainSettings) -> TrainSettings:
         return dataclasses.replace(settings, recipe=dataclasses.replace(recipe, backbone=named))
     side = None
     if not (settings.start_from or settings.teachers) and data is not None and sources.is_pictures(data):
-        side = min(settings.image_size) if settings.image_size else sources.middle_side(data)
+        side = min(settings.image_size) if settings.image_size else sources.middle_side(data, settings.layout)
     name, why = backbone_for(recipe, side)
     if why:
         print(why)
@@ -421,7 +434,7 @@ def _reading(settings: TrainSettings, folder: RunFolder) -> Reading:
         size = backbone.side, backbone.side
     least = LEAST_HELD_OUT if backbone else 0
     cache = settings.cache or folder.path
-    return Reading(size, resize or "crop", settings.max_unreadable, cache, least_held_out=least)
+    return Reading(size, resize or "crop", settings.max_unreadable, cache, least_held_out=least, layout=settings.layout)
 
 
 def _start(version: Path, dataset: Dataset) -> Start:

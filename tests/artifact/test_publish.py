@@ -91,3 +91,60 @@ def test_a_killed_trainers_draft_is_removed_a_day_later(models: Path, record: Me
         fill(new)
         new.publish(record)
     assert sorted(entry.name for entry in folder.iterdir()) == [".draft-recent", "1"]
+
+
+def test_a_link_to_nowhere_takes_its_number(models: Path, record: Metadata) -> None:
+    """It may lead to a version on a disk that is not there now: it stays, and the next number is taken."""
+    (models / "colours").mkdir(parents=True)
+    (models / "colours" / "1").symlink_to("nowhere")
+    with draft(models, "colours") as new:
+        fill(new)
+        assert new.publish(record) == models / "colours" / "2"
+    assert (models / "colours" / "1").is_symlink()
+
+
+def test_a_trainer_that_fails_takes_no_folder_from_another(
+    models: Path, record: Metadata, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The empty folder of a model may go just before a draft is made in it; then it is made again."""
+    mkdir = Path.mkdir
+    taken: list[Path] = []
+
+    def mkdir_late(path: Path, *arguments: int, **options: int) -> None:
+        if path.name.startswith(".draft-") and not taken:
+            taken.append(path.parent)
+            path.parent.rmdir()
+        mkdir(path, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Path, "mkdir", mkdir_late)
+    with draft(models, "colours") as new:
+        fill(new)
+        new.publish(record)
+    assert taken == [models / "colours"]
+    assert versions(models, "colours") == [1]
+
+
+def test_all_of_a_version_is_on_the_disk_before_it_has_its_name(
+    models: Path, record: Metadata, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every file and folder is synced, then it is renamed, then its folder; folders that are new have been, too."""
+    synced: list[str] = []
+    fsync, rename = os.fsync, Path.rename
+
+    def note_fsync(descriptor: int) -> None:
+        synced.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        fsync(descriptor)
+
+    def note_rename(path: Path, target: Path) -> Path:
+        wanted = {str(path), *(str(entry) for entry in path.rglob("*"))}
+        assert wanted <= set(synced)
+        synced.clear()
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", note_fsync)
+    monkeypatch.setattr(Path, "rename", note_rename)
+    with draft(models, "colours") as new:
+        assert {str(models), str(models.parent)} <= set(synced)
+        fill(new)
+        new.publish(record)
+    assert synced == [str(models / "colours")]

@@ -53,6 +53,23 @@ def test_a_folder_stands_for_the_pictures_at_any_depth(folder: Path) -> None:
     assert files(f"{folder}/deep/") == [f"{folder}/deep/c.tiff", f"{folder}/deep/er/d.webp"]
 
 
+@pytest.mark.parametrize("name", ["e.jfif", "e.jpe", "e.apng", "e.mpo", "e.pgm", "e", "e.AVIFS"])
+def test_a_folder_stands_for_what_a_training_takes(folder: Path, name: str) -> None:
+    """All endings of pictures, and none at all; what systems leave behind is no picture."""
+    Path("deep", name).touch()
+    for left in ("__MACOSX/x.png", "@eaDir/x.png"):
+        Path(left).parent.mkdir()
+        Path(left).touch()
+    assert f"./deep/{name}" in files(".")
+    assert len(files(".")) == 5
+
+
+def test_a_link_to_nowhere_in_a_folder_is_told(folder: Path) -> None:
+    """It may have led to a folder of pictures."""
+    Path("deep/more").symlink_to("nowhere")
+    assert [item.file for item in paths.given("deep") if isinstance(item, Result)] == ["deep/more"]
+
+
 def test_a_file_is_taken_whatever_its_name_and_with_its_size(folder: Path) -> None:
     """Who names a file means it: no suffix is asked for, and hidden ones count."""
     assert list(paths.given("note.txt")) == [Picture("note.txt", 5)]

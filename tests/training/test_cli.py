@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import artifact
+from tests.drawings import drawing
 from tests.training.conftest import SMOKE, Train, call, environment, python_layout, write_archive
 from training.cli import main
 from training.commands import train
@@ -211,6 +212,20 @@ def test_unreadable_data(tmp_path: Path, cut: int | None) -> None:
     assert code == 1
     assert errors.startswith(f"training: error: {path} ")
     assert errors.count("\n") == 1
+
+
+@pytest.mark.keras
+def test_folders_that_may_be_classes_or_splits_are_told_by_an_option(tmp_path: Path) -> None:
+    """Without it nothing is trained, and the sentence names it; with it they are what it says."""
+    for name in ("bus/1.png", "car/2.png", "train/steam/3.png"):
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / name).write_bytes(drawing("disc"))
+    places = ("--data", tmp_path / "data", "--models", tmp_path / "m", "--run", tmp_path / "r")
+    code, _, errors = call([*SMOKE, *places])
+    assert (code, errors.count("\n")) == (1, 1)
+    assert "beside bus, car, which look like classes; --layout classes takes all of them for classes" in errors
+    assert "has one picture in each class" in call([*SMOKE, *places, "--layout", "classes"])[2]
+    assert "has one class, steam" in call([*SMOKE, *places, "--layout", "splits"])[2]
 
 
 @pytest.mark.keras

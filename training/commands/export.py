@@ -10,8 +10,9 @@ import numpy as np
 import artifact
 from artifact import Input, Metadata
 from training.commands import labelled
-from training.commands.options import MAX_UNREADABLE, add
+from training.commands.options import LAYOUT, MAX_UNREADABLE, add
 from training.data.dataset import Pixels, evenly_spaced
+from training.data.pictures import Reading
 from training.errors import Interruption
 from training.evaluation.inference import openvino_answer, openvino_predict
 from training.evaluation.out_of_distribution import KINDS, draw
@@ -30,7 +31,7 @@ class ExportSettings:
     version: Path
     to: str
     data: Path | None
-    max_unreadable: float
+    reading: Reading
     output: Path | None
 
 
@@ -56,7 +57,7 @@ def parse(arguments: Sequence[str]) -> ExportSettings:
         help="the data that it was trained on, which litert needs; onnx takes any with its labels (default for onnx: "
         "compare on drawn pictures)",
     )
-    add(parser, (MAX_UNREADABLE,))
+    add(parser, (MAX_UNREADABLE, LAYOUT))
     parser.add_argument(
         "--output",
         type=Path,
@@ -66,7 +67,8 @@ def parse(arguments: Sequence[str]) -> ExportSettings:
     options = parser.parse_args(arguments)
     if options.to == "litert" and options.data is None:
         parser.error("--to litert needs --data: the ranges of int8 come from pictures of the training")
-    return ExportSettings(options.version, options.to, options.data, options.max_unreadable, options.output)
+    reading = Reading(max_unreadable=options.max_unreadable, layout=options.layout)
+    return ExportSettings(options.version, options.to, options.data, reading, options.output)
 
 
 def run(settings: ExportSettings, interruption: Interruption) -> int:
@@ -106,7 +108,9 @@ def _pictures(settings: ExportSettings, metadata: Metadata) -> tuple[Pixels, str
     """Return pictures to compare on, and in words what they are."""
     if settings.data is None:
         return _drawn(metadata.input), "drawn"
-    source = labelled.Source(settings.data, settings.max_unreadable, "test", json=False)
+    source = labelled.Source(
+        settings.data, settings.reading.max_unreadable, settings.reading.layout, "test", json=False
+    )
     pictures = labelled.for_version(metadata, source)
     return pictures.split.images[evenly_spaced(len(pictures.split), _MOST_COMPARED)], pictures.measured_on
 
@@ -120,7 +124,7 @@ def _drawn(size: Input) -> Pixels:
 def _to_litert(settings: ExportSettings, metadata: Metadata, draft: Path) -> str:
     """Write and compare; return in words how well it does."""
     version = settings.version
-    dataset = labelled.of_training(version, metadata, settings.data, settings.max_unreadable)
+    dataset = labelled.of_training(version, metadata, settings.data, settings.reading)
     pictures = dataset.train.images[evenly_spaced(len(dataset.train), litert.CALIBRATION_IMAGES)]
     print(f"Converting {version} to LiteRT in int8, with the ranges of {len(pictures)} training pictures.", flush=True)
     litert.convert(version, metadata, pictures, draft)

@@ -10,6 +10,7 @@ import numpy as np
 
 from artifact import Metadata
 from training.data.dataset import Dataset, Split
+from training.data.folders import Layout
 from training.data.pictures import Reading
 from training.errors import TrainingError
 from training.fit.device import quiet_start
@@ -25,13 +26,14 @@ class Source:
 
     data: Path | None
     max_unreadable: float
+    layout: Layout | None
     part: str
     json: bool
 
     @classmethod
     def of(cls, options: argparse.Namespace) -> "Source":
         """Return what the options say ``DATA``, ``SPLIT`` and ``--json``."""
-        return cls(options.data, options.max_unreadable, options.split, options.json)
+        return cls(options.data, options.max_unreadable, options.layout, options.split, options.json)
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,10 @@ def for_version(metadata: Metadata, source: Source) -> Labelled:
     return Labelled(split, f"{dataset.name} {source.part}", source.part, dataset.digest())
 
 
-def of_training(version: Path, metadata: Metadata, data: Path | None, max_unreadable: float) -> Dataset:
+def of_training(version: Path, metadata: Metadata, data: Path | None, reading: Reading) -> Dataset:
     """Read the data that ``version`` was trained on, split as it was then; ``data`` is None for CIFAR-10, downloaded.
+
+    Of ``reading`` counts what it says about the folder.
 
     Raises:
         TrainingError: the data cannot be read, or is other data: what the training saw could not be told from the rest.
@@ -71,7 +75,7 @@ def of_training(version: Path, metadata: Metadata, data: Path | None, max_unread
         from training.data import sources  # which downloads with Keras
 
     trained_on = metadata.dataset
-    made_up, reading = trained_on.get("name") == sources.MADE_UP, Reading(max_unreadable=max_unreadable)
+    made_up = trained_on.get("name") == sources.MADE_UP
     dataset = sources.load(data, trained_on.get("validation"), made_up, metadata.input, reading)
     if dataset.digest() != trained_on.get("sha256"):
         raise TrainingError(f"{version} was trained on other data; give the same with --data")
@@ -85,7 +89,7 @@ def _load(metadata: Metadata, source: Source) -> Dataset:
     # What reading prints, such as that CIFAR-10 is downloaded, must not stand before the one JSON object.
     with contextlib.redirect_stdout(sys.stderr if source.json else sys.stdout):
         made_up = metadata.dataset.get("name") == sources.MADE_UP
-        reading = Reading(max_unreadable=source.max_unreadable, fewest_classes=1)
+        reading = Reading(max_unreadable=source.max_unreadable, fewest_classes=1, layout=source.layout)
         return sources.load(source.data, None, made_up, metadata.input, reading)
 
 

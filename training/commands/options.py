@@ -6,7 +6,9 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
+
+from training.data.folders import Layout
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,12 @@ MAX_UNREADABLE = Option(
     metavar="SHARE",
     default=0.1,
 )
+LAYOUT = Option(
+    "layout",
+    "what the folders in a folder of pictures are: classes, or splits such as train/ and test/ (default: their names "
+    "say so)",
+    choices=get_args(Layout),
+)
 DATA = (
     Option(
         "data",
@@ -125,6 +133,7 @@ DATA = (
         metavar="PATH",
     ),
     MAX_UNREADABLE,
+    LAYOUT,
 )
 """Where the pictures are, the same for every command that reads them."""
 

@@ -17,7 +17,8 @@ from artifact import Input, Metadata
 from training.commands.options import at_least
 from training.data.batching import batch_of
 from training.data.dataset import Pixels
-from training.data.decoding import UnreadablePicture, read, suffixes
+from training.data.decoding import UnreadablePicture, read
+from training.data.folders import pictures_in
 from training.errors import Interruption
 from training.evaluation.inference import Answer, Outputs, openvino_answer
 
@@ -98,15 +99,10 @@ def run(settings: PredictSettings, _interruption: Interruption) -> int:
 def find(path: Path) -> list[Path]:
     """Return the pictures at any depth in the folder ``path``, sorted, or ``path`` itself where it is no folder.
 
-    Hidden files and those without the suffix of a picture are passed over, and links to folders are not followed. A
-    folder without pictures stands for itself, since that it has none should be told.
+    They are those that a training would take of a class's folder. A folder without any stands for itself, since that
+    it has none should be told.
     """
-    if not path.is_dir():
-        return [path]
-    wanted = suffixes() - {""}
-    found = (file for file in path.rglob("*") if file.suffix.lower() in wanted and file.is_file())
-    visible = (file for file in found if not any(part.startswith(".") for part in file.relative_to(path).parts))
-    return sorted(visible) or [path]
+    return (pictures_in(path) or [path]) if path.is_dir() else [path]
 
 
 def classify(files: Sequence[Path], metadata: Metadata, answer: Answer, top: int) -> Iterator[Result]:

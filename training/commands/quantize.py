@@ -10,7 +10,8 @@ from pathlib import Path
 import artifact
 from artifact.layout import MODEL_CARD
 from training.commands import labelled
-from training.commands.options import MAX_UNREADABLE, add
+from training.commands.options import LAYOUT, MAX_UNREADABLE, add
+from training.data.pictures import Reading
 from training.errors import Interruption, TrainingError
 from training.publish import provenance
 from training.publish.model_card import CAPTIONS, int8_accuracy, model_card
@@ -23,7 +24,7 @@ class QuantizeSettings:
 
     version: Path
     data: Path | None
-    max_unreadable: float
+    reading: Reading
     models: Path | None
 
 
@@ -40,12 +41,13 @@ def parse(arguments: Sequence[str]) -> QuantizeSettings:
     parser.add_argument(
         "--data", type=Path, metavar="PATH", help="the data that it was trained on (default: download CIFAR-10)"
     )
-    add(parser, (MAX_UNREADABLE,))
+    add(parser, (MAX_UNREADABLE, LAYOUT))
     parser.add_argument(
         "--models", type=Path, metavar="DIR", help="folder to publish under (default: the one that VERSION lies in)"
     )
     options = parser.parse_args(arguments)
-    return QuantizeSettings(options.version, options.data, options.max_unreadable, options.models)
+    reading = Reading(max_unreadable=options.max_unreadable, layout=options.layout)
+    return QuantizeSettings(options.version, options.data, reading, options.models)
 
 
 def run(settings: QuantizeSettings, interruption: Interruption) -> int:
@@ -62,7 +64,7 @@ def run(settings: QuantizeSettings, interruption: Interruption) -> int:
     if metadata.int8:
         raise TrainingError(f"{version} carries an int8 network already")
     images = require_held_out(metadata.training)
-    dataset = labelled.of_training(version, metadata, settings.data, settings.max_unreadable)
+    dataset = labelled.of_training(version, metadata, settings.data, settings.reading)
     with artifact.draft(settings.models or version.resolve().parent.parent, metadata.name) as draft:
         for name in metadata.files:
             (draft.path / name).parent.mkdir(parents=True, exist_ok=True)

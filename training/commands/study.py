@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training.commands.options import CPU, DATA, PRECISION, add, at_least
+from training.data.pictures import Reading
 from training.errors import Interruption
 from training.fit.device import start_of_training
 from training.fit.settings import Precision
@@ -37,7 +38,7 @@ class StudySettings:
     """
 
     data: Path | None
-    max_unreadable: float
+    reading: Reading
     list: bool
     schedule: Schedule
     names: tuple[str, ...]
@@ -85,7 +86,7 @@ def parse(arguments: Sequence[str]) -> StudySettings:
     options = parser.parse_args(arguments)
     return StudySettings(
         data=options.data,
-        max_unreadable=options.max_unreadable,
+        reading=Reading(max_unreadable=options.max_unreadable, layout=options.layout),
         list=options.list,
         schedule=QUICK if options.quick else FULL,
         names=tuple(options.only),
@@ -110,21 +111,22 @@ def run(settings: StudySettings, _interruption: Interruption) -> int:
         return 0
     with start_of_training(cpu=settings.cpu):
         from training.data import sources
-        from training.fit.checkpoints import require_writable
+        from training.fit.checkpoints import RunFolder, require_writable
         from training.fit.hardware import environment
         from training.study import report
         from training.study.study import Study, train_all
 
     folder = (settings.run or Path(os.environ.get("RUN_DIR") or "runs") / "study") / settings.schedule.name
-    dataset = sources.load(settings.data, 0, smoke=False)
+    dataset = sources.load(settings.data, 0, smoke=False, reading=settings.reading)
     study = Study(settings.names, settings.schedule, settings.seeds, dataset, folder, settings.out or folder)
     for written in (study.folder, study.out):
         require_writable(written)
     trained_in = environment(settings.precision)
-    if settings.fresh:
-        for training in study.trainings(study.names):
-            training.clear()
-    print(report.table(train_all(study, trained_in)))
+    with RunFolder(study.folder).locked():
+        if settings.fresh:
+            for training in study.trainings(study.names):
+                training.clear()
+        print(report.table(train_all(study, trained_in)))
     print(f"Wrote study.md, study.json and study.png to {study.out}.")
     return 0
 

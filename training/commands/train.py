@@ -40,7 +40,8 @@ python -m training [options]
 _HELP = """\
 Train an image classifier and publish it as the next version under MODELS/NAME/.
 
---data takes a folder of pictures: one subfolder for each class, named after it, or train/, val/ and test/ of those.
+--data takes a folder of pictures: one subfolder for each class, named after it, or train/, val/ and test/ of those, by
+these or similar names.
 What is not given is split off: a tenth for the test, a tenth for validation. Without --data, CIFAR-10 is downloaded.
 The test images are measured once, when the version is published. A run that was interrupted goes on from its last epoch
 when the same command is given again.
@@ -96,6 +97,7 @@ def parse(arguments: Sequence[str]) -> TrainSettings:
     return TrainSettings(
         data=options.data,
         max_unreadable=options.max_unreadable,
+        layout=options.layout,
         validation_images=options.validation_images,
         image_size=options.image_size,
         resize=options.resize,

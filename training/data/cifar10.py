@@ -4,16 +4,21 @@ Both layouts are described at https://www.cs.toronto.edu/~kriz/cifar.html: five 
 10,000 pictures each, 32x32, stored as red, green and blue planes.
 """
 
+import bz2
+import gzip
 import io
-import pickle
+import lzma
 import tarfile
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
+from training.data import pickled
 from training.data.dataset import Split
+from training.data.pickled import Call, NoData
 from training.errors import TrainingError
 
 SIDE = 32
@@ -23,30 +28,17 @@ _TRAIN = [f"data_batch_{number}" for number in range(1, 6)]
 _TEST = "test_batch"
 
 
-def _encode(text: str, encoding: str) -> bytes:
-    """Make bytes of text as pickles of protocol 2 write them, and in no other encoding."""
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"it asks for the encoding {encoding}, which a data file must not")
-    return text.encode(encoding)
+# What NumPy's arrays name in a pickle; none of it is called.
+_ARRAY = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
+_NAMES = (*_ARRAY, "numpy.ndarray", "numpy.dtype")
 
+# The archive has 9 members and 186 MB, of which a batch takes 31; what is far beyond is made to fill memory.
+_MOST_MEMBERS = 1000
+_MOST_BYTES = 512 * 1024**2
+_MOST_BATCH_BYTES = 64 * 1024**2
 
-_HARMLESS = {
-    ("_codecs", "encode"): _encode,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("numpy.core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,  # type: ignore[attr-defined]
-    ("numpy._core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,  # type: ignore[attr-defined]
-}
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """Unpickles plain values and NumPy arrays; any other global, which might run code, is refused."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return _HARMLESS[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which a data file must not") from None
+# What is raised of a file that is none, is damaged or is cut short, by tarfile or by what decompresses it.
+_NO_ARCHIVE = (tarfile.TarError, EOFError, OSError, ValueError, lzma.LZMAError, zlib.error)
 
 
 def load(path: Path) -> tuple[tuple[str, ...], Split, Split]:
@@ -59,6 +51,8 @@ def load(path: Path) -> tuple[tuple[str, ...], Split, Split]:
     """
     if not path.exists():
         raise TrainingError(f"{path} does not exist; --data takes a folder of pictures, or CIFAR-10 as an archive")
+    if not (path.is_dir() or path.is_file()):
+        raise TrainingError(f"{path} is neither a file nor a folder")
     files = _read_folder(path) if path.is_dir() else _read_archive(path)
     names = {Path(name).name: name for name in files}
     if f"{_TRAIN[0]}.bin" in names:
@@ -74,6 +68,15 @@ def is_in(folder: Path) -> bool:
     return any(folder.glob("cifar-10-*.tar.gz")) or any(_wanted(file.name) for file in candidates)
 
 
+def is_archive(file: Path) -> bool:
+    """Say whether ``file`` begins as an archive does, compressed or not."""
+    try:
+        with _decompressed(file) as stream, tarfile.open(fileobj=stream, mode="r:"):
+            return True
+    except _NO_ARCHIVE:
+        return False
+
+
 def _wanted(name: str) -> bool:
     stem = Path(name).name.removesuffix(".bin").removesuffix(".txt")
     return stem in (*_TRAIN, _TEST, "batches.meta")
@@ -85,21 +88,84 @@ def _read_folder(path: Path) -> dict[str, bytes]:
         return _read_archive(archives[0])
     candidates = [file for pattern in ("*", "*/*") for file in path.glob(pattern)]
     try:
-        return {str(file): file.read_bytes() for file in candidates if file.is_file() and _wanted(file.name)}
+        return {str(file): _content_of(file) for file in candidates if file.is_file() and _wanted(file.name)}
     except OSError as error:
         raise TrainingError(f"{error.filename} cannot be read: {error.strerror}") from error
+
+
+def _content_of(file: Path) -> bytes:
+    _require_size(str(file), file.stat().st_size)
+    return file.read_bytes()
+
+
+def _require_size(name: str, size: int) -> None:
+    if size > _MOST_BATCH_BYTES:
+        raise TrainingError(f"{name} has {size:,} bytes, and a file of CIFAR-10 at most {_MOST_BATCH_BYTES:,}")
 
 
 def _read_archive(path: Path) -> dict[str, bytes]:
     """Read the archive's members into memory; nothing is unpacked, so no member can land outside a folder."""
     try:
-        with tarfile.open(path) as archive:
-            members = [member for member in archive if member.isfile() and _wanted(member.name)]
-            return {member.name: _content(archive, member) for member in members}
-    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+        with _decompressed(path) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
+            return dict(_members(archive))
+    except _NO_ARCHIVE as error:
         raise TrainingError(
             f"{path} cannot be read as an archive ({error}); it may be cut short: download it again"
         ) from error
+
+
+def _decompressed(path: Path) -> "_Bounded":
+    with path.open("rb") as file:
+        beginning = file.read(6)
+    openers: dict[bytes, Callable[[Path], Any]] = {
+        b"\x1f\x8b": gzip.open,
+        b"BZh": bz2.open,
+        b"\xfd7zXZ\x00": lzma.open,
+        b"": lambda path: path.open("rb"),
+    }
+    return _Bounded(next(opened for magic, opened in openers.items() if beginning.startswith(magic))(path))
+
+
+class _Bounded(io.RawIOBase):
+    """A stream that is an error where it would go on after more bytes than an archive of CIFAR-10 has.
+
+    Some hundred kilobytes may unpack to gigabytes, and ``tarfile`` reads what a header announces in one go.
+    """
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+
+    def read(self, size: int = -1) -> bytes:
+        position = self._stream.tell()
+        content = self._stream.read(_MOST_BYTES - position + 1 if size < 0 else min(size, _MOST_BYTES - position + 1))
+        self._require(position + len(content))
+        return content
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        if whence == io.SEEK_SET:
+            self._require(offset)
+        return self._stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+    def _require(self, position: int) -> None:
+        if position > _MOST_BYTES:
+            raise ValueError(f"it holds more than {_MOST_BYTES:,} bytes, and CIFAR-10 has 186,000,000")
+
+
+def _members(archive: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
+    """Yield the names and contents of the members that are wanted; a link to a file is none."""
+    for number, member in enumerate(archive):
+        if number == _MOST_MEMBERS:
+            raise ValueError(f"it holds more than {_MOST_MEMBERS:,} files, and CIFAR-10 has 9")
+        if member.isreg() and not member.issparse() and _wanted(member.name):
+            _require_size(member.name, member.size)
+            yield member.name, _content(archive, member)
 
 
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
@@ -128,8 +194,9 @@ def _assemble(
     )
     test = read_batch(_TEST, files[names[f"{_TEST}{suffix}"]])
     labels = read_labels(meta, files[names[meta]])
-    if max(train.classes.max(), test.classes.max()) >= len(labels):
-        raise TrainingError(f"CIFAR-10's {meta} has {len(labels)} labels, but a picture's class is beyond them")
+    for split in (train, test):
+        if not (len(split) and split.classes.min() >= 0 and split.classes.max() < len(labels)):
+            raise TrainingError(f"CIFAR-10's {meta} has {len(labels)} labels, but a picture's class is beyond them")
     return labels, train, test
 
 
@@ -140,8 +207,8 @@ def _split(planes: np.ndarray[Any, Any], classes: np.ndarray[Any, Any]) -> Split
 
 def _unpickle(name: str, content: bytes) -> dict[bytes, Any]:
     try:
-        value = _ArraysOnly(io.BytesIO(content), encoding="bytes").load()
-    except Exception as error:  # a damaged pickle can raise almost anything
+        value = pickled.load(io.BytesIO(content), _NAMES)
+    except (NoData, MemoryError) as error:
         raise TrainingError(f"CIFAR-10's {name} cannot be read: {error}") from error
     if not isinstance(value, dict):
         raise TrainingError(f"CIFAR-10's {name} holds a {type(value).__name__}, not a dictionary")
@@ -150,16 +217,39 @@ def _unpickle(name: str, content: bytes) -> dict[bytes, Any]:
 
 def _python_batch(name: str, content: bytes) -> Split:
     batch = _unpickle(name, content)
-    planes = batch.get(b"data")
-    classes = np.asarray(batch.get(b"labels", []))
-    if not isinstance(planes, np.ndarray) or planes.dtype != np.uint8 or planes.shape != (len(classes), _PIXELS):
+    labels, planes = batch.get(b"labels"), _bytes_of_array(batch.get(b"data"))
+    if not isinstance(labels, list) or not all(type(label) is int and 0 <= label < 2**31 for label in labels):
+        raise TrainingError(f"CIFAR-10's {name} has labels that are no numbers from 0")
+    if planes is None or len(planes) != len(labels) * _PIXELS:
         raise TrainingError(f"CIFAR-10's {name} does not hold as many pictures of {_PIXELS} bytes as labels")
-    return _split(planes, classes)
+    return _split(np.frombuffer(planes, np.uint8).reshape(-1, _PIXELS), np.array(labels, np.int64))
+
+
+def _bytes_of_array(value: Any) -> bytes | None:
+    """Return what is in a pickled array uint8 [N, 3072], None where it is none: its state as ``__reduce__`` gives it.
+
+    That is a version, the shape, the dtype, whether columns come first (Fortran), and the bytes.
+    """
+    match value:
+        case Call(
+            function=function,
+            state=(
+                int(),
+                (int(rows), int(columns)),
+                Call(function="numpy.dtype", arguments=("u1" | b"u1", *_)),
+                False | 0,
+                bytes(content),
+            ),
+        ) if function in _ARRAY and columns == _PIXELS and len(content) == rows * columns:
+            return content
+    return None
 
 
 def _pickled_labels(name: str, content: bytes) -> tuple[str, ...]:
-    labels = _unpickle(name, content).get(b"label_names", [])
-    return tuple(label.decode() if isinstance(label, bytes) else str(label) for label in labels)
+    labels = _unpickle(name, content).get(b"label_names")
+    if not isinstance(labels, list):
+        raise TrainingError(f"CIFAR-10's {name} has no list of labels")
+    return _labels(name, [label.encode() if isinstance(label, str) else label for label in labels])
 
 
 def _binary_batch(name: str, content: bytes) -> Split:
@@ -169,5 +259,12 @@ def _binary_batch(name: str, content: bytes) -> Split:
     return _split(records[:, 1:], records[:, 0])
 
 
-def _text_labels(_name: str, content: bytes) -> tuple[str, ...]:
-    return tuple(content.decode().split())
+def _text_labels(name: str, content: bytes) -> tuple[str, ...]:
+    return _labels(name, content.split())
+
+
+def _labels(name: str, labels: list[Any]) -> tuple[str, ...]:
+    try:
+        return tuple(label.decode() for label in labels)
+    except (AttributeError, UnicodeDecodeError) as error:
+        raise TrainingError(f"CIFAR-10's {name} has labels that are no text") from error

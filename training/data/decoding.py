@@ -28,13 +28,6 @@ class UnreadablePicture(Exception):
     """A file is not a picture that can be decoded; the message says why."""
 
 
-@functools.cache
-def suffixes() -> frozenset[str]:
-    """Return the endings, in lower case and with their dots, of the files that Pillow reads; a file may have none."""
-    readable = {*FORMATS, *_other_formats()}
-    return frozenset({"", *(suffix for suffix, kind in Image.registered_extensions().items() if kind in readable)})
-
-
 def read(path: Path, picture: Input) -> Pixels:
     """Return the picture in file ``path`` as uint8 [H, W, 3], brought to the size of ``picture`` by its rule.
 

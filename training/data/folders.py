@@ -1,25 +1,34 @@
-"""Find labelled pictures on disk: a subfolder for each class, or ``train/``, ``val/`` and ``test/`` of those."""
+"""Find labelled pictures on disk: a subfolder for each class, or ``train/``, ``val/`` and ``test/`` of those.
+
+The parts of a data set have many names (``training_set``, ``valid``, ``test_images``), and a class may have one of
+them. Where both may be meant, that is an error which says how to tell, since a wrong guess would be found by nobody.
+"""
 
 import os
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
-from training.data.decoding import suffixes
+from artifact.pictures import has_suffix, is_visible
 from training.errors import TrainingError
 
+Layout = Literal["classes", "splits"]
+"""What the folders in a data set are."""
+
 _ROLES = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "test": "test",
-    "testing": "test",
+    "train": ("train", "training", "trn"),
+    "validation": ("val", "valid", "validation", "validate", "dev", "development"),
+    "test": ("test", "tests", "testing", "tst", "holdout"),
+    "evaluation": ("eval", "evaluation"),  # the one of the last two that is not there
 }
-_NOT_DATA = ("__macosx", "thumbs.db", "@eadir", "lost+found", "$recycle.bin", "system volume information")
+_ROLE_OF = {word: role for role, words in _ROLES.items() for word in words}
+_MORE = r"(?:data|set|sets|images|image|imgs|img|pictures|photos|samples|split|files)*"
+_SPLIT_NAME = re.compile(f"{_MORE}({'|'.join(_ROLE_OF)}){_MORE}")
+_TOOLS = (".git", ".svn", ".hg", ".dvc", ".cache", ".ipynb_checkpoints", ".thumbnails", ".idea", ".vscode", ".venv")
 _SHOWN = 5
 
 
@@ -50,52 +59,118 @@ class Found:
     notes: tuple[str, ...] = ()
 
 
-def find(folder: Path, fewest_classes: int = 2) -> Found:
+@dataclass
+class _PassedOver:
+    """What was not taken: files by their suffixes, hidden folders, and pictures that lie in no class's folder."""
+
+    suffixes: Counter[str] = field(default_factory=Counter)
+    hidden: list[str] = field(default_factory=list)
+    loose: Counter[Path] = field(default_factory=Counter)
+
+
+def find(folder: Path, fewest_classes: int = 2, layout: Layout | None = None) -> Found:
     """List the pictures below ``folder`` with their labels, which are the names of the folders that they lie in.
 
-    Folders within a class's are searched too. What is hidden, and what systems leave behind, is passed over.
+    Folders within a class's are searched too. What is hidden, and what systems leave behind, is passed over. ``layout``
+    says what the folders are; without it their names do.
 
     Raises:
-        TrainingError: fewer than ``fewest_classes`` or an empty one are there, or the splits' classes do not match.
+        TrainingError: fewer than ``fewest_classes`` or an empty one are there, the splits' classes do not match, the
+            folders may be classes as well as splits, or one is a link to nowhere.
         OSError: a folder cannot be read.
     """
-    splits = _split_folders(folder)
-    passed_over: Counter[str] = Counter()
+    splits = {} if layout == "classes" else _split_folders(folder, layout)
+    passed_over = _PassedOver()
     train = splits.get("train", folder)
-    labels, files = _of_classes(train, fewest_classes, passed_over)
+    labels, files = _of_classes(train, fewest_classes, passed_over, layout)
     held_out = {
         role: _of_known_classes(splits[role], train, labels, passed_over)
         for role in ("validation", "test")
         if role in splits
     }
-    return Found(labels, files, **held_out, notes=tuple(_notes(folder, splits, passed_over)))
+    places = [folder, *(place for path in splits.values() for place in (path, path.parent))]
+    for place in dict.fromkeys(places):
+        _note_loose(place, passed_over)
+    return Found(labels, files, **held_out, notes=tuple(_notes(folder, splits, labels, passed_over)))
 
 
-def _split_folders(folder: Path) -> dict[str, Path]:
+def pictures_in(folder: Path) -> list[Path]:
+    """Return the files below ``folder`` that may be pictures, at any depth, sorted; links are followed."""
+    return sorted(_files(folder, _PassedOver()))
+
+
+def _split_folders(folder: Path, layout: Layout | None) -> dict[str, Path]:
     """Return the folders of the splits by their role; empty where ``folder`` has the classes themselves."""
-    splits: dict[str, Path] = {}
-    others = 0
-    for entry in _subfolders(folder):
-        role = _ROLES.get(entry.name.casefold())
-        if role is None:
-            others += 1
-        elif role in splits:
-            raise TrainingError(f"{folder} has both {splits[role].name}/ and {entry.name}/; keep one of them")
-        else:
-            splits[role] = entry
-    if "train" in splits and _subfolders(splits["train"]):
-        return splits
-    if splits and not others:
+    entries = _subfolders(folder)
+    named = {entry: role for entry in entries if (role := _role(entry.name))}
+    if not named and layout is None:
+        return {}
+    others = [entry.name for entry in entries if entry not in named and any(_files(entry, _PassedOver()))]
+    if layout is None and others and not _surely_splits(named):
+        divided = [entry.name for entry in named if _subfolders(entry)]
+        if divided:
+            raise TrainingError(
+                f"{folder} has {_few(divided)}, with folders inside as a split of the data has, beside {_few(others)}, "
+                "which look like classes; --layout classes takes all of them for classes, --layout splits takes "
+                "train/, val/ and test/ and passes over the others"
+            )
+        return {}  # a class may well be called test
+    splits = _by_role(folder, named)
+    if "train" not in splits or not _subfolders(splits["train"]):
         missing = "has no subfolders" if "train" in splits else "is missing"
-        raise TrainingError(f"{folder}/train {missing}; {_wanted(folder / 'train')}")
-    return {}  # a class may well be called test
+        raise TrainingError(
+            f"{splits.get('train', folder / 'train')} {missing}; {_wanted(folder / 'train')}; or give --layout classes "
+            f"where {_few([entry.name for entry in named])} are classes"
+        )
+    return splits
 
 
-def _of_classes(folder: Path, fewest: int, passed_over: Counter[str]) -> tuple[tuple[str, ...], list[File]]:
+def _role(name: str) -> str | None:
+    """Return the role of a split in a folder's name, such as ``train`` of ``Training-Set``; None where it has none."""
+    found = _SPLIT_NAME.fullmatch("".join(letter for letter in name.casefold() if letter.isalpha()))
+    return _ROLE_OF[found[1]] if found else None
+
+
+def _surely_splits(named: dict[Path, str]) -> bool:
+    """Say whether folders with the names of splits have folders of the same names inside, as splits do."""
+    classes = [{entry.name for entry in _subfolders(_innermost(path))} for path in named]
+    trained = [inside for inside, role in zip(classes, named.values(), strict=True) if role == "train"]
+    return len(classes) > 1 and len(trained) == 1 and sum(bool(inside & trained[0]) for inside in classes) > 1
+
+
+def _by_role(folder: Path, named: dict[Path, str]) -> dict[str, Path]:
+    splits: dict[str, Path] = {}
+    for entry, role in sorted(named.items(), key=lambda item: item[1] == "evaluation"):
+        if role == "evaluation":
+            role = "test" if "validation" in splits else "validation"
+        if role in splits:
+            raise TrainingError(
+                f"{folder} has both {splits[role].name}/ and {entry.name}/; keep one of them, or give --layout classes "
+                "where they are classes"
+            )
+        splits[role] = _innermost(entry)
+    return splits
+
+
+def _innermost(split: Path) -> Path:
+    """Return the folder inside where ``split`` holds nothing but one of the same role, as archives are packed."""
+    inside = _subfolders(split)
+    packed = len(inside) == 1 and _role(inside[0].name) == _role(split.name) and _subfolders(inside[0])
+    return inside[0] if packed else split
+
+
+def _of_classes(
+    folder: Path, fewest: int, passed_over: _PassedOver, layout: Layout | None
+) -> tuple[tuple[str, ...], list[File]]:
     """Return the labels below ``folder``, sorted, and its files; every label has at least one."""
     by_label = _by_label(folder, passed_over)
     if not by_label:
         raise TrainingError(f"{folder} has no subfolders; {_wanted(folder)}")
+    if layout is None and all(map(_has_splits, _subfolders(folder))):
+        raise TrainingError(
+            f"the classes in {folder} have the splits of the data inside; put it the other way round, as "
+            f"{folder}/train/{next(iter(by_label))}, or give --layout classes to take each class as a whole"
+        )
     empty = [label for label, files in by_label.items() if not files]
     if empty:
         raise TrainingError(
@@ -112,7 +187,7 @@ def _of_classes(folder: Path, fewest: int, passed_over: Counter[str]) -> tuple[t
     return labels, [file for label in labels for file in by_label[label]]
 
 
-def _of_known_classes(folder: Path, train: Path, labels: tuple[str, ...], passed_over: Counter[str]) -> list[File]:
+def _of_known_classes(folder: Path, train: Path, labels: tuple[str, ...], passed_over: _PassedOver) -> list[File]:
     """Return the files of a split that was given beside ``train``; classes may be missing, but none be new."""
     by_label = _by_label(folder, passed_over)
     new = sorted(by_label.keys() - set(labels))
@@ -124,7 +199,7 @@ def _of_known_classes(folder: Path, train: Path, labels: tuple[str, ...], passed
     return files
 
 
-def _by_label(folder: Path, passed_over: Counter[str]) -> dict[str, list[File]]:
+def _by_label(folder: Path, passed_over: _PassedOver) -> dict[str, list[File]]:
     by_label: dict[str, list[File]] = {}
     for entry in _subfolders(folder):
         label = _label(entry)  # two spellings of one name in Unicode are one class
@@ -143,8 +218,14 @@ def _label(folder: Path) -> str:
     return unicodedata.normalize("NFC", folder.name)
 
 
-def _files(folder: Path, passed_over: Counter[str]) -> Iterator[Path]:
-    """Yield the files below ``folder`` that may be pictures, and count the others by their suffix."""
+def _has_splits(folder: Path) -> bool:
+    """Say whether ``folder`` holds nothing but the splits of the data."""
+    roles = {_role(path.name) for path in _entries(folder, _PassedOver()) if path.is_dir()}
+    return "train" in roles and len(roles) > 1 and None not in roles
+
+
+def _files(folder: Path, passed_over: _PassedOver) -> Iterator[Path]:
+    """Yield the files below ``folder`` that may be pictures, each folder's once, and count what is passed over."""
     pending, seen = [folder], set()
     while pending:
         current = pending.pop()
@@ -152,43 +233,77 @@ def _files(folder: Path, passed_over: Counter[str]) -> Iterator[Path]:
         if (status.st_dev, status.st_ino) in seen:  # a link leads back
             continue
         seen.add((status.st_dev, status.st_ino))
-        for path in _visible(current):
+        for path in _entries(current, passed_over):
             if path.is_dir():
                 pending.append(path)
-            elif path.suffix.lower() in suffixes() and _ends(path):
+            # Reading a pipe need not come to an end. A link to nowhere does, and then is told as unreadable.
+            elif (has_suffix(path.name) and path.is_file()) or _leads_nowhere(path):
                 yield path
             else:
-                passed_over[path.suffix.lower() or path.name] += 1
+                passed_over.suffixes[path.suffix.lower() or path.name] += 1
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    return [path for path in _visible(folder) if path.is_dir()]
+    """Return the folders in ``folder``, sorted.
+
+    Raises:
+        TrainingError: a link that may have led to one leads nowhere: a class or a split would be lost.
+        OSError: ``folder`` cannot be read.
+    """
+    entries = _entries(folder, _PassedOver())
+    for entry in entries:
+        if _leads_nowhere(entry) and not _is_named_as_picture(entry):
+            raise TrainingError(f"{entry} is a link to {entry.readlink()}, which is not there; mend or remove it")
+    return [path for path in entries if path.is_dir()]
 
 
-def _visible(folder: Path) -> list[Path]:
+def _entries(folder: Path, passed_over: _PassedOver) -> list[Path]:
+    """Return what is in ``folder``, sorted, without what is hidden and what systems leave behind."""
     entries = sorted(folder.iterdir())
-    return [path for path in entries if not path.name.startswith(".") and path.name.casefold() not in _NOT_DATA]
+    hidden = [path.name for path in entries if path.name.startswith(".") and path.name.casefold() not in _TOOLS]
+    passed_over.hidden += [name for name in hidden if (folder / name).is_dir()]
+    return [path for path in entries if is_visible(path.name)]
 
 
-def _ends(path: Path) -> bool:
-    """Say whether reading ``path`` comes to an end; that of a pipe need not. A broken link fails, which is an end."""
-    return path.is_file() or not path.exists()
+def _leads_nowhere(path: Path) -> bool:
+    return path.is_symlink() and not path.exists()
 
 
-def _notes(folder: Path, splits: dict[str, Path], passed_over: Counter[str]) -> Iterator[str]:
-    if passed_over:
-        yield f"Passed over files that are not pictures: {passed_over.total():,}{_other_files(passed_over)}."
-    beside = [entry.name for entry in _subfolders(folder) if entry not in splits.values()] if splits else []
+def _is_named_as_picture(path: Path) -> bool:
+    return bool(path.suffix) and has_suffix(path.name)
+
+
+def _note_loose(folder: Path, passed_over: _PassedOver) -> None:
+    """Count the files in a folder that has those of classes or splits."""
+    for path in _entries(folder, passed_over):
+        if path.is_dir():
+            continue
+        if _is_named_as_picture(path):
+            passed_over.loose[folder] += 1
+        else:
+            passed_over.suffixes[path.suffix.lower() or path.name] += 1
+
+
+def _notes(folder: Path, splits: dict[str, Path], labels: tuple[str, ...], passed_over: _PassedOver) -> Iterator[str]:
+    if passed_over.suffixes:
+        total = passed_over.suffixes.total()
+        yield f"Passed over files that are not pictures: {total:,}{_other_files(passed_over)}."
+    taken = {folder / path.relative_to(folder).parts[0] for path in splits.values()}
+    beside = [entry.name for entry in _subfolders(folder) if entry not in taken] if splits else []
     if beside:
         yield f"Passed over what lies beside {splits['train'].name}/: {_few(beside)}."
-    loose = sum(path.suffix.lower() in suffixes() and path.is_file() for path in _visible(folder))
-    if loose:
-        yield f"Passed over pictures that lie in {folder} itself and so have no class: {loose:,}."
+    for place, count in passed_over.loose.items():
+        yield f"Passed over pictures that lie in {place} itself and so have no class: {count:,}."
+    if passed_over.hidden:
+        yield f"Passed over hidden folders: {len(passed_over.hidden):,} ({_few(passed_over.hidden)})."
+    if not splits and (like_splits := [label for label in labels if _role(label)]):
+        yield f"Taken for classes, as the others beside them: {_few(like_splits)}."
 
 
-def _other_files(passed_over: Counter[str]) -> str:
+def _other_files(passed_over: _PassedOver) -> str:
     """Return in brackets which suffixes were seen that no picture has."""
-    return f" ({_few([name for name, _ in passed_over.most_common()])})" if passed_over else ""
+    names = [name for name, _ in passed_over.suffixes.most_common()]
+    return f" ({_few(names)})" if names else ""
 
 
 def _wanted(folder: Path) -> str:

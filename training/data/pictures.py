@@ -16,7 +16,7 @@ from artifact import Input
 from artifact.metadata import Resize
 from training.data.dataset import Classes, Dataset, Pixels, Split, hold_out
 from training.data.decoding import shorter_side
-from training.data.folders import File, Found, find
+from training.data.folders import File, Found, Layout, find
 from training.data.reading import Faults, read_all
 from training.data.splitting import interleave, split_off
 from training.data.storage import allocate
@@ -35,7 +35,8 @@ class Reading:
     ``max_unreadable`` is the share of files, 0 to 1, that may be damaged. ``cache`` is the folder for pixels that do
     not fit into memory, None for the system's folder for temporary files. ``fewest_classes`` is 1 where the pictures
     are only to be measured on. ``least_held_out`` is how many pictures are held out for validation at least, where they
-    are no more than a quarter and nothing else is asked for.
+    are no more than a quarter and nothing else is asked for. ``layout`` says what the folders are where their names
+    leave it open.
     """
 
     size: tuple[int, int] | None = None
@@ -44,6 +45,7 @@ class Reading:
     cache: Path | None = None
     fewest_classes: int = 2
     least_held_out: int = 0
+    layout: Layout | None = None
 
 
 def load(folder: Path, validation_images: int | None, picture: Input | None, reading: Reading) -> Dataset:
@@ -58,7 +60,7 @@ def load(folder: Path, validation_images: int | None, picture: Input | None, rea
             are left to train on or to test with.
         OSError: a folder cannot be read, or that for pixels not be written.
     """
-    found = find(folder, reading.fewest_classes)
+    found = find(folder, reading.fewest_classes, reading.layout)
     for note in found.notes:
         print(note)
     parts = _parts(folder, found)
@@ -130,7 +132,7 @@ def _input(files: list[File], reading: Reading) -> Input:
     return Input(side, side, resize=reading.resize)
 
 
-def middle_side(folder: Path, fewest_classes: int) -> int | None:
+def middle_side(folder: Path, fewest_classes: int, layout: Layout | None = None) -> int | None:
     """Return the pixels of the shorter side of the middle one in size of the pictures to train on in ``folder``.
 
     None where none of them can be read.
@@ -139,7 +141,7 @@ def middle_side(folder: Path, fewest_classes: int) -> int | None:
         TrainingError: the folder does not hold ``fewest_classes`` of pictures.
         OSError: a folder cannot be read.
     """
-    return _middle_side(interleave(find(folder, fewest_classes).train))
+    return _middle_side(interleave(find(folder, fewest_classes, layout).train))
 
 
 def _middle_side(files: list[File]) -> int | None:

@@ -1,8 +1,5 @@
 """Find the data that the command line names, and split it."""
 
-import lzma
-import tarfile
-import zlib
 from pathlib import Path
 
 import keras
@@ -10,6 +7,7 @@ import keras
 from artifact import Input
 from training.data import cifar10, pictures, synthetic
 from training.data.dataset import Dataset, hold_out
+from training.data.folders import Layout
 from training.data.pictures import Reading
 from training.errors import TrainingError
 
@@ -61,9 +59,9 @@ def model_name(path: Path | None, smoke: bool) -> str:
     return "smoke" if smoke else "cifar10"
 
 
-def middle_side(path: Path) -> int | None:
+def middle_side(path: Path, layout: Layout | None) -> int | None:
     """Return the pixels of the shorter side of the middle one in size of the pictures in the folder at ``path``."""
-    return pictures.middle_side(path, Reading().fewest_classes)
+    return pictures.middle_side(path, Reading().fewest_classes, layout)
 
 
 def is_pictures(path: Path) -> bool:
@@ -77,20 +75,11 @@ def _or_default(number: int | None, default: int) -> int:
 
 def _require_archive(file: Path) -> None:
     """Find out that a picture, or anything else that is no archive, is given; one that is cut short has its suffix."""
-    if not _is_archive(file):
+    if file.suffix not in (".gz", ".tgz", ".tar") and not cifar10.is_archive(file):
         raise TrainingError(
             f"{file} is a file, and not an archive of CIFAR-10; --data takes a folder with a subfolder of pictures for "
             "each class"
         )
-
-
-def _is_archive(file: Path) -> bool:
-    if file.suffix in (".gz", ".tgz", ".tar"):
-        return True
-    try:
-        return tarfile.is_tarfile(file)
-    except (EOFError, OSError, lzma.LZMAError, zlib.error):  # compressed, and cut short or damaged
-        return False
 
 
 def _require_size(dataset: Dataset, picture: Input | None, reading: Reading) -> None:

@@ -19,6 +19,11 @@ from training.errors import NoGpu, TrainingError
 VARIABLE = "DARKROOM_DEVICE"
 GPU_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))  # Linux, and Linux under Windows
 
+BACKENDS = ("tensorflow", "jax")
+"""What Keras may compute with; the first is the default."""
+
+_BACKEND = "KERAS_BACKEND"
+_FOR_DEBUGGING = ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH")  # which cut every training short
 _DRIVER = "libcuda.so.1"
 _WHERE_TO_TURN = "give --cpu to train on the CPU"
 
@@ -61,10 +66,39 @@ def quiet_start() -> Iterator[None]:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with quiet(show=any(gpu.exists() for gpu in GPU_DEVICES)):
+        load_keras(os.environ)
         yield
         from training.fit.hardware import has_gpu
 
         has_gpu()
+
+
+def load_keras(environment: MutableMapping[str, str]) -> None:
+    """Import Keras with the settings that this project is written for, whatever its user has set for other programs.
+
+    Those stand in ``~/.keras/keras.json``, or below ``KERAS_HOME``, and in variables. Of them the backend is a choice,
+    by ``KERAS_BACKEND``.
+
+    Raises:
+        TrainingError: that is none of ``BACKENDS``, is not installed, or the settings keep Keras from being imported.
+    """
+    backend = environment.get(_BACKEND) or BACKENDS[0]
+    if backend not in BACKENDS:
+        raise TrainingError(f"{_BACKEND} is {backend!r}, but training needs {' or '.join(BACKENDS)}: unset it")
+    environment[_BACKEND] = backend
+    for variable in _FOR_DEBUGGING:
+        environment.pop(variable, None)
+    try:
+        import keras
+    except ModuleNotFoundError as error:
+        raise TrainingError(f"{error}, which {_BACKEND}={backend} needs: install it, or unset the variable") from error
+    except Exception as error:  # it checks its settings while it is imported, and each in a way of its own
+        home = environment.get("KERAS_HOME") or "~/.keras"
+        raise TrainingError(f"Keras cannot be imported ({error}); put {home}/keras.json right, or remove it") from error
+    keras.config.set_floatx("float32")
+    keras.config.set_epsilon(1e-7)
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_dtype_policy("float32")
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 import hashlib
 import tempfile
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from machine import openvino_core
 from training.data.dataset import Pixels
+from training.errors import TrainingError
 from training.network.backbone import embedding_of
 from training.progress import bar
 
@@ -60,7 +60,7 @@ class Features:
         Whatever ends it early, those that are known by then are kept.
 
         Raises:
-            OSError: the file cannot be written.
+            TrainingError: the file cannot be written.
         """
         digests = [hashlib.blake2b(image, digest_size=_DIGEST, salt=b"m" * mirrored).digest() for image in images]
         missing = [index for index, digest in enumerate(digests) if digest not in self._known]
@@ -84,18 +84,26 @@ class Features:
 
 def _read(file: Path) -> dict[bytes, Vectors]:
     try:
-        with file.open("rb") as opened, np.load(opened) as held:
-            return dict(zip(map(bytes, held["digests"]), held["features"], strict=True))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return {}  # what is missing or damaged is computed again
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as held:
+            digests, features = held["digests"], held["features"]
+    except Exception:  # noqa: BLE001 - what is missing or damaged, in whichever way, is computed again
+        return {}
+    whole = digests.dtype == np.uint8 and features.dtype == np.float32 and features.ndim == 2
+    if not whole or digests.shape != (len(features), _DIGEST) or not np.isfinite(features).all():
+        return {}
+    return dict(zip(map(bytes, digests), features, strict=True))
 
 
 def _write(file: Path, known: dict[bytes, Vectors]) -> None:
     if not known:
         return
-    file.parent.mkdir(parents=True, exist_ok=True)
     draft = file.with_suffix(".draft")
-    with draft.open("wb") as opened:
-        digests = np.frombuffer(b"".join(known), np.uint8).reshape(-1, _DIGEST)
-        np.savez(opened, digests=digests, features=np.stack(list(known.values())))
-    draft.replace(file)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with draft.open("wb") as opened:
+            digests = np.frombuffer(b"".join(known), np.uint8).reshape(-1, _DIGEST)
+            np.savez(opened, digests=digests, features=np.stack(list(known.values())))
+        draft.replace(file)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise TrainingError(f"{file} cannot be written ({error.strerror or error}); make room for it") from error

@@ -1,7 +1,8 @@
-"""What to do when a batch does not fit into memory: halve it."""
+"""What to do when a batch does not fit into memory: halve it; and when the disk is full: say so."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from training.errors import TrainingError
 
@@ -13,7 +14,7 @@ _SIGNS = (  # in errors of a wider class: JAX's, and those of CUDA's libraries u
     "failed to allocate memory",
     "Dst tensor is not initialized",
 )
-_FULL_DISK = "No space left on device"
+_FULL_DISK = ("No space left on device", "Disk quota exceeded", "File too large")
 
 
 class OutOfMemory(Exception):
@@ -55,15 +56,29 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error)
     named = type(error).__name__ in _NAMES or any(sign in text for sign in _SIGNS)
-    return named and _FULL_DISK not in text
+    return named and not _is_full_disk(text)
+
+
+def _is_full_disk(text: str) -> bool:
+    return any(sign in text for sign in _FULL_DISK)
 
 
 @contextmanager
-def watched(batch_size: int) -> Iterator[None]:
-    """Raise OutOfMemory in place of whatever a backend raises when memory runs out."""
+def watched(batch_size: int, folder: Path) -> Iterator[None]:
+    """Raise OutOfMemory in place of whatever a backend raises when memory runs out.
+
+    Raises:
+        TrainingError: the disk of the run's ``folder`` is full, which TensorFlow takes for a want of memory as well.
+    """
     try:
         yield
+    except TrainingError:
+        raise
     except Exception as error:
+        if _is_full_disk(str(error)):
+            raise TrainingError(
+                f"{folder} has no room left; make some, and give the same command again to go on from the last epoch"
+            ) from error
         if not is_out_of_memory(error):
             raise
         # The old traceback would keep the arrays alive that have to go.

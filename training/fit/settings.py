@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from artifact.metadata import Resize
+from training.data.folders import Layout
 
 Precision = Literal["auto", "float32", "bfloat16"]
 """The arithmetic of a training; ``auto`` is what the hardware is good at."""
@@ -38,6 +39,7 @@ class TrainSettings:
 
     data: Path | None
     max_unreadable: float
+    layout: Layout | None
     validation_images: int | None
     image_size: tuple[int, int] | None
     resize: Resize | None

@@ -26,6 +26,7 @@ from training.network.model import every_layer
 
 _JOIN_SECONDS = 600.0
 _EAGER_WARNING = "eagerly has significant overhead"  # said of the one step that makes the metrics
+_OTHER_TASKS = ("evaluator", "ps")  # which do not train
 _EXAMPLE = '{"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}, "task": {"type": "worker", "index": 0}}'
 
 
@@ -159,10 +160,12 @@ def connect(join_seconds: float = _JOIN_SECONDS) -> Strategy:
     Raises:
         TrainingError: ``TF_CONFIG`` makes no sense, or another Keras backend than TensorFlow is to use it.
     """
-    text = os.environ.get("TF_CONFIG")  # TensorFlow reads it there as well
+    text = os.environ.get("TF_CONFIG")
     cluster = parse(text) if text else None
     tensorflow = keras.backend.backend() == "tensorflow"
-    if cluster and len(cluster.jobs) > 1:
+    if cluster is None:
+        os.environ.pop("TF_CONFIG", None)  # TensorFlow reads it there as well
+    else:
         if not tensorflow:
             raise TrainingError("TF_CONFIG needs the TensorFlow backend: unset KERAS_BACKEND or TF_CONFIG")
         return _join(cluster, join_seconds)
@@ -174,15 +177,17 @@ def connect(join_seconds: float = _JOIN_SECONDS) -> Strategy:
     return ONE_DEVICE
 
 
-def parse(text: str) -> Cluster:
-    """Read the JSON text of ``TF_CONFIG``.
+def parse(text: str) -> Cluster | None:
+    """Read the JSON text of ``TF_CONFIG``; None where it names no other machine, as services of one machine set it.
 
     Raises:
         TrainingError: it is not as TensorFlow documents it, or has tasks other than ``chief`` and ``worker``.
     """
     try:
         config = json.loads(text)
-        cluster, task = config["cluster"], config["task"]
+        cluster, task = config.get("cluster") or {}, config.get("task") or {}
+        if sum(map(len, cluster.values())) < 2 and task.get("type") not in _OTHER_TASKS:
+            return None
         jobs = tuple((kind, address) for kind in ("chief", "worker") for address in cluster.get(kind, []))
         kind, index = task["type"], int(task["index"])
         strange = sorted({*cluster, kind} - {"chief", "worker"})

@@ -227,7 +227,7 @@ def _fit(
         callbacks += [checkpoints, progress, keras.callbacks.TensorBoard(job.folder.logs), table, *watchers]
     callbacks += [stop]
     try:
-        with stop.listening(), watched(recipe.batch_size):
+        with stop.listening(), watched(recipe.batch_size, job.folder.path):
             if strategy.tensorflow:
                 from training.fit import replicas
 

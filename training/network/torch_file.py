@@ -5,28 +5,23 @@ how it lies in it. The storages follow as plain numbers, in the order of the fif
 ``torch/serialization.py``).
 """
 
-import pickle
-from collections import OrderedDict
+import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from training.data import pickled
+from training.data.pickled import Call, Name, Reference
+
 _MAGIC = 0x1950A86A20F9469CFC6C
 _VERSION = 1001
-_DTYPES = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8")}
-# What pickle raises of damaged files, and this module of what others hold; sizes may be any numbers.
-_FAULTS = (
-    pickle.UnpicklingError,
-    EOFError,
-    LookupError,
-    AttributeError,
-    TypeError,
-    ValueError,
-    OverflowError,
-    MemoryError,
-)
+_DTYPES: dict[str, np.dtype[Any]] = {"torch.FloatStorage": np.dtype("<f4"), "torch.LongStorage": np.dtype("<i8")}
+_TENSOR = "torch._utils._rebuild_tensor_v2"
+_ORDERED = "collections.OrderedDict"
+_NAMES = (_TENSOR, _ORDERED, *_DTYPES)
 
 
 def read_tensors(path: Path) -> dict[str, NDArray[Any]]:
@@ -38,65 +33,75 @@ def read_tensors(path: Path) -> dict[str, NDArray[Any]]:
     """
     with path.open("rb") as file:
         try:
-            if (_Reader(file).load(), _Reader(file).load()) != (_MAGIC, _VERSION):
+            if [pickled.load(file, _NAMES) for _ in range(2)] != [_MAGIC, _VERSION]:
                 raise ValueError("it is not of PyTorch's older format")
-            _Reader(file).load()  # what machine wrote it
-            reader = _Reader(file)
-            tensors = reader.load()
-            for key in _Reader(file).load():
-                reader.storages[key].fill_from(file)
-            return {name: tensor.array() for name, tensor in tensors.items()}
-        except _FAULTS as error:
+            pickled.load(file, _NAMES)  # what machine wrote it
+            tensors = {name: _Tensor.of(value) for name, value in _named(pickled.load(file, _NAMES)).items()}
+            counts = {tensor.storage: (tensor.dtype, tensor.count) for tensor in tensors.values()}
+            storages = {key: _numbers(file, *counts[key]) for key in _keys(pickled.load(file, _NAMES))}
+            return {name: tensor.array(storages[tensor.storage]) for name, tensor in tensors.items()}
+        except (ValueError, LookupError, MemoryError, OverflowError) as error:
             raise ValueError(f"{path} cannot be read as tensors of PyTorch ({error})") from error
 
 
-class _Storage:
-    """The numbers that tensors lie in; they stand in the file behind all pickles."""
-
-    def __init__(self, dtype: np.dtype[Any], count: int) -> None:
-        self.dtype = dtype
-        self._count = count
-        self.numbers: NDArray[Any] = np.empty(0, dtype)  # until they are read
-
-    def fill_from(self, file: IO[bytes]) -> None:
-        count = int.from_bytes(file.read(8), "little")
-        content = file.read(self._count * self.dtype.itemsize)
-        if count != self._count or len(content) != count * self.dtype.itemsize:
-            raise ValueError("it is cut short")
-        self.numbers = np.frombuffer(content, self.dtype)
+def _named(value: Any) -> dict[str, Any]:
+    """Return what a dictionary holds that is pickled as itself or as an OrderedDict, whose keys have to be names."""
+    items = value.items if isinstance(value, Call) and value.function == _ORDERED else value
+    if not isinstance(items, dict) or not all(isinstance(key, str) for key in items):
+        raise ValueError("it holds no tensors by their names")
+    return items
 
 
+def _keys(value: Any) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(key, str) for key in value):
+        raise ValueError("it does not say which numbers follow")
+    return value
+
+
+def _numbers(file: IO[bytes], dtype: np.dtype[Any], count: int) -> NDArray[Any]:
+    """Read a storage: how many numbers it has, and those."""
+    said = int.from_bytes(file.read(8), "little")
+    content = file.read(count * dtype.itemsize)
+    if said != count or len(content) != count * dtype.itemsize:
+        raise ValueError("it is cut short")
+    return np.frombuffer(content, dtype)
+
+
+def _are_numbers(*values: Any) -> bool:
+    return all(type(value) is int for value in values)
+
+
+@dataclass(frozen=True)
 class _Tensor:
-    """A tensor whose storage may not have been read yet."""
+    """How a tensor lies in a storage, by its key, of ``count`` numbers."""
 
-    def __init__(self, storage: _Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...]) -> None:
-        self._place = storage, offset, size, stride
+    storage: str
+    dtype: np.dtype[Any]
+    count: int
+    offset: int
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
 
-    def array(self) -> NDArray[Any]:
-        storage, offset, size, stride = self._place
-        last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
-        if min(offset, *size, *stride, 0) < 0 or last >= len(storage.numbers):
+    @classmethod
+    def of(cls, value: Any) -> "_Tensor":
+        match value:
+            case Call(
+                function=function,
+                arguments=(
+                    Reference(identity=(_, Name(full=str(kind)), str(key), _, int(count), *_)),
+                    int(offset),
+                    tuple(size),
+                    tuple(stride),
+                    *_,
+                ),
+            ) if function == _TENSOR and kind in _DTYPES and count >= 0 and _are_numbers(*size, *stride):
+                return cls(key, _DTYPES[kind], count, offset, size, stride)
+        raise ValueError("it holds something else than tensors")
+
+    def array(self, numbers: NDArray[Any]) -> NDArray[Any]:
+        last = self.offset + sum((length - 1) * step for length, step in zip(self.size, self.stride, strict=True))
+        outside = min(self.offset, *self.size, *self.stride, 0) < 0 or last >= len(numbers)
+        if outside or math.prod(self.size) > len(numbers):
             raise ValueError("a tensor lies outside of its storage")
-        strides = [step * storage.dtype.itemsize for step in stride]
-        return np.lib.stride_tricks.as_strided(storage.numbers[offset:], size, strides, writeable=False).copy()
-
-
-class _Reader(pickle.Unpickler):
-    """Unpickles tensors and dictionaries of them; every other class that a pickle names is an error."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        super().__init__(file)
-        self.storages: dict[str, _Storage] = {}
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return lambda storage, offset, size, stride, *_: _Tensor(storage, offset, size, stride)
-        if module == "torch" and name in _DTYPES:
-            return _DTYPES[name]
-        raise pickle.UnpicklingError(f"it holds {module}.{name}")
-
-    def persistent_load(self, pid: Any) -> _Storage:
-        _, dtype, key, _, count, *_ = pid
-        return self.storages.setdefault(key, _Storage(dtype, count))
+        strides = [step * numbers.itemsize for step in self.stride]
+        return np.lib.stride_tricks.as_strided(numbers[self.offset :], self.size, strides, writeable=False).copy()

@@ -36,9 +36,13 @@ def pictures(tmp_path: Path) -> Path:
 
 
 def test_a_folder_is_its_pictures_at_any_depth(pictures: Path, tmp_path: Path) -> None:
-    """Hidden files, other kinds and links to folders are passed over; a file that is named counts as it is."""
+    """As a training takes them, links that lead back included; a file that is named counts as it is."""
     (pictures / "more" / "loop").symlink_to(pictures)
     assert [path.relative_to(pictures).as_posix() for path in find(pictures)] == ["a.jpg", "c.webp", "more/b.PNG"]
+    (pictures / "more" / "elsewhere").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "d.jfif").touch()
+    assert find(pictures)[-1] == pictures / "more" / "elsewhere" / "d.jfif"
     assert find(pictures / "notes.txt") == [pictures / "notes.txt"]
     assert find(tmp_path / "missing") == [tmp_path / "missing"]
 

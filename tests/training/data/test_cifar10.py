@@ -1,6 +1,10 @@
 """CIFAR-10 is read in every layout, and never by running what a file says."""
 
+import gzip
+import os
 import pickle
+import resource
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +55,42 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
     assert not trace.exists()
 
 
+class _Array:
+    """Is written as an array of 384 times 8 bytes, of a dtype with this state."""
+
+    def __init__(self, state: tuple[object, ...]) -> None:
+        self.state = state
+
+    def __reduce__(self) -> tuple[object, ...]:
+        array = np.zeros((1, 3072), np.uint8).__reduce__()
+        return (*array[:2], (1, (1, 384), _Dtype(self.state), False, b"A" * 3072))
+
+
+class _Dtype:
+    def __init__(self, state: tuple[object, ...]) -> None:
+        self.state = state
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return np.dtype, ("V8", False, True), self.state
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        (3, ">", None, ("f",), {"f": (np.dtype(">u8"), 2**30)}, 8, 1, 0),
+        (3, "|", None, ("f",), {"f": (np.dtype("O"), 0)}, 8, 1, 0),
+        (3, "|", None, None, None, 8, 1, 63),
+    ],
+    ids=["a field a gigabyte away", "a field of objects", "flags of objects"],
+)
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_no_state_of_a_dtype_is_set(tmp_path: Path, state: tuple[object, ...], protocol: int) -> None:
+    """Such an array would be swapped in place, far outside of its bytes, or have these for pointers: it is refused."""
+    batch = pickle.dumps({b"data": _Array(state), b"labels": [0]}, protocol)
+    with pytest.raises(TrainingError, match="data_batch_3"):
+        cifar10.load(folder(tmp_path / "f", {**python_layout(), "data_batch_3": batch}))
+
+
 def test_an_archive_cut_short_is_an_error_that_says_so(tmp_path: Path) -> None:
     """Half of an archive is reported as such, not as a stack trace."""
     path = archive(tmp_path / "a.tar.gz", python_layout())
@@ -71,6 +111,19 @@ def test_an_archive_cut_short_is_an_error_that_says_so(tmp_path: Path) -> None:
         ({"test_batch": pickle.dumps([1])}, "holds a list"),
         ({"test_batch": pickle.dumps({b"data": np.zeros((2, 5), np.uint8), b"labels": [1, 2]})}, "3072 bytes"),
         ({"batches.meta": pickle.dumps({b"label_names": [b"only"]})}, "1 labels, but a picture's class is beyond"),
+        ({"batches.meta": pickle.dumps({b"label_names": [b"\xff"] * 10})}, "labels that are no text"),
+        ({"batches.meta": pickle.dumps({b"label_names": [1] * 10})}, "labels that are no text"),
+        ({"batches.meta": pickle.dumps({b"label_names": 10})}, "has no list of labels"),
+        (
+            {"test_batch": pickle.dumps({b"data": np.zeros((2, 3072), np.uint8), b"labels": [1, -1]})},
+            "no numbers from 0",
+        ),
+        ({"test_batch": pickle.dumps({b"data": np.zeros((2, 3072), np.uint8), b"labels": [1, [2]]})}, "no numbers"),
+        ({"test_batch": pickle.dumps({b"data": np.zeros((2, 3072), np.uint8), b"labels": None})}, "no numbers"),
+        ({"test_batch": pickle.dumps({b"data": np.zeros((2, 3072), np.int8), b"labels": [1, 2]})}, "3072 bytes"),
+        ({"test_batch": pickle.dumps({b"data": np.zeros((2, 3072), ">u2"), b"labels": [1, 2]})}, "3072 bytes"),
+        ({"test_batch": pickle.dumps({b"data": bytes(6144), b"labels": [1, 2]})}, "3072 bytes"),
+        ({"test_batch": pickle.dumps({b"labels": [1, 2]})}, "3072 bytes"),
     ],
 )
 def test_what_is_wrong_in_a_folder_is_named(tmp_path: Path, changes: dict[str, bytes | None], message: str) -> None:
@@ -94,6 +147,65 @@ def test_a_path_without_data_is_an_error(tmp_path: Path) -> None:
         cifar10.load(tmp_path / "nowhere")
     with pytest.raises(TrainingError, match="holds no CIFAR-10"):
         cifar10.load(tmp_path)
+
+
+def write_members(path: Path, *members: tuple[tarfile.TarInfo, int]) -> Path:
+    """Write an archive whose members hold so many zeros, and return its path."""
+    with gzip.open(path, "wb", compresslevel=1) as stream:
+        for member, count in members:
+            stream.write(member.tobuf(tarfile.GNU_FORMAT))
+            for _ in range(-(-count // 2**20)):
+                stream.write(bytes(2**20))
+        stream.write(bytes(1024))
+    return path
+
+
+def member(name: str, size: int, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.TarInfo:
+    """Return the header of a member."""
+    info = tarfile.TarInfo(name)
+    info.size, info.type, info.linkname = size, kind, target
+    return info
+
+
+@pytest.mark.parametrize(
+    "announced",
+    [
+        pytest.param((member("data_batch_1", 2**40), 0), id="a batch of a terabyte"),
+        pytest.param((member("data_batch_1", 2**27), 2**27), id="a batch of 128 MiB"),
+        pytest.param((member("other", 2**30), 2**30), id="a gigabyte of something else"),
+        pytest.param((member("long", 2**30, tarfile.GNUTYPE_LONGNAME), 2**30), id="a name of a gigabyte"),
+        pytest.param((member("pax", 2**30, tarfile.XHDTYPE), 2**30), id="a header of a gigabyte"),
+    ],
+)
+def test_an_archive_that_unpacks_to_far_more_costs_little(
+    tmp_path: Path, announced: tuple[tarfile.TarInfo, int]
+) -> None:
+    """Some megabytes that say that they hold gigabytes are refused before those are in memory."""
+    path = write_members(tmp_path / "bomb.tar.gz", announced)
+    assert path.stat().st_size < 10e6
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(TrainingError, match=r"bomb\.tar\.gz|data_batch_1 has .* bytes"):
+        cifar10.load(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 800e3  # kB
+
+
+def test_links_in_an_archive_are_no_batches(tmp_path: Path) -> None:
+    """Neither one to a file outside nor one to another member is followed: such a batch is missing."""
+    (tmp_path / "outside").write_bytes(python_layout()["data_batch_2"])
+    for kind, target in ((tarfile.SYMTYPE, str(tmp_path / "outside")), (tarfile.LNKTYPE, "data_batch_1")):
+        path = archive(tmp_path / "a.tar", {k: v for k, v in python_layout().items() if k != "data_batch_2"})
+        plain = gzip.decompress(path.read_bytes()).rstrip(b"\0")
+        plain += bytes(-len(plain) % 512) + member("data_batch_2", 0, kind, target).tobuf() + bytes(1024)
+        path.write_bytes(plain)
+        with pytest.raises(TrainingError, match="data_batch_2 is missing"):
+            cifar10.load(path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    """What is neither a file nor a folder is told as such."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(TrainingError, match="neither a file nor a folder"):
+        cifar10.load(tmp_path / "pipe")
 
 
 @pytest.mark.slow

@@ -1,12 +1,15 @@
 """Labels and files are found in any sensible layout, and what cannot be meant says what to change."""
 
 import os
+import shutil
+import tempfile
 import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from training.data.folders import Found, find
+from training.data.folders import Found, find, pictures_in
 from training.errors import TrainingError
 
 
@@ -55,6 +58,20 @@ def test_other_files_are_passed_over_and_told(tmp_path: Path) -> None:
     )
 
 
+def test_what_is_lost_by_its_place_or_its_name_is_told(tmp_path: Path) -> None:
+    """Loose pictures of a split, hidden folders that are no tool's, and files that lie beside the folders."""
+    make(tmp_path, "train/C#/1.jpg", "train/Go/1.jpg", "train/.NET/1.jpg", "train/loose.png", "train/labels.csv")
+    make(tmp_path, "val/Go/1.jpg", "val/1.png", "val/2.png", "train/Go/.old/1.jpg", ".git/1.jpg", "archive.zip")
+    found = find(tmp_path)
+    assert found.labels == ("C#", "Go")
+    assert found.notes == (
+        "Passed over files that are not pictures: 2 (.zip, .csv).",
+        f"Passed over pictures that lie in {tmp_path}/train itself and so have no class: 1.",
+        f"Passed over pictures that lie in {tmp_path}/val itself and so have no class: 2.",
+        "Passed over hidden folders: 2 (.old, .NET).",
+    )
+
+
 @pytest.mark.parametrize("validation", ["val", "valid", "validation", "Val"])
 def test_splits_that_are_given_are_kept(tmp_path: Path, validation: str) -> None:
     """Below train/, val/ by any of its names, and test/ lie the classes; a split may lack one of them."""
@@ -67,9 +84,152 @@ def test_splits_that_are_given_are_kept(tmp_path: Path, validation: str) -> None
     assert found.notes == ("Passed over what lies beside train/: extra.",)
 
 
+@pytest.mark.parametrize(
+    ("train", "validation", "test"),
+    [
+        ("training_set", None, "test_set"),
+        ("train_images", "val_images", "test_images"),
+        ("Training Data", "Validation Data", "Testing Data"),
+        ("trainset", "valset", "testset"),
+        ("images-train", "images-valid", "images-test"),
+        ("train2017", "val2017", None),
+        ("01_train", "02_dev", "03_test"),
+        ("train", "eval", "test"),
+        ("train", "eval", None),
+        ("train", "dev", "eval"),
+        ("TRAIN", "VAL", "TEST"),
+        ("train.data", None, "holdout"),
+    ],
+)
+def test_splits_have_many_names(tmp_path: Path, train: str, validation: str | None, test: str | None) -> None:
+    """None of them becomes a class; what only says that it holds data or pictures counts for nothing."""
+    for name in filter(None, (train, validation, test)):
+        make(tmp_path, f"{name}/cat/1.jpg", f"{name}/dog/1.jpg")
+    found = find(tmp_path)
+    assert found.labels == ("cat", "dog")
+    assert [file.path.parts[-3] for file in found.train] == [train, train]
+    assert {file.path.parts[-3] for file in found.validation or []} == {validation} - {None}
+    assert {file.path.parts[-3] for file in found.test or []} == {test} - {None}
+    assert found.notes == ()
+
+
+def test_splits_may_be_packed_twice(tmp_path: Path) -> None:
+    """An archive of training_set/ that was unpacked into a folder of that name holds it once more."""
+    for name in ("training_set", "test_set"):
+        make(tmp_path, f"{name}/{name}/cat/1.jpg", f"{name}/{name}/dog/1.jpg", f"{name}/_DS_Store")
+    found = find(tmp_path)
+    assert found.labels == ("cat", "dog")
+    assert names(found) == ["cat/1.jpg", "dog/1.jpg"]
+    assert len(found.test or []) == 2
+    assert find(make(tmp_path / "named", "train/train/1.jpg", "train/bus/1.jpg")).labels == ("bus", "train")
+
+
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
-    """Beside other classes, a folder of that name that holds pictures is one of them."""
-    assert find(make(tmp_path, "train/1.jpg", "test/1.jpg", "plane/1.jpg")).labels == ("plane", "test", "train")
+    """Beside other classes, a folder of that name that holds pictures is one of them, and that is told."""
+    found = find(make(tmp_path, "train/1.jpg", "test/1.jpg", "plane/1.jpg"))
+    assert found.labels == ("plane", "test", "train")
+    assert found.notes == ("Taken for classes, as the others beside them: test, train.",)
+
+
+@pytest.mark.parametrize("name", ["latest", "contest", "attested", "valley", "devil", "trainer", "images", "testudo"])
+def test_a_name_that_only_begins_like_a_split_is_a_class(tmp_path: Path, name: str) -> None:
+    """It is no split, and no note is made of it."""
+    found = find(make(tmp_path, f"{name}/old/1.jpg", f"{name}/new/2.jpg", "dog/1.jpg"))
+    assert found.labels == tuple(sorted((name, "dog")))
+    assert found.notes == ()
+
+
+AMBIGUOUS = [
+    pytest.param(("bus/1.jpg", "car/1.jpg", "train/steam/1.jpg", "train/electric/1.jpg"), "train", id="vehicles"),
+    pytest.param(("cat/1.jpg", "dog/1.jpg", "test/cat/1.jpg", "test/dog/1.jpg"), "test", id="classes-and-a-test"),
+    pytest.param(("cat/1.jpg", "val/cat/1.jpg", "test/cat/1.jpg"), "test, val", id="no-train"),
+    pytest.param(("train/a/1.jpg", "train/b/1.jpg", "test/1.jpg", "more/1.jpg"), "train", id="a-test-without-classes"),
+]
+
+
+@pytest.mark.parametrize(("files", "named"), AMBIGUOUS)
+def test_what_may_be_classes_or_splits_is_refused(tmp_path: Path, files: tuple[str, ...], named: str) -> None:
+    """The error names both kinds and the option that tells."""
+    with pytest.raises(TrainingError, match=rf"has {named}, with folders inside .*--layout classes .*--layout splits"):
+        find(make(tmp_path, *files))
+
+
+def test_the_layout_tells_classes_from_splits(tmp_path: Path) -> None:
+    """Told that they are classes, all are; told that they are splits, the others are passed over with a note."""
+    make(tmp_path, "bus/1.jpg", "car/1.jpg", "train/steam/1.jpg", "train/electric/1.jpg")
+    assert find(tmp_path, layout="classes").labels == ("bus", "car", "train")
+    found = find(tmp_path, layout="splits")
+    assert found.labels == ("electric", "steam")
+    assert found.notes == ("Passed over what lies beside train/: bus, car.",)
+    make(tmp_path / "two", "training/1.jpg", "testing/1.jpg")
+    assert find(tmp_path / "two", layout="classes").labels == ("testing", "training")
+    with pytest.raises(TrainingError, match="train is missing"):
+        find(make(tmp_path / "none", "cat/1.jpg", "dog/1.jpg"), layout="splits")
+
+
+def test_splits_inside_of_classes_are_refused(tmp_path: Path) -> None:
+    """Pictures of the test would be learned, unless each class is meant as a whole."""
+    make(tmp_path, "cat/train/1.jpg", "cat/test/2.jpg", "dog/train/1.jpg", "dog/test/2.jpg")
+    with pytest.raises(TrainingError, match=r"have the splits of the data inside.*/train/cat.*--layout classes"):
+        find(tmp_path)
+    assert len(find(tmp_path, layout="classes").train) == 4
+
+
+@pytest.mark.parametrize("place", ["train", "val", "train/bird", "val/cat", "test", "bird"])
+@pytest.mark.parametrize("target", ["nowhere", "."])
+def test_a_link_to_nowhere_in_the_place_of_a_folder_is_an_error(tmp_path: Path, place: str, target: str) -> None:
+    """A class or a split whose disk is not mounted, or that leads to itself, is not left out in silence."""
+    make(tmp_path, "train/cat/1.jpg", "train/dog/1.jpg", "val/cat/1.jpg", "val/dog/1.jpg")
+    link = tmp_path / place
+    shutil.rmtree(link, ignore_errors=True)
+    link.symlink_to(link if target == "." else target)
+    with pytest.raises(TrainingError, match=rf"{link} is a link to .*, which is not there; mend or remove it"):
+        find(tmp_path)
+
+
+def test_a_link_to_nowhere_inside_of_a_class_is_told_with_the_pictures(tmp_path: Path) -> None:
+    """It may have led to a folder of them: it counts as one that cannot be read, and so is named."""
+    make(tmp_path, "cat/1.jpg", "dog/1.jpg")
+    (tmp_path / "cat" / "more").symlink_to("nowhere")
+    (tmp_path / "cat" / "2023.12").symlink_to("nowhere")
+    assert names(find(tmp_path)) == ["cat/1.jpg", "cat/2023.12", "cat/more", "dog/1.jpg"]
+
+
+@pytest.fixture
+def as_somebody() -> Iterator[Path]:
+    """Give a folder, and for root, who can read all, the rights of nobody outside of it."""
+    with tempfile.TemporaryDirectory() as name:
+        folder, root = Path(name), os.geteuid() == 0
+        folder.chmod(0o777)
+        if root:
+            os.seteuid(65534)
+        try:
+            yield folder
+        finally:
+            if root:
+                os.seteuid(0)
+
+
+def test_a_folder_that_cannot_be_read_is_an_error(as_somebody: Path) -> None:
+    """Whether it is a class or lies in one, its pictures are not left out in silence; one of the system's is."""
+    make(as_somebody, "cat/1.jpg", "cat/more/1.jpg", "dog/1.jpg", "lost+found/")
+    (as_somebody / "lost+found").chmod(0)
+    for place in ("cat/more", "dog"):
+        (as_somebody / place).chmod(0)
+        with pytest.raises(PermissionError, match=place):
+            find(as_somebody)
+        (as_somebody / place).chmod(0o755)
+    assert find(as_somebody).labels == ("cat", "dog")
+
+
+def test_pictures_without_labels_are_found_by_the_same_rule(tmp_path: Path) -> None:
+    """At any depth, through links, without what is hidden or left behind, each folder once."""
+    make(tmp_path, "a/1.jfif", "a/2.JPE", "b/3.apng", "b/4", "b/5.txt", "b/.6.jpg", "b/@eaDir/7.jpg", "store/8.pgm")
+    (tmp_path / "a" / "link").symlink_to(tmp_path / "b")
+    found = [path.relative_to(tmp_path / "a").as_posix() for path in pictures_in(tmp_path / "a")]
+    assert found == ["1.jfif", "2.JPE", "link/3.apng", "link/4"]
+    (tmp_path / "a" / "back").symlink_to(tmp_path)
+    assert len(pictures_in(tmp_path / "a")) == 5
 
 
 def test_spellings_of_one_name_in_unicode_are_one_class(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Which device a training takes, and what it says where the GPU is missing that it is meant for."""
 
 import ctypes
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 
 from tests.training.conftest import Train
 from training.errors import NoGpu, TrainingError
-from training.fit.device import Device, chosen, hide_gpus, require_gpu, why_no_gpu
+from training.fit.device import Device, chosen, hide_gpus, load_keras, require_gpu, why_no_gpu
 
 
 class Driver:
@@ -131,3 +132,58 @@ def test_cpu_says_yes_to_training_without_a_gpu(run_training: Train, tmp_path: P
     assert done.returncode == 0, done.stderr
     assert "Training on the CPU, without a GPU." in done.stdout
     assert "cpu" not in (tmp_path / "models/smoke/1/assets.extra/config.toml").read_text(encoding="utf-8")
+
+
+def test_a_backend_that_is_not_known_is_an_error() -> None:
+    """It names the variable and what it may be, before anything is imported."""
+    with pytest.raises(TrainingError, match="KERAS_BACKEND is 'torch', but training needs tensorflow or jax: unset it"):
+        load_keras({"KERAS_BACKEND": "torch"})
+
+
+SMOKE = ("--preset", "smoke", "--epochs", "1", "--precision", "float32", "--cpu")
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_what_keras_was_set_to_for_other_programs_changes_nothing(run_training: Train, tmp_path: Path) -> None:
+    """Channels first, half precision, another backend and epsilon, and limits for debugging: the same weights."""
+    (tmp_path / "keras").mkdir()
+    strange = {"image_data_format": "channels_first", "floatx": "float16", "epsilon": 0.1, "backend": "torch"}
+    (tmp_path / "keras" / "keras.json").write_text(json.dumps(strange))
+    environments: tuple[dict[str, str], ...] = (
+        {},
+        {
+            "KERAS_HOME": str(tmp_path / "keras"), "KERAS_BACKEND": "", "KERAS_MAX_EPOCHS": "0",
+            "KERAS_MAX_STEPS_PER_EPOCH": "1", "TF_CONFIG": "{}",
+        },
+    )  # fmt: skip
+    weights = []
+    for number, changes in enumerate(environments):
+        models = tmp_path / f"models{number}"
+        done = run_training(*SMOKE, "--models", models, "--run", tmp_path / f"run{number}", **changes)
+        assert done.returncode == 0, done.stderr
+        weights.append((models / "smoke" / "1" / "variables" / "variables.data-00000-of-00001").read_bytes())
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.process
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("settings", "changes", "message"),
+    [
+        ('{"epsilon": 0}', {}, "Keras cannot be imported (Invalid `epsilon`"),
+        ('{"floatx": "int8"}', {}, "Keras cannot be imported (Invalid `floatx`"),
+        ("[]", {}, "Keras cannot be imported ("),
+        ("{}", {"KERAS_BACKEND": "theano"}, "KERAS_BACKEND is 'theano', but training needs tensorflow or jax"),
+    ],
+)
+def test_settings_that_keras_does_not_take_are_a_sentence(
+    run_training: Train, tmp_path: Path, settings: str, changes: dict[str, str], message: str
+) -> None:
+    """Without a traceback, and with the file that has them."""
+    (tmp_path / "keras.json").write_text(settings)
+    done = run_training(*SMOKE, "--models", tmp_path / "m", KERAS_HOME=str(tmp_path), **changes)
+    assert done.returncode == 1
+    assert f"training: error: {message}" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert changes or f"put {tmp_path}/keras.json right, or remove it" in done.stderr

@@ -1,5 +1,6 @@
 """Features are computed once, and kept whatever happens."""
 
+import resource
 from pathlib import Path
 
 import keras
@@ -8,6 +9,7 @@ import pytest
 
 from tests.training.backbones import SIDE, blots, pooled, small_on_backbone
 from training.data.dataset import Pixels
+from training.errors import TrainingError
 from training.fit.features import Embed, Features, Vectors, embedder
 
 pytestmark = pytest.mark.keras
@@ -81,6 +83,42 @@ def test_a_damaged_file_is_made_again(tmp_path: Path, damage: str) -> None:
     np.testing.assert_array_equal(Features(file, backbone.make).of(PICTURES), features_of(PICTURES))
     np.testing.assert_array_equal(Features(file, backbone.make).of(PICTURES), features_of(PICTURES))
     assert (backbone.made, backbone.seen) == (2, 40)
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        {"digests": np.array([None, {}], object), "features": np.zeros((2, 3), np.float32)},
+        {"digests": np.zeros((2, 16), np.uint8), "features": np.zeros((2, 3), np.float64)},
+        {"digests": np.zeros((2, 16), np.uint8), "features": np.full((2, 3), np.nan, np.float32)},
+        {"digests": np.zeros((2, 15), np.uint8), "features": np.zeros((2, 3), np.float32)},
+        {"digests": np.zeros((3, 16), np.uint8), "features": np.zeros((2, 3), np.float32)},
+        {"digests": np.zeros((2, 16), np.uint8), "features": np.float32(0)},
+        {"digests": np.zeros((2, 16), np.uint8)},
+    ],
+    ids=["objects", "doubles", "no numbers", "short digests", "more digests", "a number", "no features"],
+)
+def test_a_file_of_something_else_is_made_again(tmp_path: Path, held: dict[str, np.ndarray]) -> None:
+    """What is not exactly a row of numbers for each digest counts as none, and no object in it is unpickled."""
+    file, backbone = tmp_path / "features.npz", Backbone()
+    np.savez(file, **held)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(Features(file, backbone.make).of(PICTURES), features_of(PICTURES))
+    assert backbone.seen == 20
+
+
+def test_a_full_disk_is_told_and_leaves_no_half(tmp_path: Path) -> None:
+    """The error names the file, and what was written of it does not stay."""
+    file = tmp_path / "features.npz"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.raises(
+            TrainingError, match=r"features\.npz cannot be written \(File too large\); make room for it"
+        ):
+            Features(file, Backbone().make).of(PICTURES)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_interruption_keeps_what_is_known(tmp_path: Path) -> None:

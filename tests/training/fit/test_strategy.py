@@ -22,7 +22,7 @@ from training.errors import TrainingError
 from training.fit.checkpoints import RunFolder
 from training.fit.recipe import recipe
 from training.fit.replicas import shares, validation_shares
-from training.fit.strategy import Strategy, parse
+from training.fit.strategy import Strategy, connect, parse
 from training.fit.train import Job, train
 
 pytestmark = pytest.mark.keras
@@ -40,12 +40,13 @@ def config(cluster: object = None, task: object = None) -> str:
     [
         ("{", "cannot be read"),
         ("[]", "cannot be read"),
-        ("{}", "cannot be read.*'cluster'"),
+        ("null", "cannot be read"),
         (config(task={"type": "worker"}), "cannot be read.*'index'"),
         (config(cluster={"worker": ADDRESSES, "ps": ["a:1"]}), "tasks of type ps; only chief and worker"),
         (config(task={"type": "evaluator", "index": 0}), "tasks of type evaluator"),
         (config(task={"type": "worker", "index": 2}), "this is worker 2, but its cluster has 2"),
-        (config(cluster={"worker": ["10.0.0.1"]}), "names '10.0.0.1'; an address is like"),
+        (config(cluster={"worker": ["10.0.0.1", ADDRESSES[1]]}), "names '10.0.0.1'; an address is like"),
+        (config(cluster={"worker": ADDRESSES[:1]}, task={"type": "ps", "index": 0}), "tasks of type ps"),
         (config(cluster={"worker": [ADDRESSES[0], ADDRESSES[0]]}), "an address twice"),
     ],
 )
@@ -55,12 +56,34 @@ def test_a_wrong_tf_config_says_what_is_wrong(text: str, message: str) -> None:
         parse(text)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{}",
+        '{"cluster": {}}',
+        config(cluster={"worker": ADDRESSES[:1]}),
+        config(cluster={"worker": ["localhost"], "ps": []}),
+        config(cluster={"chief": ["127.0.0.1:2222"]}, task={"type": "chief", "index": 0}),
+        '{"environment": "cloud", "cluster": {"master": ["a:1"]}, "task": {"type": "master", "index": 0}}',
+    ],
+)
+def test_a_cluster_of_one_is_one_machine(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Services of one machine set such a TF_CONFIG; it is taken away, since TensorFlow reads it too."""
+    assert parse(text) is None
+    monkeypatch.setenv("TF_CONFIG", text)
+    assert connect() == Strategy()
+    assert "TF_CONFIG" not in os.environ
+
+
 def test_the_chief_comes_first() -> None:
     """A task of type chief is number 0 and the workers follow; without one the first worker is the chief."""
     cluster = {"worker": [ADDRESSES[1]], "chief": [ADDRESSES[0]]}
-    assert parse(config(cluster, {"type": "chief", "index": 0})).number == 0
-    assert parse(config(cluster, {"type": "worker", "index": 0})).number == 1
-    assert parse(config()).number == 0
+    numbers = [
+        found.number
+        for text in (config(cluster, {"type": "chief", "index": 0}), config(cluster), config())
+        if (found := parse(text))
+    ]
+    assert numbers == [0, 1, 0]
 
 
 def strategy(devices: int, worker: int = 0, workers: int = 1) -> Strategy:

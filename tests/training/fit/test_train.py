@@ -91,23 +91,25 @@ def test_another_run_is_not_resumed(small: Dataset, short: Recipe, tmp_path: Pat
     assert (tmp_path / "epoch-4").is_dir()
 
 
-def test_a_damaged_checkpoint_is_named(small: Dataset, short: Recipe, tmp_path: Path) -> None:
-    """A checkpoint that cannot be read says which one it is and how to go on."""
-    folder = RunFolder(tmp_path)
-    train(Job(small, short, folder), ENVIRONMENT)
+def test_a_damaged_checkpoint_costs_an_epoch_and_changes_nothing(
+    small: Dataset, short: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run goes on from the one before, and ends with the weights that it had."""
+    first = train(Job(small, short, RunFolder(tmp_path)), ENVIRONMENT)
     (tmp_path / "epoch-4" / "checkpoint.weights.h5").write_bytes(b"damaged")
-    with pytest.raises(TrainingError, match=r"epoch-4 .*--fresh"):
-        train(Job(small, short, folder), ENVIRONMENT)
-    (tmp_path / "epoch-4" / "state.json").write_text("{")
-    with pytest.raises(TrainingError, match=r"epoch-4 .*--fresh"):
-        train(Job(small, short, folder), ENVIRONMENT)
+    again = train(Job(small, short, RunFolder(tmp_path)), ENVIRONMENT)
+    printed = capsys.readouterr().out
+    assert f"Passed over a checkpoint: {tmp_path}/epoch-4 is damaged" in printed
+    assert f"Resuming {tmp_path} after epoch 3 of 4." in printed
+    for expected, found in zip(first.model.get_weights(), again.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(found, expected)
 
 
-def test_only_the_last_checkpoint_is_kept(small: Dataset, short: Recipe, tmp_path: Path) -> None:
+def test_only_the_last_two_checkpoints_are_kept(small: Dataset, short: Recipe, tmp_path: Path) -> None:
     """A long run does not fill the disk, and clear() leaves nothing but the logs."""
     folder = RunFolder(tmp_path)
     train(Job(small, short, folder), ENVIRONMENT)
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["epoch-4", "tensorboard"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["epoch-3", "epoch-4", "tensorboard"]
     assert len(json.loads((tmp_path / "epoch-4" / "state.json").read_text())["history"]) == 4
     folder.clear()
     assert [entry.name for entry in tmp_path.iterdir()] == ["tensorboard"]

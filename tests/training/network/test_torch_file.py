@@ -119,16 +119,43 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
         content({"a": tensor(-1, (3,), (1,), Storage())}),
         content({"a": tensor(11, (3,), (-1,), Storage())}),
         content({"a": tensor(0, (2**50,), (0,), Storage())}),
+        content({"a": tensor(0, (2**33,), (0,), Storage())}),
         content({"a": tensor(0, (12,), (1,), Storage())}, keys=()),
         content({"a": tensor(0, (12,), (1,), Storage())}, keys=("1",)),
         content({"a": tensor(0, (2**50,), (1,), Storage(count=2**50))}, numbers=(2**50).to_bytes(8, "little")),
         content({"a": 1}),
         content([tensor(0, (12,), (1,), Storage())]),
     ],
-    ids=["long", "offset", "before", "backward", "endless", "no key", "other key", "huge", "number", "list"],
+    ids=[
+        "long",
+        "offset",
+        "before",
+        "backward",
+        "endless",
+        "repeated",
+        "no key",
+        "other key",
+        "huge",
+        "number",
+        "list",
+    ],
 )
 def test_what_is_no_tensor_within_its_storage_is_refused(file: bytes, tmp_path: Path) -> None:
     """No tensor reaches outside of the numbers that the file has for it, whatever size it claims."""
     (tmp_path / "wrong.pth").write_bytes(file)
     with pytest.raises(ValueError, match="cannot be read as tensors of PyTorch"):
         read_tensors(tmp_path / "wrong.pth")
+
+
+def test_no_state_is_set(tmp_path: Path) -> None:
+    """What the file says of a storage, a dtype or a tensor after it was made changes none of them."""
+    whole, file = content({"a": tensor(0, (12,), (1,), Storage())}), tmp_path / "state.pth"
+    kind = b"ctorch\nFloatStorage\n"
+    assert whole.count(kind) == 1
+    file.write_bytes(whole.replace(kind, kind + b"(K\x03U\x01|NNNK\x08K\x01K?tb"))
+    with pytest.raises(ValueError, match="it uses a Name as a call"):
+        read_tensors(file)
+    identity = whole.index(b"Q", whole.index(kind)) + 1
+    file.write_bytes(whole[:identity] + b"}(U\x07numbersU\x01AU\x05dtypeU\x01Oub" + whole[identity:])
+    with pytest.raises(ValueError, match="it uses a Reference as a call"):
+        read_tensors(file)

@@ -12,6 +12,7 @@ from tests.training.conftest import LABELS
 from tests.training.study.interruption import send_signal
 from training.cli import main
 from training.data import cifar10
+from training.fit.checkpoints import RunFolder
 from training.study.configurations import CONFIGURATIONS, QUICK
 from training.study.network import build
 
@@ -22,7 +23,9 @@ def _accuracy(name: str, folder: Path, archive: Path) -> float:
     """Measure a configuration's last checkpoint on the test pictures, without the study."""
     _, train, test = cifar10.load(archive)
     model = build(CONFIGURATIONS[name], train.images, len(LABELS), seed=0)
-    (checkpoint,) = folder.glob(f"{name}/seed-0/epoch-*/*.weights.h5")
+    last = RunFolder(folder / name / "seed-0").last()
+    assert last
+    [checkpoint] = last.glob("*.weights.h5")
     model.load_weights(checkpoint, skip_mismatch=False)
     return float((np.asarray(model(test.images)).argmax(axis=1) == test.classes).mean())
 

@@ -117,12 +117,20 @@ def with_labels(split: Split, labels: tuple[str, ...], wanted: tuple[str, ...]) 
 
 def tell_limits(version: Path, metadata: Metadata, pictures: Labelled) -> None:
     """Say on standard error, where programs do not read it, what the figures of a version on ``pictures`` leave out."""
+    for sentence in limits(version, metadata, pictures):
+        print(sentence, file=sys.stderr)
+
+
+def limits(version: Path, metadata: Metadata, pictures: Labelled) -> list[str]:
+    """Return in sentences what the figures of a version on ``pictures`` leave out."""
+    sentences = []
     present = set(np.unique(pictures.split.classes).tolist())
     absent = [label for index, label in enumerate(metadata.labels) if index not in present]
     if absent:
-        print(f"There is no picture of {', '.join(absent)}: measured on the other labels.", file=sys.stderr)
+        sentences.append(f"There is no picture of {', '.join(absent)}: measured on the other labels.")
     held_back = {"test": len(pictures.split), "validation": Lineage.read(metadata.training).held_out(), "all": 0}[
         pictures.part
     ]
-    if pictures.dataset.digest() == metadata.dataset.get("sha256") and held_back < len(pictures.split):
-        print(f"{version} was trained on some of these pictures: expect less on others.", file=sys.stderr)
+    if held_back < len(pictures.split) and pictures.dataset.digest() == metadata.dataset.get("sha256"):
+        sentences.append(f"{version} was trained on some of these pictures: expect less on others.")
+    return sentences

@@ -34,6 +34,13 @@ def capabilities() -> list[str]:
     return found
 
 
+def processor() -> str:
+    """Return in words what the milliseconds are of, e.g. ``2 cores of AMD EPYC``."""
+    cores = usable_cores()
+    name = str(openvino_core().get_property("CPU", "FULL_DEVICE_NAME")).strip()
+    return f"{cores} {'core' if cores == 1 else 'cores'} of {name}"
+
+
 def _compiled(network: Path, precision: Precision) -> list[Any]:
     """Return requests to a network, compiled with the options of the service's engine, one for each that it tries."""
     core = openvino_core()

@@ -1,7 +1,7 @@
 """The report that a version carries, and what it takes to write one again for any other pictures."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,6 @@ from training.evaluation.accuracy import Evaluation
 from training.evaluation.calibration import Correction
 from training.evaluation.few_images import accuracy_in_words
 from training.evaluation.timing import milliseconds_of, processor
-from training.fit.checkpoints import History
 from training.publish import configuration
 from training.publish.model_card import (
     calibration_in_words,
@@ -27,6 +26,8 @@ from training.publish.model_card import (
 )
 from training.report.contents import Contents, Cost
 from training.report.page import report_page
+
+History = Sequence[Mapping[str, float]]
 
 HISTORY = f"{EXTRA}/history.json"
 """Losses and accuracies of the training, a record for each epoch; a version that was not trained so has none."""

@@ -19,7 +19,7 @@ Series = Sequence[tuple[str, Sequence[float]]]
 Name = Callable[[float], str]
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 348, 10, 250  # pixels: where the values of a diagram are drawn
-_WIDTH, _HEIGHT = 360, 290
+_WIDTH, _HEIGHT = 372, 290
 _COUNTS = 60  # pixels: how high the longest bar of counts is
 _TICKS = 4
 _QUARTERS = (0.0, 0.25, 0.5, 0.75, 1.0)

@@ -17,6 +17,7 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from training.data.findings import Example
 from training.evaluation.accuracy import Evaluation, by_confidence
 from training.evaluation.comparison import Comparison
 from training.evaluation.few_images import accuracy_interval, calibration_error_in_words
@@ -25,7 +26,7 @@ from training.report.confusion import Cell, Confusion
 from training.report.contents import Contents
 from training.report.thumbnails import Album
 
-_ROOM = 1_900_000  # bytes of all thumbnails; what else there is takes less than a million, also of 1,000 classes
+_ROOM = 1_600_000  # bytes of all pictures with their words; the rest is at most 1.3 million, and usually a tenth
 _LARGEST_MATRIX = 25  # classes; above that, the cells that have most are listed
 _LISTED_CELLS = 100
 _LISTED_CLASSES = 1_000
@@ -33,8 +34,9 @@ _LISTED_FILES = 200
 _MISTAKES = 40
 _OF_A_CELL = 12
 _OF_A_CHANGE = 200
+_FINDINGS, _OF_A_FINDING = 50, 24
 _LEVELS = 9
-_LONGEST = 60  # characters of a name
+_LONGEST, _LONGEST_NOTE = 60, 200  # characters of a name, and of what is said of a picture
 _TINY = 64  # pixels: smaller pictures are shown with sharp edges
 
 
@@ -74,8 +76,11 @@ def report_page(contents: Contents) -> str:
     gallery = _Gallery(evaluation, album)
     mistakes = [gallery.picture(index) for index in evaluation.confident_mistakes(_MISTAKES).tolist()]
     findings = [
-        (finding, [_example(album, example) for example in finding.examples] if contents.pictures else [])
-        for finding in contents.findings
+        (
+            finding,
+            [_example(album, example) for example in finding.examples[:_OF_A_FINDING]] if contents.pictures else [],
+        )
+        for finding in contents.findings[:_FINDINGS]
     ]
     shown = _shown_cells(confusion, len(evaluation.labels))
     panels = _panels(confusion, shown, gallery) if contents.pictures else {}
@@ -113,10 +118,9 @@ def comparison_page(before: Contents, after: Contents) -> str:
         ("broken", "Broken", f"Right by {before.title}, wrong by {after.title}", a.right & ~b.right),
         ("otherwise", "Wrong in another way", "Wrong by both, with different answers", ~a.right & ~b.right & differ),
     ]
-    shared = _OF_A_CHANGE
     sections = []
     for anchor, heading, sentence, chosen in changes:
-        indices = _surest(b, np.flatnonzero(chosen))[:shared].tolist()
+        indices = _surest(b, np.flatnonzero(chosen))[:_OF_A_CHANGE].tolist()
         pictures = [_changed(a, b, index, album, before.title, after.title) for index in indices]
         shown = [picture for picture in pictures if picture.address]
         sections.append((anchor, heading, sentence, int(chosen.sum()), shown))
@@ -159,13 +163,16 @@ class _Gallery:
 def _picture(album: Album, evaluation: Evaluation, index: int, sentence: str, lines: tuple[str, ...]) -> Picture:
     image, names = evaluation.split.images[index], evaluation.split.names
     name = short(names[index]) if names else ""
-    return Picture(album.add(image), sentence, lines, name, max(image.shape[:2]) < _TINY)
+    address = album.add(image, (sentence, *lines, name))
+    return Picture(address, sentence, lines, name, max(image.shape[:2]) < _TINY)
 
 
-def _example(album: Album, example: Any) -> Picture:
-    name = short(example.name)
-    address = None if example.image is None else album.add(example.image)
-    return Picture(address, f"The picture {name}", (example.note,), name, tiny=False)
+def _example(album: Album, example: Example) -> Picture:
+    name, note = short(example.name), short(example.note, _LONGEST_NOTE)
+    sentence = f"The picture {name}"
+    address = None if example.image is None else album.add(example.image, (sentence, note, name))
+    tiny = example.image is not None and max(example.image.shape[:2]) < _TINY
+    return Picture(address, sentence, (note,), name, tiny)
 
 
 def _changed(a: Evaluation, b: Evaluation, index: int, album: Album, before: str, after: str) -> Picture:
@@ -189,7 +196,7 @@ def _summary(contents: Contents) -> dict[str, Any]:
     low, high = accuracy_interval(right, metrics.images)
     return {
         "accuracy": metrics.accuracy,
-        "interval": f"{100 * low:.1f}% to {100 * high:.1f}%",
+        "interval": f"{100 * low:.1f} to {100 * high:.1f}%",
         "images": metrics.images,
         "right": right,
         "measured_on": metrics.measured_on,
@@ -316,11 +323,11 @@ def _recalls(compared: Comparison, evaluation: Evaluation) -> list[tuple[str, in
     return sorted(lines, key=lambda line: line[4])[:_LISTED_CLASSES]
 
 
-def short(name: str) -> str:
-    """Return a name that is no longer than a page has room for, and that is text for every encoding of Unicode."""
+def short(name: str, longest: int = _LONGEST) -> str:
+    """Return a name, cut in its middle to ``longest`` characters, that is text for every encoding of Unicode."""
     text = name.encode(errors="replace").decode()
-    half = (_LONGEST - 1) // 2
-    return text if len(text) <= _LONGEST else f"{text[:half]}\N{HORIZONTAL ELLIPSIS}{text[-half:]}"
+    half = (longest - 1) // 2
+    return text if len(text) <= longest else f"{text[:half]}\N{HORIZONTAL ELLIPSIS}{text[-half:]}"
 
 
 @cache

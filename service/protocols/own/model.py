@@ -7,9 +7,9 @@ from flask import Blueprint
 from msgspec import UNSET, Struct, UnsetType
 
 from artifact import Calibration, Familiarity, Input, Int8, Metrics
-from artifact.layout import MODEL_CARD
 from service.inference.registry import LoadedModel
 from service.protocols.own.health import EngineInUse, engine_in_use
+from service.web.card import model_card
 from service.web.operations import operation
 from service.web.services import Services
 
@@ -82,15 +82,7 @@ def blueprint(services: Services) -> Blueprint:
 def _describe(answer: ModelAnswer, model: LoadedModel) -> None:
     answer.loaded = datetime.fromtimestamp(model.loaded_at, UTC).isoformat(timespec="seconds")
     answer.engine = engine_in_use(model)
-    answer.model_card = _model_card(model)
+    answer.model_card = model_card(model)
     for field in answer.__struct_fields__:
         if getattr(answer, field) is UNSET:
             setattr(answer, field, getattr(model.metadata, field))
-
-
-def _model_card(model: LoadedModel) -> str | None:
-    """Return the model card's Markdown; None where the version has none or was removed meanwhile."""
-    try:
-        return (model.path / MODEL_CARD).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return None

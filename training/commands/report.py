@@ -82,12 +82,24 @@ def run(settings: ReportSettings, interruption: Interruption) -> int:
 def _page(settings: ReportSettings, metadata: Metadata) -> str:
     if settings.compare is None:
         pictures = labelled.for_version(metadata, settings.source)
-        return report_page(_contents(compared.answered(settings.version, metadata, pictures), settings))
+        answered = compared.answered(settings.version, metadata, pictures)
+        return report_page(_contents(answered, f"{metadata.name}, version {metadata.version}", settings))
     before, after = compared.both((settings.compare, settings.version), settings.source)
-    return comparison_page(_contents(before, settings), _contents(after, settings))
+    names = _names(before.metadata, metadata)
+    title = f"{metadata.name}: {names[0]} and {names[1]}"
+    return comparison_page(title, *map(_contents, (before, after), names, (settings, settings)))
 
 
-def _contents(answered: Answered, settings: ReportSettings) -> Contents:
+def _names(before: Metadata, after: Metadata) -> tuple[str, str]:
+    """Return short names of two versions that tell one from the other."""
+    if before.name != after.name:
+        return f"{before.name} {before.version}", f"{after.name} {after.version}"
+    if before.version != after.version:
+        return f"version {before.version}", f"version {after.version}"
+    return "before", "after"
+
+
+def _contents(answered: Answered, title: str, settings: ReportSettings) -> Contents:
     metadata, version = answered.metadata, answered.version
     shown = Shown(
         answered.pictures.dataset,
@@ -95,6 +107,5 @@ def _contents(answered: Answered, settings: ReportSettings) -> Contents:
         warnings=labelled.limits(version, metadata, answered.pictures),
         configuration=version / EXTRA / configuration.FILE,
     )
-    title = f"{metadata.name}, version {metadata.version}"
     uncalibrated = before_calibration(answered.evaluation, metadata.calibration)
     return gather(version, metadata, title, answered.evaluation, shown, uncalibrated)

@@ -40,42 +40,41 @@ class Comparison:
     def table(self) -> str:
         """Return the figures for people."""
         paired = self._paired
+        low, high = paired.interval()
         recalls = self._recalls()
         width = max(len("accuracy"), *map(len, recalls))
+        both_wrong = int((self._differ & ~self._right[0] & ~self._right[1]).sum())
         first, second = paired.accuracies
+        accuracies = (
+            f"A has {accuracy_in_words(first, paired.images, self._measured_on)}, "
+            f"B {accuracy_beside(second, paired.images)}."
+        )
+        counts = (
+            f"Both get {paired.both:,} right, only A {paired.only_first:,}, only B {paired.only_second:,}, "
+            f"neither {paired.neither:,}."
+        )
         lines = [
             f"{'recall':{width}}        A        B   B - A",
             *(f"{label:{width}}  {a:7.2%}  {b:7.2%}  {100 * (b - a):+6.2f}" for label, (a, b) in recalls.items()),
             f"{'accuracy':{width}}  {first:7.2%}  {second:7.2%}  {100 * paired.difference:+6.2f}",
-            *self.sentences("A", "B"),
+            accuracies,
+            f"The difference is between {100 * low:+.2f} and {100 * high:+.2f} points, at a confidence of 95%.",
+            counts,
+            f"They answer {int(self._differ.sum()):,} differently, {both_wrong:,} of them both wrong.",
+            self.verdict("A", "B"),
         ]
         return "\n".join(lines)
 
-    def sentences(self, a: str, b: str) -> list[str]:
-        """Return what there is to say of both, which are called ``a`` and ``b``; the last sentence is the verdict."""
-        paired = self._paired
-        low, high = paired.interval()
-        first, second = paired.accuracies
-        both_wrong = int((self._differ & ~self._right[0] & ~self._right[1]).sum())
-        return [
-            (
-                f"{a} has {accuracy_in_words(first, paired.images, self._measured_on)}, "
-                f"{b} {accuracy_beside(second, paired.images)}."
-            ),
-            f"The difference is between {100 * low:+.2f} and {100 * high:+.2f} points, at a confidence of 95%.",
-            (
-                f"Both get {paired.both:,} right, only {a} {paired.only_first:,}, only {b} {paired.only_second:,}, "
-                f"neither {paired.neither:,}."
-            ),
-            f"They answer {int(self._differ.sum()):,} differently, {both_wrong:,} of them both wrong.",
-            f"McNemar's exact test: p = {paired.p_different():.2g}; {self._verdict(a, b)}.",
-        ]
-
-    def _verdict(self, a: str, b: str) -> str:
-        if self._paired.p_different() >= LEVEL:
-            return f"no difference beyond noise at a level of {LEVEL:g}"
+    def verdict(self, a: str, b: str) -> str:
+        """Return the sentence that says which is better, if one is; the first is called ``a``, the second ``b``."""
+        p = self._paired.p_different()
         better = b if self._paired.difference > 0 else a
-        return f"{better} is better beyond noise, at a level of {LEVEL:g}"
+        found = (
+            f"no difference beyond noise at a level of {LEVEL:g}"
+            if p >= LEVEL
+            else f"{better} is better beyond noise, at a level of {LEVEL:g}"
+        )
+        return f"McNemar's exact test: p = {p:.2g}; {found}."
 
     def _recalls(self) -> dict[str, list[float]]:
         """Return the recalls of both by label, where there are pictures of it."""

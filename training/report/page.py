@@ -107,7 +107,7 @@ def report_page(contents: Contents) -> str:
     )
 
 
-def comparison_page(before: Contents, after: Contents) -> str:
+def comparison_page(title: str, before: Contents, after: Contents) -> str:
     """Return the page on what ``after`` does otherwise than ``before``; their pictures and labels are the same."""
     a, b = before.evaluation, after.evaluation
     album = Album(_ROOM if after.pictures else 0)
@@ -126,12 +126,12 @@ def comparison_page(before: Contents, after: Contents) -> str:
         sections.append((anchor, heading, sentence, int(chosen.sum()), shown))
     return _render(
         "comparison.html",
-        title=f"{before.title} and {after.title}",
+        title=title,
         contents=after,
         before=before,
         after=after,
         record=compared.record(),
-        sentences=compared.sentences(before.title, after.title),
+        verdict=compared.verdict(before.title, after.title),
         summaries=[_summary(before), _summary(after)],
         sections=sections,
         recalls=_recalls(compared, b),

@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urljoin
 
 import pytest
 from flask.testing import FlaskClient
@@ -111,6 +112,16 @@ def test_a_card_that_is_gone_is_said_so(serve: Serve, version: Path) -> None:
     assert answer.status_code == 200
     assert "There is no model card." in answer.text
     assert client.get("/model/card", headers={"Accept": "text/markdown"}).status_code == 404
+
+
+def test_the_page_refers_to_what_is_there(client: FlaskClient) -> None:
+    """Every link, style and drawing is on this service, by an address relative to the page's."""
+    page = Page(client.get("/model/card").text)
+    found = [value for _, attributes in page.elements for name, value in attributes.items() if name in ("href", "src")]
+    assert len(found) > 5
+    for reference in found:
+        assert reference.startswith("../")
+        assert client.get(urljoin("/model/card", reference)).status_code == 200, reference
 
 
 def test_without_a_model_there_is_nothing_to_show(services_of: MakeServices, tmp_path: Path) -> None:

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 import artifact
-from artifact.layout import REPORT
+from artifact.layout import EXTRA, MODEL_CARD, REPORT
 from tests.reports import Page
-from tests.training.conftest import call, write_pictures
+from tests.training.conftest import SMOKE, call, write_pictures
 from training.data import synthetic
+from training.publish import quantization
 
 pytestmark = pytest.mark.keras
 
@@ -104,3 +105,23 @@ def test_a_version_is_not_written_to(smoke: Version, tmp_path: Path) -> None:
     code, _, errors = call(["report", version, "--output", tmp_path / "missing" / "page.html"])
     assert code == 1
     assert "cannot be written" in errors
+
+
+@pytest.mark.slow
+def test_a_training_leaves_pictures_out_where_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither report nor plots have any, its file repeats that, and a version that is quantised has none either."""
+    folders = ("--models", tmp_path / "m", "--run", tmp_path / "r")
+    code, _, errors = call([*SMOKE, "--epochs", "1", "--no-pictures", *folders])
+    assert code == 0, errors
+    version = tmp_path / "m" / "smoke" / "1"
+    monkeypatch.setattr(quantization, "loses_too_much", lambda _lost, _images: False)
+    code, _, errors = call(["quantize", version])
+    assert code == 0, errors
+    for each in (version, version.with_name("2")):
+        assert written(each / REPORT).pictures() == []
+        assert not (each / EXTRA / "mistakes.png").exists()
+        assert (each / EXTRA / "reliability.png").exists()
+        assert "mistakes.png" not in (each / MODEL_CARD).read_text(encoding="utf-8")
+    assert "no-pictures = true\n" in (version / EXTRA / "config.toml").read_text(encoding="utf-8")

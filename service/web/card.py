@@ -15,7 +15,8 @@ from artifact.layout import EXTRA, MODEL_CARD, REPORT
 from service.inference.errors import ModelUnavailable
 from service.inference.registry import LoadedModel
 from service.web import markdown
-from service.web.operations import operation
+from service.web.errors import ErrorAnswer
+from service.web.operations import JSON, operation
 from service.web.services import Services
 from service.web.static_files import ISOLATED, respond
 
@@ -34,7 +35,7 @@ def blueprint(services: Services) -> Blueprint:
     routes = Blueprint("card", __name__)
 
     @routes.get("/model/card")
-    @operation(answers={200: {HTML: str, MARKDOWN: str}, 304: {}}, errors=(ModelUnavailable,))
+    @operation(answers={200: {HTML: str, MARKDOWN: str}, 304: {}, 404: {JSON: ErrorAnswer}}, errors=(ModelUnavailable,))
     def card() -> Response:
         """Show what is known of the version that answers: the report of its training, and its model card.
 

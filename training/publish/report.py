@@ -149,7 +149,7 @@ def _facts(metadata: Metadata) -> tuple[tuple[str, str], ...]:
         "data": data_in_words(metadata.dataset) if metadata.dataset else "",
         "input": f"{size.height}x{size.width} pixels, RGB; other sizes: {size.resize}, {size.interpolation}",
         "network": str(metadata.training.get("backbone") or "the project's own"),
-        "parameters": f"{metadata.parameters:,}, {metadata.megaflops:,.0f} MFLOP a picture",
+        "parameters": f"{metadata.parameters:,}; {metadata.megaflops:,.0f} MFLOP a picture",
         "calibration": calibration_in_words(metadata.calibration) if metadata.calibration else "none",
         "familiar": familiarity_in_words(metadata.familiarity) if metadata.familiarity else "",
         "libraries": ", ".join(f"{name} {version}" for name, version in metadata.libraries.items()),

@@ -65,7 +65,16 @@ def test_any_pictures_will_do(smoke: Version, tmp_path: Path) -> None:
     for label in ("square", "stripes"):
         shutil.rmtree(folder / label)
     (folder / "disc" / "empty.png").touch()
-    arguments = ["report", smoke[0], "--data", folder, "--split", "all", "--output", tmp_path / "some.html"]
+    arguments: list[str | Path] = [
+        "report",
+        smoke[0],
+        "--data",
+        folder,
+        "--split",
+        "all",
+        "--output",
+        tmp_path / "some.html",
+    ]
     code, _, errors = call(arguments)
     assert code == 0, errors
     text = written(tmp_path / "some.html").text

@@ -76,7 +76,7 @@ def test_pictures_keep_the_names_of_their_files_and_faults_are_told(tmp_path: Pa
     damage(folder, "cat/3.png", "dog/7.png")
     (folder / "cat" / "notes.txt").touch()
     dataset = load(folder, None, None, READING)
-    names = []
+    names: list[str] = []
     for split in (dataset.train, dataset.validation, dataset.test):
         assert split.names is not None
         for name, image in zip(split.names, split.images, strict=True):

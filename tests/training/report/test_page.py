@@ -22,7 +22,7 @@ MOST = 3_000_000  # bytes
 def panel(page: str, anchor: str) -> str:
     """Return the part of a page that a cell of the matrix leads to."""
     [found] = re.findall(rf'<section class="panel" id="{anchor}".*?</section>', page, re.DOTALL)
-    return found
+    return str(found)
 
 
 def closest(pixels: np.ndarray) -> str:

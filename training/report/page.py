@@ -83,7 +83,7 @@ def report_page(contents: Contents) -> str:
         for finding in contents.findings[:_FINDINGS]
     ]
     shown = _shown_cells(confusion, len(evaluation.labels))
-    panels = _panels(confusion, shown, gallery) if contents.pictures else {}
+    panels = _panels(evaluation.labels, confusion, shown, gallery) if contents.pictures else {}
     classes = _classes(evaluation, confusion)
     return _render(
         "report.html",
@@ -231,9 +231,8 @@ def _shown_cells(confusion: Confusion, labels: int) -> list[Cell]:
     return [*confusion.mistakes, *sorted(cell for cell in confusion.pictures if cell[0] == cell[1])]
 
 
-def _panels(confusion: Confusion, cells: Sequence[Cell], gallery: _Gallery) -> dict[Cell, Panel]:
+def _panels(labels: Sequence[str], confusion: Confusion, cells: Sequence[Cell], gallery: _Gallery) -> dict[Cell, Panel]:
     """Return the panels of ``cells``, filled in turn, a picture each, until the page is full."""
-    labels = gallery._evaluation.labels
     panels = {}
     for true, predicted in cells:
         a, b = short(labels[true]), short(labels[predicted])

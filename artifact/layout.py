@@ -9,6 +9,7 @@ SAVED_MODEL = "saved_model.pb"
 EXTRA = "assets.extra"
 METADATA = f"{EXTRA}/metadata.json"
 MODEL_CARD = f"{EXTRA}/MODEL_CARD.md"
+REPORT = f"{EXTRA}/report.html"  # a page of its own; the service shows what is in its <style> and its <main>
 INT8_MODEL = f"{EXTRA}/int8/model.xml"  # OpenVINO IR of the quantised network, where there is one
 INT8_WEIGHTS = f"{EXTRA}/int8/model.bin"
 

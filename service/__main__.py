@@ -24,7 +24,7 @@ POST /predict         one picture: multipart field "image", a raw image/* body, 
 POST /predict/batch   many: multipart fields "images", JSON {"images": [...]}, an .npy or a raw uint8 tensor
 GET  /                a page for people; /docs lists every route, /openapi.json is the same for programs
      /v1/..., /v2/... the protocols of TensorFlow Serving, KServe and Triton
-GET  /model           versions, labels, metrics, the model card
+GET  /model           versions, labels, metrics, the model card; /model/card is a page with the report of its training
 GET  /health          a summary; /health/live and /health/ready are for probes
 GET  /metrics         Prometheus
 """

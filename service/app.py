@@ -22,7 +22,7 @@ from service.protocols.own import health, model, predict
 from service.protocols.own import metrics as own_metrics
 from service.protocols.tensorflow_serving import routes as tensorflow_serving
 from service.settings import Settings, decoding_memory
-from service.web import docs, pages
+from service.web import card, docs, pages
 from service.web.access import Access
 from service.web.app import make_app
 from service.web.headers import Origins
@@ -78,6 +78,7 @@ def make_services(
 def create_app(services: Services) -> Flask:
     """Return the application with all routes; ``services`` is all it works with."""
     routes = (
+        card.blueprint(services),
         docs.blueprint(services, DIALECTS),
         health.blueprint(services),
         own_metrics.blueprint(services),

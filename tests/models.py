@@ -14,6 +14,7 @@ from typing import Any
 
 from artifact import Familiarity, Input, Int8, Metadata, Metrics, draft, read_metadata, version_path
 from artifact.layout import INT8_MODEL, METADATA
+from artifact.validate import checksums
 
 LABELS = ("red", "green", "blue")
 SIDE = 32  # pixels
@@ -205,6 +206,15 @@ def copy(
         record.update(familiarity=dataclasses.asdict(Familiarity(threshold, share=0.95, measured_on="none", images=0)))
     (draft_path / METADATA).write_text(json.dumps(record), encoding="utf-8")
     return draft_path.rename(target)
+
+
+def add_files(version: Path, files: dict[str, bytes]) -> None:
+    """Write ``files``, by their paths in it, into the version in folder ``version``, with their checksums."""
+    for name, content in files.items():
+        (version / name).write_bytes(content)
+    record = json.loads((version / METADATA).read_text(encoding="utf-8"))
+    record["files"] = checksums(version)
+    (version / METADATA).write_text(json.dumps(record), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ COMMANDS = (
     "import",
     "predict",
     "quantize",
+    "report",
     "study",
 )
 """The commands by the names of their modules in ``training.commands``; that of ``import``, a keyword, ends in ``_``."""

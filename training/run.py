@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 import artifact
 from artifact import Input, Int8, InvalidVersion, Metadata
-from artifact.layout import EXTRA, INT8_MODEL
+from artifact.layout import INT8_MODEL, MODEL_CARD, REPORT
 from training.data import sources
 from training.data.dataset import Dataset, Split, size_in_words
 from training.data.pictures import Reading
@@ -184,6 +184,7 @@ def _publish_trained(run: Run, trained: Trained, interruption: Interruption) -> 
         held_out=len(dataset.validation),
         quantize=(lambda version: add_int8(version, dataset, held_out)) if wanted and held_out else None,
         configuration=_configuration(run, state.environment),
+        pictures=run.settings.pictures,
     )
     try:
         return publish(candidate, dataset, _place(run), interruption)
@@ -261,6 +262,7 @@ def _publish_head(run: Run, head: FittedHead, seconds: float, interruption: Inte
         held_out=0,
         quantize=quantize if run.settings.int8 is not False and len(folds.rows) else None,
         configuration=_configuration(run, run.environment, minutes=0),
+        pictures=run.settings.pictures,
     )
     return publish(candidate, dataset, _place(run), interruption)
 
@@ -357,7 +359,6 @@ def _sum_up(run: Run, published: Published, seconds: float) -> None:
     metrics, int8 = metadata.metrics, metadata.int8
     lines = {
         "accuracy": accuracy_in_words(metrics.accuracy, metrics.images, metrics.measured_on),
-        "report and plots": published.path / EXTRA,
         "serve it": f"MODEL_DIR={settings.models} MODEL_NAME={run.name} make serve",
     }
     if int8:
@@ -367,6 +368,8 @@ def _sum_up(run: Run, published: Published, seconds: float) -> None:
         if len(run.job.dataset.validation) >= LEAST_HELD_OUT:
             more += f", or more time: the same command with --minutes {_more_minutes(run):.0f}"
         lines["make it better"] = more
+    report = published.path / REPORT  # the last line; a version of an earlier release has none
+    lines["report"] = str(report if report.exists() else published.path / MODEL_CARD)
     print(f"\n{run.name} version {metadata.version}, after {duration(seconds)}: {published.path}")
     for what, value in lines.items():
         print(f"  {what:18}{value}")

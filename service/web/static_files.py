@@ -43,6 +43,15 @@ def send(request: Request, path: Path, policy: str = ISOLATED) -> Response:
         file = _read(path)
     except (OSError, ValueError) as error:  # a null byte is a ValueError
         raise NotFound from error
+    return _answer(request, file, policy)
+
+
+def respond(request: Request, content: bytes, content_type: str, policy: str = ISOLATED) -> Response:
+    """Return ``content`` that was made for a request in the same way."""
+    return _answer(request, _File(content, content_type, _etag(content)), policy)
+
+
+def _answer(request: Request, file: _File, policy: str) -> Response:
     if request.if_none_match.contains_weak(file.etag):
         response = Response(status=304)
     else:
@@ -63,4 +72,8 @@ def _read(path: Path) -> _File:
     content = path.read_bytes()
     media_type = MEDIA_TYPES[path.suffix]
     content_type = media_type if media_type == "image/webp" else f"{media_type}; charset=utf-8"
-    return _File(content, content_type, hashlib.sha256(content).hexdigest()[:16])
+    return _File(content, content_type, _etag(content))
+
+
+def _etag(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]

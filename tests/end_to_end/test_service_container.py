@@ -53,6 +53,7 @@ def test_up_serves_right_answers_and_stops_cleanly(serving: Project) -> None:
         "/openapi.json",
         "/health",
         "/model",
+        "/model/card",
         "/metrics",
         "/v1/models/colours",
         "/v2/health/ready",

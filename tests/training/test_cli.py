@@ -85,7 +85,7 @@ def test_a_run_publishes_a_valid_version(smoke: tuple[Path, str]) -> None:
     metadata = artifact.validate(path)
     assert metadata.labels == ("disc", "square", "stripes")
     assert metadata.metrics.accuracy > 0.9
-    plots = {"confusion_matrix.png", "learning_curves.png", "mistakes.png", "reliability.png"}
+    plots = {"confusion_matrix.png", "learning_curves.png", "mistakes.png", "reliability.png", "report.html"}
     assert {"MODEL_CARD.md", *plots} <= {entry.name for entry in (path / "assets.extra").iterdir()}
     assert f"accuracy {metadata.metrics.accuracy:.2%} of 500 images" in printed
     assert re.search(rf"\nsmoke version 1, after \d+ s: {path}\n  accuracy  ", printed)

@@ -1,23 +1,17 @@
 """``python -m training compare``: two published versions on the same pictures."""
 
 import argparse
-import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-import artifact
-from artifact import Metadata
 from training.commands import labelled
-from training.commands.labelled import Labelled, Source
+from training.commands.compared import both
+from training.commands.labelled import Source
 from training.commands.options import DATA, SPLIT, add
-from training.errors import Interruption, TrainingError
-from training.evaluation.accuracy import Evaluation, evaluate
+from training.errors import Interruption
 from training.evaluation.comparison import Comparison
-from training.evaluation.inference import openvino_predict
 
 
 @dataclass(frozen=True)
@@ -61,20 +55,13 @@ def run(settings: CompareSettings, _interruption: Interruption) -> int:
         InvalidVersion: a folder is no version that can be trusted.
         TrainingError: they know other labels than each other or than the data, or the data cannot be read.
     """
-    versions = (settings.first, settings.second)
-    first, second = (artifact.validate(version) for version in versions)
-    if set(first.labels) != set(second.labels):
-        raise TrainingError(
-            f"{versions[0]} knows {', '.join(first.labels)}; {versions[1]} knows {', '.join(second.labels)}"
-        )
-    pictures, again = _pictures(first, second, settings.source)
-    a = _evaluated(settings.first, first, pictures)
-    b = _in_order_of(first.labels, _evaluated(settings.second, second, again))
-    for version, metadata, taken in zip(versions, (first, second), (pictures, again), strict=True):
-        labelled.tell_limits(version, metadata, taken)
+    first, second = both((settings.first, settings.second), settings.source)
+    for each in (first, second):
+        labelled.tell_limits(each.version, each.metadata, each.pictures)
+    a, b = first.evaluation, second.evaluation
     compared = Comparison(a, b)
     if settings.json:
-        models = [{"name": metadata.name, "version": metadata.version} for metadata in (first, second)]
+        models = [{"name": each.metadata.name, "version": each.metadata.version} for each in (first, second)]
         print(json.dumps({"models": models, **compared.record()}))
     else:
         print(f"A is {settings.first}, B is {settings.second}.\n{compared.table()}")
@@ -85,27 +72,3 @@ def run(settings: CompareSettings, _interruption: Interruption) -> int:
         if not settings.json:
             print(f"Wrote {', '.join(written)} to {settings.plots}.")
     return 0
-
-
-def _pictures(first: Metadata, second: Metadata, source: Source) -> tuple[Labelled, Labelled]:
-    """Return the same pictures as both versions take them, each with its own classes."""
-    pictures = labelled.for_version(first, source)
-    if second.input == first.input:
-        split = labelled.with_labels(pictures.split, first.labels, second.labels)
-        return pictures, dataclasses.replace(pictures, split=split)
-    again = labelled.for_version(second, source)
-    classes = labelled.with_labels(again.split, second.labels, first.labels).classes
-    if not np.array_equal(classes, pictures.split.classes):
-        raise TrainingError("the two versions take pictures of other sizes, in which not the same ones can be read")
-    return pictures, again
-
-
-def _evaluated(version: Path, metadata: Metadata, pictures: Labelled) -> Evaluation:
-    return evaluate(openvino_predict(version), metadata.labels, pictures.split, pictures.measured_on)
-
-
-def _in_order_of(labels: tuple[str, ...], evaluation: Evaluation) -> Evaluation:
-    """Return an evaluation with its classes in the order of ``labels``, which are the same ones."""
-    columns = [evaluation.labels.index(label) for label in labels]
-    split = labelled.with_labels(evaluation.split, evaluation.labels, labels)
-    return Evaluation(labels, evaluation.measured_on, split, evaluation.probabilities[:, columns])

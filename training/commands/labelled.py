@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import dataclasses
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,13 +41,13 @@ class Source:
 class Labelled:
     """Pictures with classes in the order of a version's labels, and in words what they are.
 
-    ``part`` is ``test``, ``validation`` or ``all`` of the data set with this ``digest``.
+    ``part`` is ``test``, ``validation`` or ``all`` of ``dataset``.
     """
 
     split: Split
     measured_on: str
     part: str
-    digest: str
+    dataset: Dataset
 
 
 def for_version(metadata: Metadata, source: Source) -> Labelled:
@@ -60,7 +61,7 @@ def for_version(metadata: Metadata, source: Source) -> Labelled:
     if not len(split):
         raise TrainingError(f"{dataset.name} has no {source.part} pictures")
     split = with_labels(split, dataset.labels, metadata.labels)
-    return Labelled(split, f"{dataset.name} {source.part}", source.part, dataset.digest())
+    return Labelled(split, f"{dataset.name} {source.part}", source.part, dataset)
 
 
 def of_training(version: Path, metadata: Metadata, data: Path | None, reading: Reading) -> Dataset:
@@ -98,7 +99,8 @@ def _part(dataset: Dataset, name: str) -> Split:
         return dataset.test if name == "test" else dataset.validation
     splits = (dataset.train, dataset.validation, dataset.test)
     images = np.concatenate([split.images for split in splits])
-    return Split(images, np.concatenate([split.classes for split in splits]))
+    names = None if dataset.test.names is None else tuple(name for split in splits for name in split.names or ())
+    return Split(images, np.concatenate([split.classes for split in splits]), names=names)
 
 
 def with_labels(split: Split, labels: tuple[str, ...], wanted: tuple[str, ...]) -> Split:
@@ -114,17 +116,25 @@ def with_labels(split: Split, labels: tuple[str, ...], wanted: tuple[str, ...]) 
             f"it knows {', '.join(wanted)}"
         )
     place = np.array([wanted.index(label) for label in labels], np.int64)
-    return Split(split.images, place[split.classes])
+    return dataclasses.replace(split, classes=place[split.classes])
 
 
 def tell_limits(version: Path, metadata: Metadata, pictures: Labelled) -> None:
     """Say on standard error, where programs do not read it, what the figures of a version on ``pictures`` leave out."""
+    for sentence in limits(version, metadata, pictures):
+        print(sentence, file=sys.stderr)
+
+
+def limits(version: Path, metadata: Metadata, pictures: Labelled) -> list[str]:
+    """Return in sentences what the figures of a version on ``pictures`` leave out."""
+    sentences = []
     present = set(np.unique(pictures.split.classes).tolist())
     absent = [label for index, label in enumerate(metadata.labels) if index not in present]
     if absent:
-        print(f"There is no picture of {', '.join(absent)}: measured on the other labels.", file=sys.stderr)
+        sentences.append(f"There is no picture of {', '.join(absent)}: measured on the other labels.")
     held_back = {"test": len(pictures.split), "validation": Lineage.read(metadata.training).held_out(), "all": 0}[
         pictures.part
     ]
-    if pictures.digest == metadata.dataset.get("sha256") and held_back < len(pictures.split):
-        print(f"{version} was trained on some of these pictures: expect less on others.", file=sys.stderr)
+    if held_back < len(pictures.split) and pictures.dataset.digest() == metadata.dataset.get("sha256"):
+        sentences.append(f"{version} was trained on some of these pictures: expect less on others.")
+    return sentences

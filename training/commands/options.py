@@ -145,6 +145,11 @@ MODELS = Option(
     default=lambda: Path(os.environ.get("MODEL_DIR") or "models"),
     part_of_run=False,
 )
+NO_PICTURES = Option(
+    "no-pictures",
+    "leave pictures and the names of their files out of report and plots, where they must not be published",
+    switch=True,
+)
 SPLIT = Option(
     "split",
     "pictures to classify; all is for data that no version was trained on (default: %(default)s)",

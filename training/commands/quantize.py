@@ -8,14 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import artifact
-from artifact.layout import MODEL_CARD
+from artifact import Metadata
+from artifact.layout import MODEL_CARD, REPORT
 from training.commands import labelled
 from training.commands.options import LAYOUT, MAX_UNREADABLE, add
+from training.data.dataset import Dataset
 from training.data.pictures import Reading
 from training.errors import Interruption, TrainingError
+from training.evaluation.accuracy import evaluate
+from training.evaluation.inference import openvino_predict
 from training.publish import provenance
 from training.publish.model_card import CAPTIONS, int8_accuracy, model_card
 from training.publish.quantization import add_int8, libraries, require_held_out
+from training.publish.report import Shown, before_calibration, shows_pictures, write_report
 
 
 @dataclass(frozen=True)
@@ -74,8 +79,18 @@ def run(settings: QuantizeSettings, interruption: Interruption) -> int:
         quantized = dataclasses.replace(metadata, int8=int8, created=provenance.now(), libraries=made_with)
         plots = [name for name in sorted(CAPTIONS) if (draft.extra / name).exists()]
         (draft.path / MODEL_CARD).write_text(model_card(quantized, plots), encoding="utf-8")
+        if REPORT in metadata.files:  # which says what there was before
+            _report_again(draft.path, quantized, dataset)
         interruption.check()
         path = draft.publish(quantized)
     print(f"accuracy in int8 {int8_accuracy(int8)}")
     print(f"Published {path}.")
     return 0
+
+
+def _report_again(version: Path, metadata: Metadata, dataset: Dataset) -> None:
+    """Write the report anew in folder ``version``, with pictures where the one before had them."""
+    split = labelled.with_labels(dataset.test, dataset.labels, metadata.labels)
+    evaluation = evaluate(openvino_predict(version), metadata.labels, split, f"{dataset.name} test")
+    uncalibrated = before_calibration(evaluation, metadata.calibration)
+    write_report(version, metadata, evaluation, Shown(dataset, shows_pictures(version)), uncalibrated)

@@ -11,6 +11,7 @@ from training.commands.options import (
     CPU,
     DATA,
     MODELS,
+    NO_PICTURES,
     PRECISION,
     Option,
     add,
@@ -34,6 +35,7 @@ python -m training [options]
        python -m training compare VERSION VERSION [options]
        python -m training predict VERSION PATH... [options]
        python -m training quantize VERSION [options]
+       python -m training report VERSION [options]
        python -m training export VERSION --to onnx|litert [options]
        python -m training import BACKBONE [options]
        python -m training study [options]"""
@@ -62,6 +64,7 @@ examples:
   python -m training evaluate models/cifar10/5 --data cifar-10-python.tar.gz
   python -m training compare models/cifar10/5 models/cifar10/6
   python -m training predict models/cifar10/5 photos
+  python -m training report models/pets/2 --compare models/pets/1 --data pets    a page with what has changed
   python -m training quantize models/cifar10/5           the next version, with an int8 network as well
   python -m training export models/cifar10/5 --to onnx   a file for ONNX Runtime
   python -m training import EfficientNetLite2            a network for photographs with ImageNet's 1,000 labels
@@ -108,6 +111,7 @@ def parse(arguments: Sequence[str]) -> TrainSettings:
         fresh=options.fresh,
         publish_anyway=options.publish_anyway,
         int8=options.int8,
+        pictures=not options.no_pictures,
         minutes=options.minutes,
         budget_ms=options.budget_ms,
         recipe=recipe,
@@ -220,6 +224,7 @@ _OUTPUT = (
         switch=True,
         negatable=True,
     ),
+    NO_PICTURES,
 )
 _NETWORK = (
     Option(

@@ -20,13 +20,14 @@ Digests = NDArray[np.uint8]
 class Split:
     """Pictures uint8 [N, H, W, 3] with their classes int64 [N].
 
-    ``files`` are the digests of the files that the pictures were read from; None where they are their own pixels, or
-    were made of others.
+    ``files`` are the digests of the files that the pictures were read from, and ``names`` the paths of those below the
+    folder of the data; None where they are their own pixels, or were made of others.
     """
 
     images: Pixels
     classes: Classes
     files: Digests | None = None
+    names: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -34,14 +35,24 @@ class Split:
     def __getitem__(self, part: slice) -> "Split":
         """Return a part of the pictures, with all that belongs to them."""
         files = None if self.files is None else self.files[part]
-        return Split(self.images[part], self.classes[part], files)
+        names = None if self.names is None else self.names[part]
+        return Split(self.images[part], self.classes[part], files, names)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A file that should be a picture and cannot be read: its path below the folder of the data, and why."""
+
+    name: str
+    reason: str
 
 
 @dataclass(frozen=True)
 class Dataset:
     """A named data set; ``labels`` stand in the order of the classes, ``test`` is for the last measurement only.
 
-    ``resize`` and ``interpolation`` are the rule by which its pictures were brought to their size.
+    ``resize`` and ``interpolation`` are the rule by which its pictures were brought to their size. ``left_out`` are the
+    files that cannot be read, and ``passed_over`` says in sentences what else was not taken for pictures.
     """
 
     name: str
@@ -51,6 +62,8 @@ class Dataset:
     test: Split
     resize: Resize = "crop"
     interpolation: Interpolation = "bicubic"
+    left_out: tuple[LeftOut, ...] = ()
+    passed_over: tuple[str, ...] = ()
 
     @property
     def input_shape(self) -> tuple[int, int, int]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from artifact import Input
 from artifact.metadata import Resize
-from training.data.dataset import Classes, Dataset, Pixels, Split, hold_out
+from training.data.dataset import Classes, Dataset, LeftOut, Pixels, Split, hold_out
 from training.data.decoding import shorter_side
 from training.data.folders import File, Found, Layout, find
 from training.data.reading import Faults, read_all
@@ -71,16 +71,32 @@ def load(folder: Path, validation_images: int | None, picture: Input | None, rea
     faults = read_all(files, picture, images, digests, reading.max_unreadable)
     _print_faults(files, faults)
     readable = parts.without({files[index] for index in faults})
-    pictures = Split(_without(images, faults), readable.classes(found.labels), np.delete(digests, list(faults), axis=0))
+    pictures = Split(
+        _without(images, faults),
+        readable.classes(found.labels),
+        np.delete(digests, list(faults), axis=0),
+        tuple(_name_below(folder, file) for index, file in enumerate(files) if index not in faults),
+    )
     held_out = _held_out(_name(folder), found.labels, readable, validation_images, reading.least_held_out)
     dataset = _split(_name(folder), found.labels, readable, pictures, held_out)
-    return dataclasses.replace(dataset, resize=picture.resize, interpolation=picture.interpolation)
+    return dataclasses.replace(
+        dataset,
+        resize=picture.resize,
+        interpolation=picture.interpolation,
+        left_out=tuple(LeftOut(_name_below(folder, files[index]), fault) for index, fault in sorted(faults.items())),
+        passed_over=found.notes,
+    )
 
 
 def model_name(folder: Path) -> str:
     """Return the name of ``folder`` as the name of a model: what may not be in one becomes a hyphen."""
     letters = [letter if letter.isalnum() or letter in "._-" else "-" for letter in _name(folder)]
     return "".join(letters).lstrip(".-") or "pictures"
+
+
+def _name_below(folder: Path, file: File) -> str:
+    """Return the path of ``file`` below ``folder``, with what is no text in it as question marks."""
+    return file.path.relative_to(folder).as_posix().encode(errors="replace").decode()
 
 
 def _name(folder: Path) -> str:

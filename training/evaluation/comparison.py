@@ -61,15 +61,20 @@ class Comparison:
             f"The difference is between {100 * low:+.2f} and {100 * high:+.2f} points, at a confidence of 95%.",
             counts,
             f"They answer {int(self._differ.sum()):,} differently, {both_wrong:,} of them both wrong.",
-            f"McNemar's exact test: p = {paired.p_different():.2g}; {self._verdict()}.",
+            self.verdict("A", "B"),
         ]
         return "\n".join(lines)
 
-    def _verdict(self) -> str:
-        if self._paired.p_different() >= LEVEL:
-            return f"no difference beyond noise at a level of {LEVEL:g}"
-        better = "B" if self._paired.difference > 0 else "A"
-        return f"{better} is better beyond noise, at a level of {LEVEL:g}"
+    def verdict(self, a: str, b: str) -> str:
+        """Return the sentence that says which is better, if one is; the first is called ``a``, the second ``b``."""
+        p = self._paired.p_different()
+        better = b if self._paired.difference > 0 else a
+        found = (
+            f"no difference beyond noise at a level of {LEVEL:g}"
+            if p >= LEVEL
+            else f"{better} is better beyond noise, at a level of {LEVEL:g}"
+        )
+        return f"McNemar's exact test: p = {p:.2g}; {found}."
 
     def _recalls(self) -> dict[str, list[float]]:
         """Return the recalls of both by label, where there are pictures of it."""

@@ -24,17 +24,21 @@ def save_plots(
     history: Sequence[Mapping[str, float]],
     folder: Path,
     uncalibrated: NDArray[np.float32] | None = None,
+    *,
+    pictures: bool = True,
 ) -> list[str]:
     """Write learning curves (where there is a history), confusion matrix, mistakes and reliability; return their names.
 
     ``history`` has losses and accuracies by name, a record for each epoch of the training.
     ``uncalibrated`` are the probabilities float32 [N, classes] before the calibration, to show their reliability too.
+    Without ``pictures`` there are no mistakes to see.
     """
     drawn = {
         "confusion_matrix.png": _confusion_matrix(evaluation),
-        "mistakes.png": _mistakes(evaluation),
         "reliability.png": _reliability(evaluation, uncalibrated),
     }
+    if pictures:
+        drawn["mistakes.png"] = _mistakes(evaluation)
     if history:
         drawn["learning_curves.png"] = _learning_curves(history)
     with warnings.catch_warnings():

@@ -50,6 +50,7 @@ class TrainSettings:
     fresh: bool
     publish_anyway: bool
     int8: bool | None
+    pictures: bool
     minutes: float | None
     budget_ms: float | None
     recipe: RecipeSettings

@@ -16,7 +16,7 @@ from typing import Any
 import keras
 
 import artifact
-from artifact.layout import EXTRA, MODEL_CARD
+from artifact.layout import EXTRA, MODEL_CARD, REPORT
 from training.errors import Interrupted
 from training.fit.lineage import in_words
 
@@ -70,7 +70,8 @@ class Tracker(keras.callbacks.Callback):  # type: ignore[misc]
         tags = {"version": str(metadata.version), "version_path": str(version.resolve())}
         if note := metadata.training.get("changed"):
             tags["changed"] = note
-        files = [version / MODEL_CARD, *sorted((version / EXTRA).glob("*.png"))]
+        pages = [page for page in (version / MODEL_CARD, version / REPORT) if page.exists()]
+        files = [*pages, *sorted((version / EXTRA).glob("*.png"))]
         self._finish(lambda: self._deliver(tags, files))
 
     def ended(self, status: str) -> None:

@@ -1,30 +1,23 @@
 """How long a network takes for one picture, run as the service runs it: by OpenVINO, alone on all cores."""
 
-import statistics
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
 
 import keras
 import numpy as np
 
 from artifact import Input
-from machine import openvino_core, usable_cores
 from training.errors import TrainingError
+from training.evaluation.timing import Precision, capabilities, milliseconds_of
 from training.network.backbone import build_on_backbone
 from training.network.model import in_float32
 from training.network.registry import BACKBONES, IMAGENET_WEIGHTS, NO_WEIGHTS, bundled
 from training.publish.export import save
 from training.publish.quantization import quantize
 
-Precision = Literal["float32", "float", "int8"]
-"""``float`` is the faster one of float32 and bfloat16, as in what int8 leaves: so does the service choose."""
-
 _CLASSES = 1000
 _FOR_RANGES = 8  # random pictures, since the ranges make no difference to the time
-_WARM_UP, _FEWEST = 2, 5  # calls
 _SECONDS = 2.0
 
 
@@ -63,7 +56,7 @@ def choose_backbone(
 
 def served_precision(*, int8: bool) -> Precision:
     """Return what the service computes in by itself on this machine, with an int8 network or without one."""
-    return "int8" if int8 and "INT8" in _capabilities() else "float"
+    return "int8" if int8 and "INT8" in capabilities() else "float"
 
 
 def measure(name: str, precision: Precision, size: tuple[int, int] | None = None, seconds: float = _SECONDS) -> float:
@@ -85,12 +78,7 @@ def measure(name: str, precision: Precision, size: tuple[int, int] | None = None
         if precision == "int8":
             network = version / "int8.xml"
             quantize(version, pictures, network)
-        requests = _compiled(network, precision)
-
-    def milliseconds(request: Any) -> float:
-        return _median_milliseconds(lambda: request.infer({"images": pictures[:1]}, share_inputs=True), seconds)
-
-    return min(map(milliseconds, requests))
+        return milliseconds_of(network, pictures[:1], precision, seconds)
 
 
 def build(name: str, size: tuple[int, int] | None = None) -> keras.Model:
@@ -106,39 +94,6 @@ def build(name: str, size: tuple[int, int] | None = None) -> keras.Model:
     height, width = size or (known.side, known.side)
     weights = IMAGENET_WEIGHTS if known.package else NO_WEIGHTS
     return build_on_backbone((height, width, 3), _CLASSES, name, weights, seed=0)
-
-
-def _compiled(network: Path, precision: Precision) -> list[Any]:
-    """Return requests to a network, compiled with the options of the service's engine, one for each that it tries."""
-    core = openvino_core()
-    floats = ["f32", "bf16"] if precision != "float32" and "BF16" in _capabilities() else ["f32"]
-    options = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "NUM_STREAMS": "1",
-        "ENABLE_CPU_PINNING": "NO",
-        "INFERENCE_NUM_THREADS": str(usable_cores()),
-    }
-    model = core.read_model(network)
-    return [
-        core.compile_model(model, "CPU", {**options, "INFERENCE_PRECISION_HINT": hint}).create_infer_request()
-        for hint in floats
-    ]
-
-
-def _capabilities() -> list[str]:
-    found: list[str] = openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return found
-
-
-def _median_milliseconds(call: Callable[[], object], seconds: float) -> float:
-    for _ in range(_WARM_UP):
-        call()
-    taken: list[float] = []
-    while len(taken) < _FEWEST or sum(taken) < seconds:
-        started = time.perf_counter()
-        call()
-        taken.append(time.perf_counter() - started)
-    return statistics.median(taken) * 1e3
 
 
 def _in_words(found: Mapping[str, float]) -> str:

@@ -82,8 +82,8 @@ Classifies a picture as one of {len(metadata.labels)} labels: {", ".join(metadat
 {int8}{error}{calibrated}{familiar}| cost | {metadata.megaflops:,.0f} MFLOP a picture, \
 {metadata.parameters:,} parameters |
 | input | {size.height}x{size.width} pixels, RGB; other sizes: {size.resize}, {size.interpolation} |
-| created | {metadata.created}, {_trained(metadata)} |
-| data | {_data(metadata.dataset)} |
+| created | {metadata.created}, {trained_in_words(metadata)} |
+| data | {data_in_words(metadata.dataset)} |
 | code | revision {metadata.revision} |
 
 ## Use and limits
@@ -114,13 +114,14 @@ def _probabilities(metadata: Metadata) -> str:
     )
 
 
-def _trained(metadata: Metadata) -> str:
+def trained_in_words(metadata: Metadata) -> str:
+    """Return how long the network was trained, and on what."""
     if not metadata.training_seconds:
         return "published as others trained it"
     return f"trained for {metadata.training_seconds / 60:.1f} minutes on {metadata.hardware}"
 
 
-def _data(dataset: Mapping[str, Any]) -> str:
+def data_in_words(dataset: Mapping[str, Any]) -> str:
     """Return the name of a data set and, where they are known, the numbers of its images."""
     if "train" not in dataset:
         return str(dataset["name"])

@@ -1,25 +1,27 @@
 """From a trained network to a published version: exported, measured, held against the version before, quantised."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 import artifact
 from artifact import Draft, Int8, Metadata
 from artifact.layout import MODEL_CARD
 from training.data.dataset import Dataset
+from training.data.findings import Finding
 from training.errors import AccuracyLost, Interruption
-from training.evaluation import report
 from training.evaluation.accuracy import Evaluation
 from training.evaluation.calibration import Correction
 from training.evaluation.familiarity import measure
 from training.evaluation.inference import answers_to, openvino_score
 from training.evaluation.plots import save_plots
 from training.evaluation.post_hoc import PostHoc, logits_of
+from training.evaluation.report import table
 from training.fit.checkpoints import History
 from training.fit.lineage import Record
 from training.network.model import megaflops
@@ -32,6 +34,7 @@ from training.publish.model_card import (
     int8_accuracy,
     model_card,
 )
+from training.publish.report import Shown, before_calibration, write_history, write_report
 
 _CHECKED_IMAGES = 100
 _CHECKED_PIXELS = 2**18  # 5 pictures of 224x224: three runtimes keep the memory that they have taken for them
@@ -44,7 +47,8 @@ class Candidate:
     ``model`` computes in float32. ``record`` says what it was trained by, ``environment`` where, in words, and
     ``seconds`` for how long. ``learned`` and ``held_out`` are the numbers of pictures that it was trained on and that
     were kept from it. ``quantize`` adds the int8 network to the draft in a folder and measures it, None where none is
-    wanted. ``configuration`` is the file that repeats the training.
+    wanted. ``configuration`` is the file that repeats the training. Without ``pictures`` none of them is published, nor
+    the names of their files; ``findings`` are what a check of the data found.
     """
 
     model: keras.Model
@@ -59,6 +63,8 @@ class Candidate:
     held_out: int
     quantize: Callable[[Path], Int8] | None
     configuration: str
+    pictures: bool = True
+    findings: Sequence[Finding] = ()
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,7 @@ def publish(candidate: Candidate, dataset: Dataset, place: Place, interruption: 
         with stage(f"Measuring on {len(dataset.test):,} test images"):
             answers = answers_to(draft.path, dataset.test.images)
         evaluation = Evaluation(dataset.labels, f"{dataset.name} test", dataset.test, answers["probabilities"])
-        print(report.table(evaluation))
+        print(table(evaluation))
         pass_gate(place.models, place.name, evaluation, digest, place.test_images, publish_anyway=anyway)
         with stage("Measuring how well pictures of something else are told from them"):
             score = openvino_score(draft.path)
@@ -126,9 +132,14 @@ def publish(candidate: Candidate, dataset: Dataset, place: Place, interruption: 
             familiarity=post_hoc.familiarity,
         )
         with stage("Drawing the plots"):
-            plots = _plots(candidate, dataset, evaluation, draft.extra)
+            uncalibrated = _uncalibrated(candidate, dataset, evaluation)
+            plots = save_plots(evaluation, candidate.history, draft.extra, uncalibrated, pictures=candidate.pictures)
         (draft.path / MODEL_CARD).write_text(model_card(metadata, plots), encoding="utf-8")
         (draft.extra / configuration.FILE).write_text(candidate.configuration, encoding="utf-8")
+        write_history(draft.path, candidate.history)
+        with stage("Writing the report"):
+            shown = Shown(dataset, candidate.pictures, candidate.findings)
+            write_report(draft.path, metadata, evaluation, shown, uncalibrated)
         interruption.check()
         return Published(draft.publish(metadata), metadata)
 
@@ -151,16 +162,12 @@ def _export(candidate: Candidate, dataset: Dataset, draft: Draft) -> None:
     print(f"The SavedModel answers as the network does, within {gap:.1e}, under TensorFlow and OpenVINO.")
 
 
-def _plots(candidate: Candidate, dataset: Dataset, evaluation: Evaluation, folder: Path) -> list[str]:
-    uncalibrated = None
-    if candidate.post_hoc.calibration:
-        temperature, smoothing = candidate.post_hoc.correction
-        if smoothing:
-            logits = logits_of(candidate.model, dataset.test.images)
-        else:  # softmax with a temperature leaves them as they were, but for what is the same for all classes
-            logits = np.float32(temperature) * np.log(np.maximum(evaluation.probabilities, np.finfo(np.float32).tiny))
-        uncalibrated = Correction().probabilities(logits)
-    return save_plots(evaluation, candidate.history, folder, uncalibrated)
+def _uncalibrated(candidate: Candidate, dataset: Dataset, evaluation: Evaluation) -> NDArray[np.float32] | None:
+    """Return the probabilities before the calibration, float32 [N, classes]; None where there is none."""
+    calibration = candidate.post_hoc.calibration
+    if calibration and calibration.label_smoothing:
+        return Correction().probabilities(logits_of(candidate.model, dataset.test.images))
+    return before_calibration(evaluation, calibration)
 
 
 def _int8(candidate: Candidate, draft: Draft) -> Int8 | None:

@@ -70,6 +70,26 @@ def test_a_folder_of_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "has no test/, so 14 pictures, 10% of each class, are kept for the test" in capsys.readouterr().out
 
 
+def test_pictures_keep_the_names_of_their_files_and_faults_are_told(tmp_path: Path) -> None:
+    """Every picture is the one in the file with its name, in every split; what cannot be read is left out by name."""
+    folder = write(tmp_path / "pets", cat=30, dog=30)
+    damage(folder, "cat/3.png", "dog/7.png")
+    (folder / "cat" / "notes.txt").touch()
+    dataset = load(folder, None, None, READING)
+    names: list[str] = []
+    for split in (dataset.train, dataset.validation, dataset.test):
+        assert split.names is not None
+        for name, image in zip(split.names, split.images, strict=True):
+            assert np.array_equal(image, read(folder / name, dataset.picture))
+        names += split.names
+    assert sorted(names) == sorted(
+        f"{label}/{number}.png" for label, fault in (("cat", 3), ("dog", 7)) for number in range(30) if number != fault
+    )
+    assert {each.name for each in dataset.left_out} == {"cat/3.png", "dog/7.png"}
+    assert all("damaged" in each.reason for each in dataset.left_out)
+    assert dataset.passed_over == ("Passed over files that are not pictures: 1 (.txt).",)
+
+
 def test_given_splits(tmp_path: Path) -> None:
     """train/, val/ and test/ are taken as they are."""
     write(tmp_path / "train", cat=20, dog=10)

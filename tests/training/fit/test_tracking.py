@@ -117,7 +117,7 @@ def test_a_training_is_on_record(server: Server, tmp_path: Path, monkeypatch: py
     tags = {each["key"]: each["value"] for each in run["data"]["tags"]}
     assert tags["version_path"] == str(version)
     plots = {"confusion_matrix.png", "learning_curves.png", "mistakes.png"}
-    assert server.artifacts(run["info"]["run_id"]) >= {"MODEL_CARD.md", *plots}
+    assert server.artifacts(run["info"]["run_id"]) >= {"MODEL_CARD.md", "report.html", *plots}
 
 
 @pytest.mark.process

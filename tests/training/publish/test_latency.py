@@ -7,6 +7,7 @@ import pytest
 
 from machine import openvino_core
 from training.errors import TrainingError
+from training.evaluation import timing
 from training.network.registry import bundled
 from training.publish import latency
 from training.publish.latency import build, choose_backbone, measure, served_precision
@@ -74,7 +75,7 @@ def test_the_served_precision_follows_from_the_processor(monkeypatch: pytest.Mon
                 assert (device, name) == ("CPU", "OPTIMIZATION_CAPABILITIES")
                 return capabilities
 
-        monkeypatch.setattr(latency, "openvino_core", Core)
+        monkeypatch.setattr(timing, "openvino_core", Core)
         return served_precision
 
     assert of(["FP32", "INT8", "BF16"])(int8=True) == "int8"

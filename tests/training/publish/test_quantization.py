@@ -15,7 +15,7 @@ import pytest
 
 import artifact
 from artifact import Input
-from artifact.layout import INT8_MODEL, METADATA, MODEL_CARD
+from artifact.layout import INT8_MODEL, METADATA, MODEL_CARD, REPORT
 from tests.training.backbones import blots, pooled, small_on_backbone
 from tests.training.conftest import SMOKE, call
 from training.cli import main
@@ -69,7 +69,10 @@ def test_the_next_version_carries_int8_as_well(version: Path, tmp_path: Path) ->
         after, version=1, int8=None, created=before.created, files=before.files, libraries=before.libraries
     )
     assert same == before
-    assert {name for name, sha in before.files.items() if after.files[name] != sha} == {MODEL_CARD}
+    assert {name for name, sha in before.files.items() if after.files[name] != sha} == {MODEL_CARD, REPORT}
+    report = (quantized / REPORT).read_text(encoding="utf-8")
+    assert f"{int8.accuracy:.2%} of 200 images" in report
+    assert "<img " in report
     assert f"| accuracy in int8 | {int8.accuracy:.2%} of 200 images" in (quantized / MODEL_CARD).read_text()
     assert printed == f"accuracy in int8 {int8_accuracy(int8)}\nPublished {quantized}.\n"
     code, printed, errors = call(["quantize", quantized])

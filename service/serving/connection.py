@@ -19,6 +19,7 @@ from gunicorn.http.errors import LimitRequestHeaders
 
 from service.serving.connection_table import ConnectionTable
 from service.serving.plain_requests import PlainRequest, read
+from service.serving.request_body import AnnouncedBody
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +35,7 @@ _MOST_HEAD = 32 * 1024  # bytes
 DRAIN_BYTES = 128 * 1024 * 1024
 DRAIN_SECONDS = 5.0
 
-_BLOCK = 1024 * 1024  # bytes
-_AT_ONCE = 64 * 1024
+_AT_ONCE = 64 * 1024  # bytes
 _AT_ONCE_OF_A_HEAD = 16 * 1024
 _FIRST_BYTES = 20 * 1024  # a short request with its head
 _SHORT_HEAD = 4096
@@ -58,6 +58,12 @@ class Answering(Protocol):
 
     def takes(self, request: PlainRequest) -> bool:
         """Say whether ``request`` is answered here once it is whole."""
+
+    def reserve(self, size: int) -> bool:
+        """Say whether there is room for a body of ``size`` bytes, which is taken until ``release``."""
+
+    def release(self, size: int) -> None:
+        """Give the room of a body of ``size`` bytes back."""
 
     def answer(self, request: PlainRequest, client: str | None) -> bytes | None:
         """Return the answer to ``request``, which is whole; None where the parser should read it."""
@@ -104,7 +110,7 @@ class Connection(socket.socket):
         self._table = table
         self._answering = answering
         self._head: int | None = None  # bytes of the head that the parser reads, as far as they are here
-        self._body_left: Callable[[], int] = int  # bytes that are still to come
+        self._body: AnnouncedBody | None = None
         self._least = 1  # bytes that the system has before it says that there are some
         self._begun = b""  # of a request, received and not read yet
         self._readable = gevent.get_hub().loop.io(self.fileno(), _READ)
@@ -130,7 +136,8 @@ class Connection(socket.socket):
                 self._await_request()
             self._begin_head()
         if self._head is None:
-            self._wait_for(min(_LEAST_OF_A_BODY, self._body_left()))
+            if self._body is not None:
+                self._wait_for(min(_LEAST_OF_A_BODY, self._body.coming()))
             return self._receive_in_time(max(size, _AT_ONCE))  # the parser asks for little and takes more
         if self._head > _MOST_HEAD:
             raise LimitRequestHeaders(f"the head has more than {_MOST_HEAD:,} bytes")
@@ -185,8 +192,10 @@ class Connection(socket.socket):
         self.settimeout(STALLED_SECONDS)
         if self._leaves:
             return False
-        if body is not None and not body.failed and _drop(body.read, DRAIN_BYTES):
+        if body is not None and not body.failed and self._drop_rest(body):
             return True
+        if self._body is not None:
+            self._body.skip()
         self.waits = not self._leaves
         with contextlib.suppress(OSError):
             self._wait_for(1)
@@ -200,13 +209,10 @@ class Connection(socket.socket):
         """Say whether the client has sent something that nobody has read."""
         return fcntl.ioctl(self.fileno(), termios.FIONREAD, bytes(4)) != bytes(4)
 
-    def begin_request(self, body_left: Callable[[], int] = int) -> None:
-        """Note that the head of a request has been read.
-
-        ``body_left`` tells how many bytes of its body are still to come; 0 where that is unknown.
-        """
+    def begin_request(self, body: AnnouncedBody | None) -> None:
+        """Note that the head of a request has been read, which has ``body``; None where its length is unknown."""
         self._head = None
-        self._body_left = body_left
+        self._body = body
         self.since = time.monotonic()
 
     def await_request(self, *, begun: bool) -> None:
@@ -253,12 +259,35 @@ class Connection(socket.socket):
         self._head = 0
         self.since = time.monotonic()
 
-    def _receive_in_time(self, size: int) -> bytes:
-        data: bytes = self._in_time(super().recv, size)
-        return data
+    def _drop_rest(self, body: Any) -> bool:
+        """Read and drop the rest of ``body``, as gunicorn has it; say whether that was done in time.
 
-    def _in_time(self, call: Callable[[Any], Any], argument: Any) -> Any:
-        """Return ``call(argument)``, a send or a receive, made while the client is not too far behind.
+        What is announced is not gathered on its way: thousands may send what nobody wants.
+        """
+        announced = self._body
+        left = announced.coming() if announced is not None else 0
+        if announced is None or left <= 0:
+            return _drop(body.read, DRAIN_BYTES)
+
+        def receive(size: int) -> bytes:
+            nonlocal left
+            block = self._receive_in_time(min(size, left)) if left else b""
+            left -= len(block)
+            return block
+
+        announced.skip()
+        return left <= DRAIN_BYTES and _drop(receive)
+
+    def _receive_in_time(self, size: int) -> bytes:
+        """Receive up to ``size`` bytes.
+
+        A buffer of that size for each of thousands of clients would tear memory into pieces, so they share one.
+        """
+        received = self._in_time(super().recv_into, self._table.buffer[:size])
+        return bytes(self._table.buffer[:received])
+
+    def _in_time(self, call: Callable[[memoryview], int], data: memoryview) -> int:
+        """Return ``call(data)``, which sends or receives bytes, made while the client is not too far behind.
 
         The bytes that pass bring the client forward, up to now, unless they are of a head.
         """
@@ -268,15 +297,14 @@ class Connection(socket.socket):
         self.settimeout(left)
         self.waits = True
         try:
-            passed = call(argument)
+            size = call(data)
         except TimeoutError as error:
             raise _gone_silent() from error
         finally:
             self.waits = False
         if self._head is None:
-            size = passed if isinstance(passed, int) else len(passed)
             self.since = min(time.monotonic(), self.since + size / _LEAST_RATE)
-        return passed
+        return size
 
     def _wait_for(self, least: int) -> None:
         """Wait for ``least`` bytes, or the end of the stream: the bytes of a body may come one by one."""
@@ -360,12 +388,7 @@ class Connection(socket.socket):
         if request is None or not self._answering.takes(request):
             return False
         if not request.whole:
-            # Most clients send the body a moment after the head. One that does not come at once is the parser's.
-            rest: list[bytes] = []
-            missing = request.length - len(request.body)
-            gevent.with_timeout(_MOMENT, self._receive, missing, rest, timeout_value=None)
-            self._begun += b"".join(rest)
-            request = dataclasses.replace(request, body=b"".join((request.body, *rest)))
+            request = self._completed(request)
         if not request.whole:
             return False
         late = self._answering.overloaded()
@@ -378,12 +401,30 @@ class Connection(socket.socket):
         self.flush()
         return True
 
+    def _completed(self, request: PlainRequest) -> PlainRequest:
+        """Return ``request`` with the rest of its body, where there is room and it comes at once.
+
+        Most clients send the body a moment after the head. One that does not come at once is the parser's.
+        """
+        if not self._answering.reserve(request.length):
+            return request
+        try:
+            rest: list[bytes] = []
+            missing = request.length - len(request.body)
+            # Not with_timeout: what ends it would be held with all that its callers have, until garbage is collected.
+            with gevent.Timeout(_MOMENT, False):  # type: ignore[arg-type]
+                self._receive(missing, rest)
+            self._begun += b"".join(rest)
+            return dataclasses.replace(request, body=b"".join((request.body, *rest)))
+        finally:
+            self._answering.release(request.length)
+
     def _receive(self, missing: int, blocks: list[bytes]) -> None:
         """Receive ``missing`` bytes into ``blocks``, or what there is."""
         with contextlib.suppress(OSError):
-            while missing > 0 and (block := super().recv(min(missing, _BLOCK))):
-                blocks.append(block)
-                missing -= len(block)
+            while missing > 0 and (size := super().recv_into(self._table.buffer[:missing])):
+                blocks.append(bytes(self._table.buffer[:size]))
+                missing -= size
 
 
 def _drop(read: Callable[[int], bytes], limit: float = float("inf")) -> bool:
@@ -392,15 +433,16 @@ def _drop(read: Callable[[int], bytes], limit: float = float("inf")) -> bool:
     def all_dropped() -> bool:
         left = limit
         while left > 0:
-            block = read(_BLOCK)
+            block = read(_AT_ONCE)
             if not block:
                 return True
             left -= len(block)
             gevent.sleep(0)  # a client that sends as fast as it is read would keep all others waiting
         return False
 
-    with contextlib.suppress(Exception):  # it is malformed, or the client is gone; the answer has been sent
-        return bool(gevent.with_timeout(DRAIN_SECONDS, all_dropped, timeout_value=False))
+    # Where it is malformed or the client is gone: the answer has been sent.
+    with contextlib.suppress(Exception), gevent.Timeout(DRAIN_SECONDS, False):  # type: ignore[arg-type]
+        return all_dropped()
     return False
 
 

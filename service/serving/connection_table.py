@@ -8,6 +8,7 @@ from typing import Protocol
 import gevent
 
 _LOOKED_FOR_AT_ONCE = 128  # a look at all connections is worth so many of them
+_BUFFER = 1024 * 1024  # bytes, the most that is received at once
 _NEW_SECONDS = 1.0  # in which whoever connects mostly asks
 
 
@@ -42,6 +43,8 @@ class ConnectionTable:
 
     def __init__(self, most: int, most_unsent: int) -> None:
         """Take the most connections, and the most bytes of answers that their clients do not take."""
+        self.buffer = memoryview(bytearray(_BUFFER))
+        """Where what a client sends lies for a moment, until it is copied."""
         self._most = most
         self._most_unsent = most_unsent
         self._open: set[Kept] = set()

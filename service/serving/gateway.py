@@ -66,7 +66,7 @@ class Gateway:
         self._room = room
         self._max_offloaded = max_offloaded
         self._offloaded = 0  # requests
-        self._coming: set[_Body] = set()
+        self._coming: dict[_Body, None] = {}  # the one that has waited longest for its block first
 
     def snapshot(self) -> Snapshot:
         """Return what bodies take and how many requests are offloaded now."""
@@ -85,7 +85,8 @@ class Gateway:
                 return self._application(environ, start_response)
         finally:
             self._room.give_back(body.counted)
-            environ["wsgi.input"] = None  # whatever holds on to the environment while a slow client reads the answer
+            body.let_go()
+            environ["wsgi.input"] = None
 
     def _receive(self, environ: Environ, body: "_Body") -> bool:
         """Put the body of ``environ`` into memory; say whether all of it is there.
@@ -100,7 +101,6 @@ class Gateway:
             length = int(environ.get("CONTENT_LENGTH") or 0)
             if length > self._max_body:
                 return False
-        self._coming.add(body)
         try:
             if length and self._loop.overloaded():
                 raise QueueFull(OVERLOADED)
@@ -114,21 +114,23 @@ class Gateway:
         except Exception as error:  # noqa: BLE001 - the socket and gunicorn's parser raise many things
             body.error = error
         finally:
-            self._coming.discard(body)
+            self._coming.pop(body, None)
         environ["wsgi.input"] = body if body.error or body.size > self._max_body else body.whole()
         return environ["wsgi.input"] is not body
 
     def _count_block(self, body: "_Body", length: int) -> int:
         """Count the bytes of the next block of a body of ``length`` bytes before they come; none at its end."""
         block = body.next_block(length)
+        self._coming.pop(body, None)
         while not self._room.take(block):
-            slowest = min(self._coming - {body}, key=lambda each: each.since, default=None)
+            slowest = next(iter(self._coming), None)
             if slowest is None or slowest.since > time.monotonic() - _PATIENCE:
                 raise QueueFull("The bodies of other requests take all the memory there is; try again in a moment.")
-            self._coming.discard(slowest)
+            del self._coming[slowest]
             self._room.give_back(slowest.counted)
             slowest.give_up()
         body.counted += block
+        self._coming[body] = None
         return block
 
     def _refuse_offloading(self, environ: Environ, body: "_Body") -> bool:
@@ -196,6 +198,11 @@ class _Body:
         self._blocks.append(block)
         self.size += len(block)
         return len(block)
+
+    def let_go(self) -> None:
+        """Let go of what was received, also where others hold on to this, as an error's traceback does."""
+        self._blocks.clear()
+        self.error = None
 
     def give_up(self) -> None:
         """Let go of what was received, which is not counted any more, and of the greenlet that waits for the rest."""

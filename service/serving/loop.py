@@ -194,7 +194,8 @@ class _LoopEvent:
     def wait(self, timeout: float | None = None) -> bool:
         if not self._woken:
             self._waiter = Waiter()
-            gevent.with_timeout(timeout, self._waiter.get, timeout_value=None)
+            with gevent.Timeout(timeout, False):  # type: ignore[arg-type]
+                self._waiter.get()
             self._waiter = None
         return self._woken
 

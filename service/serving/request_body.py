@@ -1,10 +1,11 @@
 """A request's body as gunicorn reads it: what it costs to read is bounded, and one that cannot be read is the last."""
 
+import io
 from collections.abc import Iterator
 from typing import Any
 
 import gevent
-from gunicorn.http.body import ChunkedReader
+from gunicorn.http.body import ChunkedReader, LengthReader
 from gunicorn.http.message import Request
 
 from service.inference.errors import InvalidRequest
@@ -14,6 +15,31 @@ _MOST_CHUNKS = 4096
 _LEAST_CHUNK = 256  # bytes of each, in the mean of more than those
 _CHUNKS_AT_ONCE = 64  # take up to a millisecond
 _PAUSE = 0.0005  # seconds
+
+
+class AnnouncedBody:
+    """A request's body whose length the client has said."""
+
+    def __init__(self, request: Request, reader: LengthReader) -> None:
+        """Take the request, and gunicorn's reader of its body."""
+        self._unreader = request.unreader
+        self._reader = reader
+        self.length = reader.length  # bytes
+
+    def coming(self) -> int:
+        """Return how many bytes have not been received yet; fewer than none where more than the body has been."""
+        return self._reader.length - int(self._unreader.buf.tell())
+
+    def skip(self) -> None:
+        """Forget what was received and not read; nobody will read the rest either."""
+        self._unreader.buf = io.BytesIO()
+        self._reader.length = 0
+
+
+def announced(request: Request) -> AnnouncedBody | None:
+    """Return the body of ``request`` where its length is known."""
+    reader = request.body.reader if request.body else None
+    return AnnouncedBody(request, reader) if isinstance(reader, LengthReader) else None
 
 
 def watch(request: Request) -> None:

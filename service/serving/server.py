@@ -193,6 +193,7 @@ class Server(BaseApplication):
         self._started = time.time()
         self._close: Any = None
         self._loop: Any = None
+        self._room: Any = None
         self._load_shedder: Any = None
         self._short_requests: Any = None
         super().__init__()
@@ -231,7 +232,9 @@ class Server(BaseApplication):
         application = create_app(services)
         self._load_shedder = LoadShedder(application, DIALECTS, services.notes, services.origins)
         # The largest body, and the byte that shows of one in chunks that it is larger.
-        room = Room(max(settings.max_body_bytes + 1, usable_memory() // _SHARE_OF_BODIES // settings.workers))
+        self._room = room = Room(
+            max(settings.max_body_bytes + 1, usable_memory() // _SHARE_OF_BODIES // settings.workers)
+        )
         self._short_requests = ShortRequests(application, DIALECTS, services, loop, room)
         return Gateway(
             application,
@@ -263,6 +266,14 @@ class Server(BaseApplication):
     def takes(self, request: PlainRequest) -> bool:
         """Say whether ``request`` needs neither gunicorn's parser nor Flask."""
         return not self._drain() and bool(self._short_requests.takes(request))
+
+    def reserve(self, size: int) -> bool:
+        """Say whether there is room for a body of ``size`` bytes, which is taken until ``release``."""
+        return bool(self._room.take(size))
+
+    def release(self, size: int) -> None:
+        """Give the room of a body of ``size`` bytes back."""
+        self._room.give_back(size)
 
     def answer(self, request: PlainRequest, client: str | None) -> bytes | None:
         """Return the answer to ``request``; None where it needs a parser after all."""

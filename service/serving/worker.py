@@ -11,7 +11,6 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Callable
 from types import FrameType
 from typing import Any, Protocol, cast
 
@@ -21,7 +20,6 @@ from gevent.event import Event
 from gevent.pool import Pool
 from gevent.server import StreamServer
 from gunicorn.http import wsgi
-from gunicorn.http.body import LengthReader
 from gunicorn.http.errors import (  # type: ignore[attr-defined]  # the types lack those of responses
     ExpectationFailed,
     InvalidResponseHeader,
@@ -35,7 +33,7 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from service.serving.connection import KEEPALIVE_SECONDS, Answering, Connection
 from service.serving.connection_table import ConnectionTable
-from service.serving.request_body import watch
+from service.serving.request_body import announced, watch
 
 log = logging.getLogger(__name__)
 
@@ -168,9 +166,9 @@ class DarkroomWorker(GeventWorker):
 
     def handle_request(self, listener_name: Any, req: Request, sock: Any, addr: Any) -> bool:
         """Answer one request on the ``Connection`` ``sock``; raises StopIteration where it can take no other."""
-        length, left = _length(req)
-        sock.begin_request(left)
-        unwanted = not self.served.takes_body(length)
+        body = announced(req)
+        sock.begin_request(body)
+        unwanted = body is not None and not self.served.takes_body(body.length)
         if unwanted:
             # The client is not asked to send what nobody will read, and may send it or not; so nothing can follow.
             req._expected_100_continue = False  # type: ignore[attr-defined]  # the types lack it
@@ -263,14 +261,6 @@ class _Connections(Pool):
         self._table.make_room()
         self.add(greenlet)
         greenlet.switch()
-
-
-def _length(request: Request) -> tuple[int, Callable[[], int]]:
-    """Return how many bytes the body of ``request`` says to have, and what tells how many are still to come."""
-    reader = request.body.reader if request.body else None
-    if not isinstance(reader, LengthReader):
-        return 0, int
-    return reader.length, lambda: reader.length - int(request.unreader.buf.tell())
 
 
 def _beat(file: int, ahead: float = 0.0) -> None:

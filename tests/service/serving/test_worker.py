@@ -1,8 +1,10 @@
 """The worker's connections: gunicorn's own code on a real socket, with an application that is written for the case."""
 
 import contextlib
+import gc
 import os
 import time
+import tracemalloc
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
@@ -50,6 +52,13 @@ class Overloaded:
     def takes(self, _: PlainRequest) -> bool:
         """Say that the parser reads all requests."""
         return False
+
+    def reserve(self, size: int) -> bool:
+        """Say that there is room."""
+        return True
+
+    def release(self, size: int) -> None:
+        """Take note of nothing."""
 
     def answer(self, request: PlainRequest, client: str | None) -> bytes | None:
         """Answer nothing."""
@@ -433,6 +442,37 @@ def received_until_reset(connection: socket.socket) -> int:
         while block := connection.recv(1_000_000):
             size += len(block)
     return size
+
+
+class Patient(Quick):
+    """A service that would answer bodies of any length, if only they came at once."""
+
+    def takes(self, request: PlainRequest) -> bool:
+        """Say that all are answered here."""
+        return True
+
+
+def test_slow_bodies_leave_nothing_for_the_garbage_collector() -> None:
+    """What was received of a body that did not come at once is let go with the request, and not some time later."""
+
+    def client(connection: socket.socket) -> int:
+        before = 0
+        for number in range(12):
+            connection.sendall(post(bytes(300_000), length=300_001))
+            gevent.sleep(0.1)
+            connection.sendall(b"x")
+            assert ANSWERED in connection.recv(65536)
+            if number == 1:
+                before = tracemalloc.get_traced_memory()[0]
+        return tracemalloc.get_traced_memory()[0] - before
+
+    tracemalloc.start()
+    gc.disable()
+    try:
+        assert served(read_body, client, Patient()) < 300_000
+    finally:
+        gc.enable()
+        tracemalloc.stop()
 
 
 def test_requests_that_come_at_once_let_others_go_on() -> None:

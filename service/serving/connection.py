@@ -84,6 +84,13 @@ class ParserOnly(Answering):
         """Take nothing."""
         return False
 
+    def reserve(self, size: int) -> bool:
+        """Give no room, which is needed for nothing."""
+        return False
+
+    def release(self, size: int) -> None:
+        """Take nothing back."""
+
     def answer(self, request: PlainRequest, client: str | None) -> bytes | None:
         """Answer nothing."""
         return None

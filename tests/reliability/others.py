@@ -24,6 +24,7 @@ PICTURE = plain("red")
 _PROBES = ("/health/live", "/health/ready")
 _PROBE_SECONDS = 0.25
 _PATIENCE = 30.0  # seconds
+_CLIENTS = 64
 
 
 class Probe(NamedTuple):
@@ -38,7 +39,9 @@ class Probe(NamedTuple):
 class Others:
     """Clients that ask for one small picture after the other, ``rate`` times a second, and probes, four a second.
 
-    It is a context manager; ``answers``, ``lost`` and ``probes`` are there when it has been left.
+    Each asks on a connection of its own: what breaks while it waits is lost, and nothing else is.
+
+    It is a context manager: ``answers``, ``lost`` and ``probes`` are there when it has been left.
     """
 
     def __init__(self, url: str, rate: float = 50.0) -> None:
@@ -106,7 +109,7 @@ def _ask(url: str, rate: float) -> None:
     probes: list[Probe] = []
     prober = threading.Thread(target=_probe_until, args=(stopping, url, probes))
     prober.start()
-    with Load(url, PICTURE, rate=rate, clients=64) as load:
+    with Load(url, PICTURE, rate=rate, clients=_CLIENTS, per_connection=1) as load:
         print("asking", flush=True)
         sys.stdin.read()
     stopping.set()

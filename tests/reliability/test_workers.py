@@ -1,13 +1,18 @@
 """A worker that dies, stands still or has no memory: only its own requests fail, and the service is whole again soon."""
 
+import contextlib
 import os
 import re
 import resource
 import signal
 import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import requests
 
 from tests.reliability.campaign import Campaign
 from tests.reliability.others import Others
@@ -19,6 +24,13 @@ from tests.stack.load import Lost
 pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timing]
 
 RATE = 50.0  # requests a second, of the others
+_LITTLE = 8 * 1024 * 1024  # bytes
+_MUCH = (
+    ("/predict", "image/bmp", plain("red", "BMP", size=(3000, 3000))),
+    ("/predict", "image/png", plain("red", size=(4000, 4000))),
+    ("/predict", "image/png", plain("red")),
+    ("/predict/batch", "application/octet-stream", bytes(1000 * 32 * 32 * 3)),
+)
 _MOMENT = 0.05  # seconds until a signal counts
 LOSSES = (signal.SIGKILL, signal.SIGSEGV, signal.SIGSTOP)
 
@@ -26,8 +38,8 @@ LOSSES = (signal.SIGKILL, signal.SIGSEGV, signal.SIGSTOP)
 @pytest.mark.campaign(
     "a worker, one of two or the only one, is killed, as for want of memory, or dies in the engine (SIGSEGV), or stands "
     "still (SIGSTOP), while others ask",
-    bar="only the requests that it had begun fail; all workers serve again within 3 s (short: 10 s); metric and log name "
-    "the worker",
+    bar="only the requests that it had begun fail, and where it was the only one, some are asked to come again (503); all "
+    "workers serve again within 3 s (short: 10 s); metric and log name the worker",
 )
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.name)
@@ -38,14 +50,17 @@ def test_a_worker_is_lost(campaign: Campaign, start_service: StartService, loss:
     with Others(running.url, RATE) as others:
         losses = [_lose_a_worker(running, loss) for _ in range(campaign.size(1, 20))]
     longest = max(lost.seconds for lost in losses)
+    failed = [lost for lost in others.lost if lost.status != requests.codes.unavailable]
     campaign.report(
         losses=len(losses),
-        failed_requests=len(others.lost),
-        of=len(others.lost) + len(others.answers),
+        requests=len(others.lost) + len(others.answers),
+        failed=len(failed),
+        refused=len(others.lost) - len(failed),
         longest_wait_s=others.percentile(100) / 1000,
         whole_again_after_s=longest,
     )
-    assert [lost for lost in others.lost if not any(_was_begun(lost, at) for at in losses)] == []
+    assert [lost for lost in failed if not any(_was_begun(lost, at) for at in losses)] == []
+    assert count == 1 or len(others.lost) == len(failed)
     assert longest < campaign.size(10.0, 3.0)
     assert metric(running, "worker_starts_total") == count + len(losses)
     assert [lost.worker for lost in losses if not _is_logged(running, lost.worker)] == [], running.log()
@@ -81,8 +96,57 @@ def _is_logged(running: RunningService, worker: int) -> bool:
 
 
 @pytest.mark.campaign(
-    "a worker can get no more memory (RLIMIT_AS) for some seconds, while large pictures are sent",
-    bar="no 500, no worker is lost or it is replaced, and afterwards all are answered within 3 s (10 s)",
+    "the only worker can get 8 MB more memory (RLIMIT_AS) for some seconds, while large and small requests come",
+    bar="what there is no memory for is refused or fails; when memory is back, all is answered within 3 s (short: 10 s)",
 )
 def test_a_worker_without_memory(campaign: Campaign, start_service: StartService) -> None:
-    """What there is no memory for gets a 503."""
+    """It goes on, or another takes its place."""
+    running = start_service(WORKERS="1")
+    worker = workers(running)[0]
+    before = resource.prlimit(worker, resource.RLIMIT_AS)
+    resource.prlimit(worker, resource.RLIMIT_AS, (_address_space(worker) + _LITTLE, before[1]))
+    statuses = _ask_for_much(running, campaign.size(3.0, 60.0))
+    with contextlib.suppress(ProcessLookupError):  # another has taken its place
+        resource.prlimit(worker, resource.RLIMIT_AS, before)
+    started = time.monotonic()
+    wait_for(lambda: all(_post(running, *each) == requests.codes.ok for each in _MUCH), running.log)
+    recovered = time.monotonic() - started
+    replaced = metric(running, "worker_starts_total") - 1
+    campaign.report(answers=_told(statuses), workers_replaced=replaced, all_answered_after_s=recovered)
+    assert statuses.keys() <= {200, 500, 503, 504, None}
+    assert statuses[503] > 0
+    assert recovered < campaign.size(10.0, 3.0)
+
+
+def _address_space(process: int) -> int:
+    """Return how many bytes of addresses a process has."""
+    [kilobytes] = re.findall(r"VmSize:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text())
+    return int(kilobytes) * 1024
+
+
+def _ask_for_much(running: RunningService, seconds: float) -> Counter[int | None]:
+    """Send large and small requests, several at once, for so long; return how often each status was answered."""
+    end = time.monotonic() + seconds
+
+    def ask(path: str, kind: str, body: bytes) -> Counter[int | None]:
+        statuses: Counter[int | None] = Counter()
+        while time.monotonic() < end:
+            statuses[_post(running, path, kind, body)] += 1
+        return statuses
+
+    with ThreadPoolExecutor(len(_MUCH)) as pool:
+        return sum((each.result() for each in [pool.submit(ask, *much) for much in _MUCH]), Counter())
+
+
+def _post(running: RunningService, path: str, kind: str, body: bytes) -> int | None:
+    """Return the status of one request; None where the connection broke."""
+    try:
+        return requests.post(running.url + path, body, headers={"Content-Type": kind}, timeout=30).status_code
+    except requests.ConnectionError:
+        return None
+
+
+def _told(statuses: Counter[int | None]) -> str:
+    """Return how often each status was answered, in words."""
+    named = {str(status or "broken"): count for status, count in statuses.items()}
+    return ", ".join(f"{count:,} x {status}" for status, count in sorted(named.items()))

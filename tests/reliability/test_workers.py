@@ -1,4 +1,4 @@
-"""A worker that dies, stands still or has no memory: only its own requests fail, and the service is whole again soon."""
+"""A worker that dies, stands still or has no memory: only its own requests fail, and the service is soon whole again."""
 
 import contextlib
 import os
@@ -36,10 +36,10 @@ LOSSES = (signal.SIGKILL, signal.SIGSEGV, signal.SIGSTOP)
 
 
 @pytest.mark.campaign(
-    "a worker, one of two or the only one, is killed, as for want of memory, or dies in the engine (SIGSEGV), or stands "
-    "still (SIGSTOP), while others ask",
-    bar="only the requests that it had begun fail, and where it was the only one, some are asked to come again (503); all "
-    "workers serve again within 3 s (short: 10 s); metric and log name the worker",
+    "a worker, one of two or the only one, is killed, as for want of memory, dies in the engine (SIGSEGV) or stands still "
+    "(SIGSTOP), while others ask",
+    bar="only the requests that it had begun fail, and where it was the only one, some are asked to come again (503); "
+    "all workers serve again within 3 s (short: 10 s); metric and log name the worker",
 )
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.name)
@@ -97,7 +97,7 @@ def _is_logged(running: RunningService, worker: int) -> bool:
 
 @pytest.mark.campaign(
     "the only worker can get 8 MB more memory (RLIMIT_AS) for some seconds, while large and small requests come",
-    bar="what there is no memory for is refused or fails; when memory is back, all is answered within 3 s (short: 10 s)",
+    bar="what there is no memory for is refused or fails; 3 s (short: 10 s) after it is back, all is answered",
 )
 def test_a_worker_without_memory(campaign: Campaign, start_service: StartService) -> None:
     """It goes on, or another takes its place."""

@@ -63,6 +63,12 @@ class Campaign:
         self._figures.update({name.replace("_", " "): value for name, value in figures.items()})
 
 
+def counted(statuses: Mapping[int | None, int]) -> str:
+    """Return how often each status was answered in words; None stands for a connection that broke."""
+    named = {str(status or "broken"): count for status, count in statuses.items()}
+    return ", ".join(f"{count:,} x {status}" for status, count in sorted(named.items()))
+
+
 def found(reports: Iterable[pytest.TestReport]) -> list[dict[str, Any]]:
     """Return what campaigns found, by their reports, in the order of their names."""
     records = [

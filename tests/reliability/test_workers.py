@@ -1,4 +1,4 @@
-"""A worker that dies, stands still or has no memory: only its own requests fail, and the service is soon whole again."""
+"""A worker that dies, stands still or has no memory: only its own requests fail, and soon another has its place."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pytest
 import requests
 
-from tests.reliability.campaign import Campaign
+from tests.reliability.campaign import Campaign, counted
 from tests.reliability.others import Others
 from tests.service.conftest import StartService
 from tests.service.pictures import plain
@@ -36,8 +36,8 @@ LOSSES = (signal.SIGKILL, signal.SIGSEGV, signal.SIGSTOP)
 
 
 @pytest.mark.campaign(
-    "a worker, one of two or the only one, is killed, as for want of memory, dies in the engine (SIGSEGV) or stands still "
-    "(SIGSTOP), while others ask",
+    "a worker, one of two or the only one, is killed, as for want of memory, dies in the engine (SIGSEGV) or stands "
+    "still (SIGSTOP), while others ask",
     bar="only the requests that it had begun fail, and where it was the only one, some are asked to come again (503); "
     "all workers serve again within 3 s (short: 10 s); metric and log name the worker",
 )
@@ -112,7 +112,7 @@ def test_a_worker_without_memory(campaign: Campaign, start_service: StartService
     wait_for(lambda: all(_post(running, *each) == requests.codes.ok for each in _MUCH), running.log)
     recovered = time.monotonic() - started
     replaced = metric(running, "worker_starts_total") - 1
-    campaign.report(answers=_told(statuses), workers_replaced=replaced, all_answered_after_s=recovered)
+    campaign.report(answers=counted(statuses), workers_replaced=replaced, all_answered_after_s=recovered)
     assert statuses.keys() <= {200, 500, 503, 504, None}
     assert statuses[503] > 0
     assert recovered < campaign.size(10.0, 3.0)
@@ -144,9 +144,3 @@ def _post(running: RunningService, path: str, kind: str, body: bytes) -> int | N
         return requests.post(running.url + path, body, headers={"Content-Type": kind}, timeout=30).status_code
     except requests.ConnectionError:
         return None
-
-
-def _told(statuses: Counter[int | None]) -> str:
-    """Return how often each status was answered, in words."""
-    named = {str(status or "broken"): count for status, count in statuses.items()}
-    return ", ".join(f"{count:,} x {status}" for status, count in sorted(named.items()))

@@ -1,8 +1,8 @@
 """The other clients of a service, which a campaign may not harm: what they get, and how long they wait for it.
 
 They ask in a process of their own, so that what the campaign does in the tests' process delays nobody.
-``python -m tests.reliability.others URL RATE PER_CONNECTION`` asks until its stdin is closed. Then it prints what it got,
-as JSON.
+``python -m tests.reliability.others URL RATE PER_CONNECTION`` asks until its stdin is closed, and then prints what it
+got, as JSON.
 """
 
 import dataclasses

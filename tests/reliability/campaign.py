@@ -63,7 +63,7 @@ class Campaign:
         self._figures.update({name.replace("_", " "): value for name, value in figures.items()})
 
 
-def counted(statuses: Mapping[int | None, int]) -> str:
+def counted(statuses: Mapping[Any, int]) -> str:
     """Return how often each status was answered in words; None stands for a connection that broke."""
     named = {str(status or "broken"): count for status, count in statuses.items()}
     return ", ".join(f"{count:,} x {status}" for status, count in sorted(named.items()))

@@ -33,8 +33,8 @@ LACKING: Mapping[str, tuple[tuple[str, ...], str | None]] = {
     "a user with a name": (("--user=54321:54321", _READ_ONLY, _IN_MEMORY), None),
     "shared memory": (("--ipc=none", _READ_ONLY, _IN_MEMORY), None),
     "room in shared memory": ((_FULL,), None),
-    "room in shared memory, or anything else to write to": ((_FULL, _READ_ONLY), "space"),
-    "anything to write to": (("--ipc=none", _READ_ONLY), "written"),
+    "room in shared memory and a place to write to": ((_FULL, _READ_ONLY), "space"),
+    "a place to write to": (("--ipc=none", _READ_ONLY), "written"),
     "files": (("--ulimit=nofile=128:128",), None),
     "many files": (("--ulimit=nofile=64:64",), "files"),
     "very many files": (("--ulimit=nofile=24:24",), "files"),
@@ -73,7 +73,7 @@ def _run(image: str, *options: str) -> Iterator[str]:
 
 
 def _ask(container: str) -> str | None:
-    """Have pictures classified from inside of a container; return its metrics, None where it does not answer in time."""
+    """Have pictures classified from inside of a container; return its metrics, None where it gives no answer."""
     command = ["docker", "exec", container, "python", "-c", _ASK, base64.b64encode(plain("red")).decode()]
     end = time.monotonic() + _PATIENCE
     while time.monotonic() < end and docker("inspect", "--format={{.State.Running}}", container).strip() == "true":

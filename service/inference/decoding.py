@@ -98,6 +98,8 @@ class Decoder:
             raise UnsupportedImage(f"The content is not a picture that can be read; {_READABLE}.") from error
         except UnknownRange as error:
             raise InvalidImage(str(error)) from error
+        except MemoryError as error:
+            raise ImageTooLarge("Decoding the picture takes more memory than there is; send a smaller one.") from error
         except TooMuchWork as error:
             raise InvalidImage(f"The picture is made to take long: {error}. Save it anew and send that.") from error
         except FarTooManyPixels as error:
@@ -153,6 +155,6 @@ def decode_jpeg_of_size(content: bytes, size: Input, known: Plain) -> Pixels | N
         if any(mark in content for mark in _MAY_BE_TURNED):  # last, since it reads all of it
             return None
         pixels: Pixels = simplejpeg.decode_jpeg(content)
-    except (ValueError, KeyError):  # a KeyError for samplings that it has no name for
+    except Exception:  # noqa: BLE001 - it may raise more than it says, as a KeyError for samplings without a name
         return None
     return pixels

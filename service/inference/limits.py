@@ -8,9 +8,15 @@ from contextlib import contextmanager
 from service.inference.errors import DeadlineExceeded, ImageTooLarge
 from service.inference.runtime import Event, Runtime
 
+_LONGEST_SIDE = 100_000  # pixels; a JPEG has at most 65,535, and each row of one pixel costs as much as fifty pixels
+
 
 def check_pixels(width: int, height: int, most: int) -> None:
-    """Raise ImageTooLarge if a picture of ``width`` x ``height`` has more than ``most`` pixels."""
+    """Raise ImageTooLarge if a picture of ``width`` x ``height`` has more than ``most`` pixels, or a very long side."""
+    if max(width, height) > _LONGEST_SIDE:
+        raise ImageTooLarge(
+            f"The picture has {width:,} x {height:,} pixels; at most {_LONGEST_SIDE:,} a side are allowed."
+        )
     if width * height > most:
         raise ImageTooLarge(
             f"The picture has {width} x {height} = {width * height:,} pixels; "

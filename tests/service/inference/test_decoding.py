@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import simplejpeg
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
@@ -349,6 +350,32 @@ def test_jpeg_of_the_input_size_has_pillows_pixels(mode: str, options: dict[str,
 def test_other_pictures_take_the_long_way(content: bytes) -> None:
     """CMYK, other sizes, other formats and damaged files are left to Pillow."""
     assert short_way(content) is None
+
+
+@pytest.mark.parametrize("error", [KeyError, RuntimeError, MemoryError])
+def test_what_the_short_way_raises_is_left_to_pillow(error: type[Exception]) -> None:
+    """It may raise anything: the picture is decoded all the same."""
+    content = encoded(Image.fromarray(noise()), "JPEG")
+
+    def fail(_: bytes) -> None:
+        raise error
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(simplejpeg, "decode_jpeg", fail)
+        assert short_way(content) is None
+        np.testing.assert_array_equal(decode(content), np.asarray(Image.open(io.BytesIO(content)).convert("RGB")))
+
+
+def test_the_end_of_the_memory_is_told() -> None:
+    """Where decoding takes more memory than there is, the picture is too large."""
+
+    def fail(_: object, __: object) -> None:
+        raise MemoryError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decoding, "to_input", fail)
+        with pytest.raises(ImageTooLarge, match="more memory than there is"):
+            decode(plain("red", size=(60, 60)))
 
 
 def with_exif(orientation: int) -> dict[str, Any]:

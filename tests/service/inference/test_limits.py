@@ -17,6 +17,14 @@ def test_pixels() -> None:
         check_pixels(101, 1, 100)
 
 
+@pytest.mark.parametrize("size", [(100_001, 1), (1, 100_001)])
+def test_sides(size: tuple[int, int]) -> None:
+    """No side may be so long that its rows cost more than its pixels."""
+    check_pixels(100_000, 1, 50_000_000)
+    with pytest.raises(ImageTooLarge, match="at most 100,000 a side"):
+        check_pixels(*size, 50_000_000)
+
+
 def test_what_never_fits_is_refused_at_once() -> None:
     """The message says what it would take and what there is."""
     memory = DecodingMemory(10_000_000, ThreadRuntime())

@@ -58,7 +58,7 @@ test-fast: .venv/stamp ## the tests that take under two minutes together, a trai
 	$(call tests,not slow and not containers and not stack,logical)
 
 .PHONY: reliability
-reliability: .venv/stamp ## the campaigns of docs/reliability.md, whole (some hours, on a quiet machine), with what they find
+reliability: .venv/stamp .venv-fuzz/stamp ## the campaigns of docs/reliability.md, whole (some hours, on a quiet machine), with what they find
 	$(DEV)/python -m pytest tests/reliability --whole --write-found $(ARGS)
 
 .PHONY: check
@@ -101,6 +101,7 @@ lock: .venv/stamp ## write requirements/*.txt anew (ARGS=--upgrade takes the new
 	$(LOCK) $(ARGS) --extra rivals --output-file requirements/rivals.txt
 	$(LOCK) $(ARGS) --extra kubernetes --output-file requirements/kubernetes.txt
 	$(LOCK) $(ARGS) --extra audit --output-file requirements/audit.txt
+	$(LOCK) $(ARGS) --extra fuzz --output-file requirements/fuzz.txt
 
 .PHONY: audit
 audit: .venv-audit/stamp ## look the locks up among known vulnerabilities; needs a network
@@ -131,7 +132,7 @@ release-notes: ## print the changelog's section of VERSION, which has to be the 
 
 .PHONY: clean
 clean: ## remove environments and caches; models/ and runs/ stay
-	rm -rf .venv .venv-serve .venv-interop .venv-tracking .venv-rivals .venv-kubernetes .venv-audit .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-serve .venv-interop .venv-tracking .venv-rivals .venv-kubernetes .venv-audit .venv-fuzz .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/stamp: requirements/dev.txt
@@ -141,6 +142,7 @@ clean: ## remove environments and caches; models/ and runs/ stay
 .venv-rivals/stamp: requirements/rivals.txt
 .venv-kubernetes/stamp: requirements/kubernetes.txt
 .venv-audit/stamp: requirements/audit.txt
+.venv-fuzz/stamp: requirements/fuzz.txt
 
 # A lock is complete, so pip installs exactly what it lists, and nothing that is missing from it on purpose. The stamp is
 # a copy of the lock: a lock that is only newer, as after a checkout, rebuilds nothing.

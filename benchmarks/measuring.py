@@ -221,8 +221,10 @@ def require_wrk() -> None:
         )
 
 
-def load(url: str, body: Body, connections: int, seconds: float, folder: Path) -> Load:
+def load(url: str, body: Body, connections: int, seconds: float, folder: Path, *, pause: float = 0.0) -> Load:
     """Post ``body`` to ``url`` from ``connections`` connections, each as fast as it is answered, by wrk.
+
+    With a ``pause``, in seconds, each waits so long before it asks again.
 
     Raises:
         ServerFailed: nobody listens there.
@@ -232,7 +234,7 @@ def load(url: str, body: Body, connections: int, seconds: float, folder: Path) -
     lines = "\n".join((f"Content-Type: {body.content_type}", *body.headers))
     done = subprocess.run(
         ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}", "-s", str(_SCRIPT), url],
-        env={**os.environ, "BODY": str(file), "HEADERS": lines},
+        env={**os.environ, "BODY": str(file), "HEADERS": lines, "PAUSE": str(round(pause * 1000))},
         capture_output=True,
         text=True,
         check=False,

@@ -1,10 +1,18 @@
--- For wrk: posts the file that BODY names with the lines of HEADERS, and prints what came of it as one line of JSON.
+-- For wrk: posts the file that BODY names with the lines of HEADERS, after each answer again, PAUSE milliseconds later
+-- where that is not 0, and prints what came of it as one line of JSON.
 wrk.method = "POST"
 local file = assert(io.open(os.getenv("BODY"), "rb"))
 wrk.body = file:read("*all")
 file:close()
 for name, value in os.getenv("HEADERS"):gmatch("([^:\n]+): ([^\n]+)") do
   wrk.headers[name] = value
+end
+
+local pause = tonumber(os.getenv("PAUSE"))
+if pause > 0 then
+  function delay()
+    return pause
+  end
 end
 
 function done(summary, latency)

@@ -57,6 +57,7 @@ def test_locks_have_all_that_the_project_asks_for(root: Path) -> None:
     assert asked["training"] | asked["cuda"] <= packages(lock(root, "trainer"))
     assert asked["service"] | asked["training"] | asked["cpu"] | asked["dev"] <= packages(lock(root, "dev"))
     assert asked["rivals"] <= packages(lock(root, "rivals"))
+    assert asked["fuzz"] <= packages(lock(root, "fuzz"))
 
 
 def test_images_and_tests_use_the_same_versions(root: Path) -> None:
@@ -65,6 +66,15 @@ def test_images_and_tests_use_the_same_versions(root: Path) -> None:
     for name in ("service", "trainer"):
         shipped = set(re.findall(r"^([a-z0-9._-]+==\S+)", lock(root, name), re.MULTILINE))
         assert {pin for pin in shipped - tested if not pin.startswith(("nvidia-", "tensorflow"))} == set()
+
+
+def test_what_is_fuzzed_is_what_is_served(root: Path) -> None:
+    """The decoders that a fuzzer tries have the service's versions."""
+    for package in ("numpy", "pillow"):
+        fuzzed, served = (
+            re.findall(rf"^{package}==\S+", lock(root, name), re.MULTILINE) for name in ("fuzz", "service")
+        )
+        assert fuzzed == served, package
 
 
 def test_the_trainers_cuda_libraries_are_those_that_tensorflow_asks_for(root: Path) -> None:

@@ -170,6 +170,9 @@ def register(app: Flask, dialects: Sequence[Dialect] = ()) -> None:
 def response_to(error: Exception, method: str, path: str, dialects: Sequence[Dialect]) -> Response:
     """Return the answer that tells the client who asked for ``path`` of ``error``; log what is the service's fault."""
     dialect = dialect_of(path, dialects)
+    if isinstance(error, MemoryError):
+        log.warning("%s is refused: there is no memory for it", path)
+        error = QueueFull("There is no memory for this request at the moment; try again later, or send less at once.")
     if isinstance(error, ServiceError):
         failure = failure_of(error, dialect)
         if failure.status == HTTPStatus.INTERNAL_SERVER_ERROR:

@@ -63,6 +63,12 @@ class Campaign:
         self._figures.update({name.replace("_", " "): value for name, value in figures.items()})
 
 
+def counted(statuses: Mapping[Any, int]) -> str:
+    """Return how often each status was answered in words; None stands for a connection that broke."""
+    named = {str(status or "broken"): count for status, count in statuses.items()}
+    return ", ".join(f"{count:,} x {status}" for status, count in sorted(named.items()))
+
+
 def found(reports: Iterable[pytest.TestReport]) -> list[dict[str, Any]]:
     """Return what campaigns found, by their reports, in the order of their names."""
     records = [
@@ -94,12 +100,15 @@ def write(records: Iterable[Mapping[str, Any]]) -> None:
 
 
 def table() -> str:
-    """Return the table of what was found, as Markdown."""
+    """Return the table of what was found, as Markdown; campaigns of several parts say only once what they do."""
     document = json.loads(FOUND.read_text(encoding="utf-8"))
-    rows = (
-        f"| `{record['name']}` | {record['what']} | {record['bar']} | {line(record)} |\n"
-        for record in document["campaigns"].values()
-    )
+    rows = []
+    said: tuple[str, str] | None = None
+    for record in document["campaigns"].values():
+        say = (record["what"], record["bar"])
+        what, bar = ("", "") if say == said else say
+        rows.append(f"| `{record['name']}` | {what} | {bar} | {line(record)} |\n")
+        said = say
     return f"Measured on {document['machine']}.\n\n{_HEAD}{''.join(rows)}"
 
 

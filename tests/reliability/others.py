@@ -1,7 +1,8 @@
 """The other clients of a service, which a campaign may not harm: what they get, and how long they wait for it.
 
 They ask in a process of their own, so that what the campaign does in the tests' process delays nobody.
-``python -m tests.reliability.others URL RATE`` asks until its stdin is closed, and prints what it got as JSON.
+``python -m tests.reliability.others URL RATE PER_CONNECTION`` asks until its stdin is closed, and then prints what it
+got, as JSON.
 """
 
 import dataclasses
@@ -24,6 +25,7 @@ PICTURE = plain("red")
 _PROBES = ("/health/live", "/health/ready")
 _PROBE_SECONDS = 0.25
 _PATIENCE = 30.0  # seconds
+_CLIENTS = 64
 
 
 class Probe(NamedTuple):
@@ -38,12 +40,14 @@ class Probe(NamedTuple):
 class Others:
     """Clients that ask for one small picture after the other, ``rate`` times a second, and probes, four a second.
 
-    It is a context manager; ``answers``, ``lost`` and ``probes`` are there when it has been left.
+    With one request ``per_connection``, what breaks while it waits is lost, and nothing else is.
+
+    It is a context manager: ``answers``, ``lost`` and ``probes`` are there when it has been left.
     """
 
-    def __init__(self, url: str, rate: float = 50.0) -> None:
+    def __init__(self, url: str, rate: float = 50.0, *, per_connection: int = 1) -> None:
         """Take the address of the service and the requests a second."""
-        self._command = [sys.executable, "-m", "tests.reliability.others", url, str(rate)]
+        self._command = [sys.executable, "-m", "tests.reliability.others", url, str(rate), str(per_connection)]
         self._process: subprocess.Popen[str] | None = None
         self.answers: list[Answer] = []
         self.lost: list[Lost] = []
@@ -101,12 +105,12 @@ def _probe_until(stopping: threading.Event, url: str, probes: list[Probe]) -> No
         probes.append(Probe(now, path, status, now - started))
 
 
-def _ask(url: str, rate: float) -> None:
+def _ask(url: str, rate: float, per_connection: int) -> None:
     stopping = threading.Event()
     probes: list[Probe] = []
     prober = threading.Thread(target=_probe_until, args=(stopping, url, probes))
     prober.start()
-    with Load(url, PICTURE, rate=rate, clients=64) as load:
+    with Load(url, PICTURE, rate=rate, clients=_CLIENTS, per_connection=per_connection) as load:
         print("asking", flush=True)
         sys.stdin.read()
     stopping.set()
@@ -116,4 +120,4 @@ def _ask(url: str, rate: float) -> None:
 
 
 if __name__ == "__main__":
-    _ask(sys.argv[1], float(sys.argv[2]))
+    _ask(sys.argv[1], float(sys.argv[2]), int(sys.argv[3]))

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -92,6 +93,24 @@ def start(environment: Mapping[str, str], before_exec: Callable[[], None] | None
         preexec_fn=before_exec,
     )
     return RunningService(process, f"http://127.0.0.1:{port}", stderr)
+
+
+def workers(running: RunningService) -> list[int]:
+    """Return the process ids of the workers."""
+    children = Path(f"/proc/{running.process.pid}/task/{running.process.pid}/children").read_text()
+    return [int(process) for process in children.split()]
+
+
+def metric(running: RunningService, name: str) -> float:
+    """Return the sum of all samples of a metric."""
+    text = running.get("/metrics").text
+    return sum(float(value) for value in re.findall(rf"^darkroom_{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE))
+
+
+def connect(running: RunningService) -> socket.socket:
+    """Open a connection to the service."""
+    host, port = running.url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=30)
 
 
 def free_port() -> int:

@@ -32,9 +32,13 @@ class Answer:
 
 @dataclass(frozen=True)
 class Lost:
-    """A request that got no prediction: another status, or None where the connection broke, and what was said."""
+    """A request that got no prediction: another status, or None where the connection broke, and what was said.
+
+    ``when`` and ``seconds`` are as in an answer.
+    """
 
     when: float
+    seconds: float
     status: int | None
     reason: str
 
@@ -54,13 +58,18 @@ class Load:
         *,
         rate: float = REQUESTS_PER_SECOND,
         clients: int = _CLIENTS,
+        per_connection: int = _REQUESTS_PER_CONNECTION,
         retry: bool = False,
     ) -> None:
-        """Take the address of the service, the body to post to ``/predict``, and the requests a second."""
+        """Take the address of the service, the body to post to ``/predict``, and the requests a second.
+
+        A client makes a new connection after so many requests ``per_connection``.
+        """
         address = urlsplit(url)
         self._host, self._port = str(address.hostname), address.port
         self._picture = picture
         self._rate = rate
+        self._per_connection = per_connection
         self._retry = retry
         self._numbers = itertools.count()
         self._stopping = threading.Event()
@@ -109,7 +118,7 @@ class Load:
             if self._stopping.wait(max(0.0, due - time.monotonic())):
                 break
             self._ask(connection, due)
-            if used % _REQUESTS_PER_CONNECTION == 0:
+            if used % self._per_connection == 0:
                 connection.close()
         connection.close()
 
@@ -122,15 +131,19 @@ class Load:
                 if left:
                     time.sleep(_RETRY_SECONDS)
                 else:
-                    self.lost.append(Lost(time.monotonic(), None, repr(error)))
+                    self._lose(due, None, repr(error))
                 continue
             if status == http.client.OK:
                 best = answer["predictions"][0]["label"]
                 again, now = self._retry and not left, time.monotonic()
                 self.answers.append(Answer(now, answer["model"]["version"], best, now - due, again))
             else:
-                self.lost.append(Lost(time.monotonic(), status, str(answer)))
+                self._lose(due, status, str(answer))
             return
+
+    def _lose(self, due: float, status: int | None, reason: str) -> None:
+        now = time.monotonic()
+        self.lost.append(Lost(now, now - due, status, reason))
 
     def _post(self, connection: http.client.HTTPConnection) -> tuple[int, Any]:
         connection.request("POST", "/predict", self._picture, {"Content-Type": "image/png"})

@@ -32,7 +32,7 @@ from tests.models import copy
 from tests.service import seccomp
 from tests.service.conftest import StartService
 from tests.service.pictures import encoded, plain
-from tests.service.running import RunningService, free_port, start, wait_for
+from tests.service.running import RunningService, connect, free_port, metric, start, wait_for, workers
 
 pytestmark = pytest.mark.process
 
@@ -47,28 +47,10 @@ def label(response: requests.Response) -> str:
     return best
 
 
-def workers(running: RunningService) -> list[int]:
-    """Return the process ids of the workers."""
-    children = Path(f"/proc/{running.process.pid}/task/{running.process.pid}/children").read_text()
-    return [int(process) for process in children.split()]
-
-
 def decoders(worker: int) -> list[int]:
     """Return the process ids of what decodes pictures for a worker; threads of it have started them."""
     children = [file.read_text() for file in Path(f"/proc/{worker}/task").glob("*/children")]
     return [int(process) for text in children for process in text.split()]
-
-
-def metric(running: RunningService, name: str) -> float:
-    """Return the sum of all samples of a metric."""
-    text = running.get("/metrics").text
-    return sum(float(value) for value in re.findall(rf"^darkroom_{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE))
-
-
-def connect(running: RunningService) -> socket.socket:
-    """Open a connection to the service."""
-    host, port = running.url.removeprefix("http://").split(":")
-    return socket.create_connection((host, int(port)), timeout=30)
 
 
 def head(length: int | None, path: str = "/predict") -> bytes:

@@ -20,6 +20,8 @@ def app() -> Flask:
     def fail(kind: str) -> str:
         if kind.isdigit():
             abort(int(kind))
+        if kind == "memory":
+            raise MemoryError
         raise getattr(service_errors, kind, ZeroDivisionError)("what went wrong")
 
     return app
@@ -44,6 +46,14 @@ def test_unknown_error_is_logged_and_not_shown(app: Flask, caplog: pytest.LogCap
     assert "ZeroDivisionError" not in response.text
     assert "what went wrong" not in response.text
     assert caplog.records[0].exc_info is not None
+
+
+def test_what_there_is_no_memory_for_may_come_again(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
+    """It is no fault of the code: a 503 that says when to ask again, and a line without a trace."""
+    response = app.test_client().get("/memory")
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
+    assert "no memory" in response.text
+    assert [record.exc_info for record in caplog.records] == [None]
 
 
 @pytest.mark.parametrize("status", [400, 404, 405, 411, 414, 501])

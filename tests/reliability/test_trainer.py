@@ -1,9 +1,7 @@
 """The trainer, killed, crowded, without room and with its pictures changed under it.
 
-The bar: there is never half a version and never one less; a run that was killed goes on and ends with the weights of
-one that was not, or one sentence says why not; nothing ends in a traceback. Each campaign prints its figures. They are
-short here; with ``DARKROOM_RELIABILITY=whole`` in the environment they are as long as the bar says: 20 kills, every
-size of a disk.
+There is never half a version and never one less; a run that was killed goes on and ends with the weights of one that
+was not, or one sentence says why not; nothing ends in a traceback.
 """
 
 import json
@@ -23,17 +21,15 @@ import pytest
 
 from artifact import latest, validate, versions
 from tests.drawings import drawing
+from tests.reliability.campaign import Campaign
 from tests.reliability.publishing import NAME, publish
 from tests.training.conftest import environment
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
-WHOLE = os.environ.get("DARKROOM_RELIABILITY") == "whole"
 SMOKE = ("--preset", "smoke", "--precision", "float32", "--cpu")
-EPOCHS = 24 if WHOLE else 5
-KILLS = 20 if WHOLE else 3
-MODEL_DISKS = range(32, 480, 32) if WHOLE else (128, 384)  # KiB; a version takes 400
-RUN_DISKS = range(32, 768, 32) if WHOLE else (96, 480)  # KiB; two checkpoints, the next one and the logs take 700
+MODEL_DISKS = range(32, 480, 32)  # KiB; a version takes 400
+RUN_DISKS = range(32, 768, 32)  # KiB; two checkpoints, the next one and the logs take 700
 
 
 @dataclass
@@ -109,10 +105,16 @@ def weights(models: Path, name: str = "smoke") -> bytes:
 
 
 @pytest.fixture(scope="module")
-def reference(root: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def epochs(request: pytest.FixtureRequest) -> int:
+    """Return how long the trainings are."""
+    return 24 if request.config.getoption("--whole") else 5
+
+
+@pytest.fixture(scope="module")
+def reference(root: Path, tmp_path_factory: pytest.TempPathFactory, epochs: int) -> bytes:
     """Return the weights of a training that nothing happened to."""
     folder = tmp_path_factory.mktemp("reference")
-    places = ("--models", folder / "models", "--run", folder / "run", "--epochs", EPOCHS)
+    places = ("--models", folder / "models", "--run", folder / "run", "--epochs", epochs)
     subprocess.run(
         [sys.executable, "-m", "training", *SMOKE, *map(str, places)], cwd=root, env=environment(), check=True,
         capture_output=True,
@@ -139,7 +141,11 @@ def disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_publishing_killed_at_every_step_leaves_whole_versions(root: Path, tmp_path: Path) -> None:
+@pytest.mark.campaign(
+    "publishing is killed before each operation on the disk in turn",
+    bar="whole versions only, and nothing else is left",
+)
+def test_publishing_killed_at_every_step_leaves_whole_versions(campaign: Campaign, root: Path, tmp_path: Path) -> None:
     """Before each operation on the disk in turn: what is there stays, what is new is whole or not there."""
     command = [sys.executable, "-m", "tests.reliability.publishing", str(tmp_path)]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
@@ -153,40 +159,50 @@ def test_publishing_killed_at_every_step_leaves_whole_versions(root: Path, tmp_p
         os.utime(path, (0, 0))
     publish(tmp_path)
     assert sorted(path.name for path in (tmp_path / NAME).iterdir()) == sorted(map(str, range(1, last + 2)))
-    print(f"publishing: {len(counts)} kills, {counts[-1]} of them after the rename, {len(drafts)} drafts, all removed")
+    campaign.report(kills=len(counts), after_the_rename=counts[-1], drafts_removed=len(drafts))
 
 
-def test_a_killed_training_ends_with_the_same_weights(start: Start, tmp_path: Path, reference: bytes) -> None:
+@pytest.mark.campaign(
+    "a training is killed by SIGKILL at moments of chance, and begun again",
+    bar="the same weights, bit by bit",
+)
+def test_a_killed_training_ends_with_the_same_weights(
+    campaign: Campaign, epochs: int, start: Start, tmp_path: Path, reference: bytes
+) -> None:
     """SIGKILL at moments of chance, in the start, an epoch, a checkpoint or the publishing: all is there in the end."""
     chance = random.Random(0)
     models, run = tmp_path / "models", tmp_path / "run"
-    arguments = ("--models", models, "--run", run, "--epochs", str(EPOCHS))
-    epochs: list[int] = []
-    for _ in range(KILLS):
+    arguments = ("--models", models, "--run", run, "--epochs", str(epochs))
+    kept: list[int] = []
+    for _ in range(campaign.size(3, 20)):
         trainer = start(*arguments)
         trainer.until(chance.choice(["^Training", "^epoch", "^epoch"]))
         time.sleep(chance.uniform(0, 1.0))
         if trainer.process.poll() is not None:
             break
         trainer.kill()
-        epochs.append(max((int(path.name[6:]) for path in run.glob("epoch-*")), default=0))
+        kept.append(max((int(path.name[6:]) for path in run.glob("epoch-*")), default=0))
     trainer = start(*arguments)
     assert trainer.end() == 0, trainer.errors
-    assert epochs == sorted(epochs)
+    assert kept == sorted(kept)
     assert weights(models) == reference
     assert not list(run.glob("epoch-*"))
-    print(f"kill -9: {len(epochs)} times, after the epochs {epochs} of {EPOCHS}: the same weights")
+    campaign.report(kills=len(kept), epochs=epochs, kept_at_kills=" ".join(map(str, kept)))
 
 
+@pytest.mark.campaign(
+    "the same, while it publishes",
+    bar="a whole version of the same weights",
+)
 def test_a_training_killed_while_it_publishes_publishes_in_the_end(
-    start: Start, tmp_path: Path, reference: bytes
+    campaign: Campaign, epochs: int, start: Start, tmp_path: Path, reference: bytes
 ) -> None:
     """Whatever of the publishing was done, the same command does it again from the last checkpoint."""
     chance = random.Random(1)
     models = tmp_path / "models"
-    arguments = ("--models", models, "--run", tmp_path / "run", "--epochs", str(EPOCHS))
+    arguments = ("--models", models, "--run", tmp_path / "run", "--epochs", str(epochs))
     kills = 0
-    for line in ("^Exporting", "^Measuring on", "^Drawing", "^Calibrated", "^The SavedModel")[: 5 if WHOLE else 1]:
+    for line in ("^Exporting", "^Measuring on", "^Drawing", "^Calibrated", "^The SavedModel")[: campaign.size(1, 5)]:
         trainer = start(*arguments)
         assert trainer.until(line), trainer.errors
         time.sleep(chance.uniform(0, 0.5))
@@ -197,16 +213,22 @@ def test_a_training_killed_while_it_publishes_publishes_in_the_end(
     trainer = start(*arguments)
     assert trainer.end() == 0, trainer.errors
     assert weights(models) == reference
-    print(f"kill -9 while publishing: {kills} times, {len(versions(models, 'smoke'))} versions, all whole")
+    campaign.report(kills=kills, versions=len(versions(models, "smoke")))
 
 
-def test_two_trainings_get_in_nobodys_way(start: Start, tmp_path: Path, reference: bytes) -> None:
+@pytest.mark.campaign(
+    "two trainings of one run folder, and two of one model's name",
+    bar="the second of a run folder ends with a sentence, both of a name publish",
+)
+def test_two_trainings_get_in_nobodys_way(
+    campaign: Campaign, epochs: int, start: Start, tmp_path: Path, reference: bytes
+) -> None:
     """In one run folder the second ends with a sentence; with one model's name both publish, under two numbers."""
     models = tmp_path / "models"
-    first = start("--models", models, "--run", tmp_path / "one", "--epochs", str(EPOCHS))
-    other = start("--models", models, "--run", tmp_path / "other", "--epochs", str(EPOCHS))
+    first = start("--models", models, "--run", tmp_path / "one", "--epochs", str(epochs))
+    other = start("--models", models, "--run", tmp_path / "other", "--epochs", str(epochs))
     assert first.until("^Training")
-    second = start("--models", models, "--run", tmp_path / "one", "--epochs", str(EPOCHS))
+    second = start("--models", models, "--run", tmp_path / "one", "--epochs", str(epochs))
     assert second.end() == 1
     message = rf"error: another training works in {tmp_path}/one \(process {first.process.pid} on .*--run folder\n$"
     assert re.search(message, second.errors)
@@ -214,48 +236,56 @@ def test_two_trainings_get_in_nobodys_way(start: Start, tmp_path: Path, referenc
     assert versions(models, "smoke") == [1, 2]
     assert weights(models) == reference
     assert not list((models / "smoke").glob(".draft-*"))
-    print("two trainings: one of a run folder, both of a model's name")
+    campaign.report(refused=1, published=2)
 
 
+@pytest.mark.campaign(
+    "the disk for models is full, at different points of publishing",
+    bar="a sentence, nothing left, and published once there is room",
+)
 def test_a_full_disk_for_models_keeps_the_training(
-    start: Start, tmp_path: Path, reference: bytes, disk: Callable[[int], Path]
+    campaign: Campaign, epochs: int, start: Start, tmp_path: Path, reference: bytes, disk: Callable[[int], Path]
 ) -> None:
     """Wherever in the publishing the room ends, a sentence says so, nothing is left of it, and room is all it takes."""
-    arguments = ("--run", tmp_path / "run", "--epochs", str(EPOCHS))
-    outcomes = {}
-    for size in MODEL_DISKS:
+    arguments = ("--run", tmp_path / "run", "--epochs", str(epochs))
+    sizes = []
+    for size in MODEL_DISKS if campaign.whole else (128, 384):
         models = disk(size)
         trainer = start("--models", models, *arguments)
         assert trainer.end() == 1
         assert re.search(r"^training: error: .*No space left on device", trainer.errors, re.MULTILINE), trainer.errors
         assert str(models) in trainer.errors
         assert list(models.iterdir()) == []
-        outcomes[size] = "".join(trainer.lines[-1:]).strip()
+        sizes.append(size)
     trainer = start("--models", disk(4096), *arguments)
     assert trainer.end() == 0, trainer.errors
     assert weights(tmp_path / "disk") == reference
-    print(f"full disk for models, in KiB, and the last that was said: {outcomes}")
+    campaign.report(sizes=len(sizes), from_KiB=sizes[0], to_KiB=sizes[-1])
 
 
+@pytest.mark.campaign(
+    "the disk for checkpoints is full",
+    bar="a sentence, and the same weights once there is room",
+)
 def test_a_full_disk_for_checkpoints_costs_one_epoch(
-    start: Start, tmp_path: Path, reference: bytes, disk: Callable[[int], Path]
+    campaign: Campaign, epochs: int, start: Start, tmp_path: Path, reference: bytes, disk: Callable[[int], Path]
 ) -> None:
     """A sentence says where there is no room; with more of it the same command goes on, to the same weights."""
     reached = {}
-    for size in RUN_DISKS:
+    for size in RUN_DISKS if campaign.whole else (96, 480):
         run = disk(size)
-        trainer = start("--models", tmp_path / "models", "--run", run, "--epochs", str(EPOCHS))
+        trainer = start("--models", tmp_path / "models", "--run", run, "--epochs", str(epochs))
         if trainer.end() == 0:
             break
         last = trainer.errors.splitlines()[-1]
         assert re.search(rf"^training: error: .*{run}.*(No space left on device|no room left)", last), trainer.errors
         reached[size] = max((int(path.name[6:]) for path in run.glob("epoch-*")), default=0)
     else:
-        trainer = start("--models", tmp_path / "models", "--run", disk(8192), "--epochs", str(EPOCHS))
+        trainer = start("--models", tmp_path / "models", "--run", disk(8192), "--epochs", str(epochs))
         assert trainer.end() == 0, trainer.errors
     assert weights(tmp_path / "models") == reference
     assert list(reached.values()) == sorted(reached.values())
-    print(f"full disk for checkpoints, in KiB, and the epochs that fit: {reached}")
+    campaign.report(sizes=len(reached), epochs_that_fit=" ".join(map(str, reached.values())))
 
 
 @pytest.fixture
@@ -269,7 +299,13 @@ def pictures(tmp_path: Path) -> Path:
     return tmp_path / "pictures"
 
 
-def test_pictures_that_change_meanwhile_are_told(start: Start, tmp_path: Path, pictures: Path) -> None:
+@pytest.mark.campaign(
+    "pictures change between two starts of a run",
+    bar="a sentence, and gone on with once they are as before",
+)
+def test_pictures_that_change_meanwhile_are_told(
+    campaign: Campaign, start: Start, tmp_path: Path, pictures: Path
+) -> None:
     """What was begun with them is not gone on with others: a sentence says so, and with the old ones it goes on."""
     places = ("--data", pictures, "--models", tmp_path / "models", "--run", tmp_path / "run", "--epochs", "4")
     trainer = start(*places)
@@ -290,11 +326,15 @@ def test_pictures_that_change_meanwhile_are_told(start: Start, tmp_path: Path, p
     trainer = start(*places)
     assert trainer.end() == 0, trainer.errors
     assert "Resuming" in trainer.printed
-    print("pictures changed between two starts: refused three times, gone on with once they were as before")
+    campaign.report(changes_refused=3)
 
 
+@pytest.mark.campaign(
+    "pictures go while they are read, and all of them during the training",
+    bar="those that are missing are named, and the training ends well",
+)
 def test_pictures_that_go_while_they_are_read_or_learned_end_in_no_traceback(
-    start: Start, tmp_path: Path, pictures: Path
+    campaign: Campaign, start: Start, tmp_path: Path, pictures: Path
 ) -> None:
     """Some that go while they are read are left out and named; when all go during the training, it has them by then."""
     places = ("--data", pictures, "--models", tmp_path / "models", "--run", tmp_path / "run", "--epochs", "2")
@@ -308,16 +348,22 @@ def test_pictures_that_go_while_they_are_read_or_learned_end_in_no_traceback(
     shutil.rmtree(pictures)
     assert trainer.end() == 0, trainer.errors
     weights(tmp_path / "models", "pictures")
-    print(f"pictures removed while they were read: {left_out or 'they had been read, or not been listed'}")
+    campaign.report(left_out=len(left_out))
 
 
-def test_a_stopped_training_leaves_no_draft(start: Start, tmp_path: Path, reference: bytes) -> None:
+@pytest.mark.campaign(
+    "SIGTERM while it publishes",
+    bar="exit code 143 and nothing left, or published",
+)
+def test_a_stopped_training_leaves_no_draft(
+    campaign: Campaign, epochs: int, start: Start, tmp_path: Path, reference: bytes
+) -> None:
     """SIGTERM, at moments of chance from the last epoch on: exit 143 and nothing left, or published."""
     chance = random.Random(2)
     models = tmp_path / "models"
     stopped = 0
-    for _ in range(10 if WHOLE else 1):
-        trainer = start("--models", models, "--run", tmp_path / "run", "--epochs", str(EPOCHS))
+    for _ in range(campaign.size(1, 10)):
+        trainer = start("--models", models, "--run", tmp_path / "run", "--epochs", str(epochs))
         assert trainer.until("^Calibrated"), trainer.errors
         time.sleep(chance.uniform(0, 3.0))
         trainer.process.send_signal(signal.SIGTERM)
@@ -326,7 +372,7 @@ def test_a_stopped_training_leaves_no_draft(start: Start, tmp_path: Path, refere
         stopped += code != 0
         assert not list(models.glob("*/.draft-*"))
     if stopped:
-        trainer = start("--models", models, "--run", tmp_path / "run", "--epochs", str(EPOCHS))
+        trainer = start("--models", models, "--run", tmp_path / "run", "--epochs", str(epochs))
         assert trainer.end() == 0, trainer.errors
     assert weights(models) == reference
-    print(f"SIGTERM while publishing: {stopped} times stopped, {len(versions(models, 'smoke'))} versions, all whole")
+    campaign.report(stopped=stopped, versions=len(versions(models, "smoke")))

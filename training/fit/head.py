@@ -65,13 +65,23 @@ class CrossValidation:
         return np.concatenate(answers) if answers else np.empty((0, 0), np.float32)
 
 
-def cross_validate(features: Vectors, classes: Classes, labels: int) -> CrossValidation:
+def cross_validate(
+    features: Vectors,
+    classes: Classes,
+    labels: int,
+    groups: Rows | None = None,
+    learned: NDArray[np.bool_] | None = None,
+) -> CrossValidation:
     """Choose the strength (scikit-learn's C) whose folds find ``classes`` int64 [N] likeliest, given the features.
 
     ``features`` are float32 [N, D]. There are five folds, fewer where no class has as many pictures or the work is
-    much, and none where no class has two; larger strengths are no longer tried once they have become worse.
+    much, and none where no class has two; larger strengths are no longer tried once they have become worse. Pictures of
+    one of the ``groups`` int64 [N] are in one fold, so that none is answered by what learned its copy. Those that are
+    not ``learned``, bool [N], are answered all the same, and the strength does not go by them.
     """
-    folds = list(_folds(classes, labels))
+    learned = np.ones(len(classes), bool) if learned is None else learned
+    folds = [(seen[learned[seen]], unseen) for seen, unseen in _folds(classes, labels, groups)]
+    folds = [(seen, unseen) for seen, unseen in folds if len(unseen) and len(np.unique(classes[seen])) > 1]
     fits = [Fit(labels) for _ in folds]
     least, best = np.inf, CrossValidation(_UNTRIED, (), ())
     with bar(len(_STRENGTHS) * len(folds), "Cross-validation", "fit") as shown:
@@ -82,7 +92,8 @@ def cross_validate(features: Vectors, classes: Classes, labels: int) -> CrossVal
                 shown.update(1)
             found = CrossValidation(strength, tuple(heads), tuple(unseen for _, unseen in folds))
             answers = log_softmax(found.logits(features), axis=1)
-            loss = float(-answers[np.arange(len(answers)), classes[found.rows]].mean())
+            likely = answers[np.arange(len(answers)), classes[found.rows]]
+            loss = float(-likely[learned[found.rows]].mean())
             if loss >= least:
                 break
             least, best = loss, found
@@ -130,9 +141,9 @@ class Fit:
         return Linear(kernel, bias)
 
 
-def _folds(classes: Classes, labels: int) -> Iterator[tuple[Rows, Rows]]:
+def _folds(classes: Classes, labels: int, groups: Rows | None) -> Iterator[tuple[Rows, Rows]]:
     """Yield the rows that each fold learns from and those that it is asked about."""
-    from sklearn.model_selection import StratifiedKFold
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     counts = np.bincount(classes, minlength=labels)
     single = np.flatnonzero(counts[classes] == 1)
@@ -142,6 +153,10 @@ def _folds(classes: Classes, labels: int) -> Iterator[tuple[Rows, Rows]]:
     if number < 2:
         return
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # that a class has fewer than the folds
-        split = list(StratifiedKFold(number, shuffle=True, random_state=0).split(several, classes[several]))
+        if groups is None:
+            split = list(StratifiedKFold(number, shuffle=True, random_state=0).split(several, classes[several]))
+        else:
+            grouped = StratifiedGroupKFold(number, shuffle=True, random_state=0)
+            split = list(grouped.split(several, classes[several], groups[several]))
     for seen, unseen in split:
         yield np.concatenate([several[seen], single]), several[unseen]

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh
+from threadpoolctl import threadpool_limits
 
 from training.data.hashes import Groups
 from training.fit.features import Vectors
@@ -39,7 +40,8 @@ def reduced(features: Vectors) -> Vectors:
     if dimensions <= _MOST_DIMENSIONS:
         return centred
     covariance = centred.T @ centred
-    _, axes = eigh(covariance, subset_by_index=(dimensions - _MOST_DIMENSIONS, dimensions - 1))
+    with threadpool_limits(1, "blas"):  # several threads mostly wait for one another
+        _, axes = eigh(covariance, subset_by_index=(dimensions - _MOST_DIMENSIONS, dimensions - 1))
     main: Vectors = centred @ axes.astype(np.float32)
     return main
 

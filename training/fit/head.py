@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
+from threadpoolctl import threadpool_limits
 
 from training.data.dataset import Classes
 from training.fit.features import Vectors
@@ -23,6 +24,7 @@ _NORM = 10.0  # of a picture's features once they are scaled, so that the same s
 _MOST_FOLDS = 5
 _MUCH_WORK = 20_000  # pictures times classes, from which three folds do
 _STEPS, _TOLERANCE = 300, 1e-3
+_SHARED_WORK = 200_000_000  # pictures times features times classes, from which several threads compute a product
 
 Rows = NDArray[np.int64]
 
@@ -126,7 +128,10 @@ class Fit:
         centred = features - mean
         scale = np.float32(_NORM / max(float(np.sqrt((centred**2).sum(axis=1).mean())), 1e-12))
         regression = self._regression.set_params(C=strength)
-        with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):  # near enough by then
+        # Threads that wait for one another take longer than products as small as these: twenty times, beside other work.
+        threads = 1 if centred.size * self._labels < _SHARED_WORK else None
+        quiet = warnings.catch_warnings(action="ignore", category=ConvergenceWarning)  # near enough by then
+        with quiet, threadpool_limits(threads, "blas"):
             regression.fit(scale * centred, classes)
         coefficients, intercept = regression.coef_, regression.intercept_
         if len(coefficients) == 1:  # two classes have one function, which tells the second from the first

@@ -45,7 +45,7 @@ def _cropped(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     scale = rng.uniform(0.75, 0.95)
     width = round(image.width * min(scale * rng.uniform(0.95, 1.05), 1.0))
     height = round(image.height * scale)
-    left, top = rng.integers(image.width - width + 1), rng.integers(image.height - height + 1)
+    left, top = int(rng.integers(image.width - width + 1)), int(rng.integers(image.height - height + 1))
     return image.crop((left, top, left + width, top + height))
 
 

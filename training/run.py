@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 import artifact
 from artifact import Input, Int8, InvalidVersion, Metadata
 from artifact.layout import EXTRA, INT8_MODEL
+from training.check.labels import answers_of, probably_wrong
 from training.data import sources
 from training.data.dataset import Dataset, Split, size_in_words
 from training.data.pictures import Reading
@@ -197,6 +198,7 @@ def _two_stages(run: Run, tracker: Tracker, interruption: Interruption) -> Publi
             f"Head: logistic regression (C = {head.folds.strength:g}), in {len(head.folds.heads)}-fold "
             f"cross-validation {accuracy_in_words(head.accuracy(), answered)} right."
         )
+        _tell_of_wrong_labels(run, head)
     not_tuned = _not_tuned(run)
     published = None if not_tuned else _learned_from_the_same(run)
     publishing, refused = keras.backend.backend() == "tensorflow", None
@@ -224,6 +226,14 @@ def _two_stages(run: Run, tracker: Tracker, interruption: Interruption) -> Publi
     if refused and not tuned:
         raise refused
     return tuned or published
+
+
+def _tell_of_wrong_labels(run: Run, head: FittedHead) -> None:
+    """Say how many labels are probably wrong, as the folds tell by the way; a check tells more."""
+    answers = answers_of(head.folds, head.features, head.labels)
+    wrong = len(probably_wrong(answers, head.classes))
+    if wrong:
+        print(f"{wrong:,} labels are probably wrong; python -m training check {run.settings.data} shows them.")
 
 
 def _publish_head(run: Run, head: FittedHead, seconds: float, interruption: Interruption) -> Published:

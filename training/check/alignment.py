@@ -19,9 +19,9 @@ from scipy.ndimage import gaussian_filter
 
 from machine import usable_cores
 from training.data.dataset import Pixels
-from training.data.hashes import Pairs
+from training.data.hashes import HASHED_SIDE, Pairs
 
-SIDE = 128
+SIDE = HASHED_SIDE
 """Pixels of the small copies each way."""
 _REDUCED = 2  # times, for the search
 _SCALES = (1.0, 0.95, 0.9, 0.86, 0.82, 0.78, 0.74, 0.7)  # sides of a part, of those of the whole

@@ -17,7 +17,7 @@ from scipy.special import softmax
 from training.data.dataset import Classes
 from training.data.hashes import Groups
 from training.fit.features import Vectors
-from training.fit.head import cross_validate
+from training.fit.head import CrossValidation, cross_validate
 
 _LEAST_PROBABLE = 0.05
 """The probability of a label below which it is probably wrong; docs/check.md has how it was chosen."""
@@ -38,7 +38,7 @@ class Answers:
     @property
     def answered(self) -> NDArray[np.bool_]:
         """Which pictures have an answer, bool [N]."""
-        return ~np.isnan(self.probabilities).any(axis=1)
+        return np.isfinite(self.probabilities[:, 0])
 
     def likeliest(self) -> Classes:
         """Return the likeliest class of each picture, int64 [N]; -1 where there is no answer."""
@@ -85,8 +85,12 @@ def in_confident_joint(answers: Answers, classes: Classes) -> NDArray[np.bool_]:
 
 
 def _answers(features: Vectors, classes: Classes, labels: int, groups: Groups, learned: NDArray[np.bool_]) -> Answers:
-    folds = cross_validate(features, classes, labels, groups, learned)
-    probabilities = np.full((len(classes), labels), np.nan)
+    return answers_of(cross_validate(features, classes, labels, groups, learned), features, labels)
+
+
+def answers_of(folds: CrossValidation, features: Vectors, labels: int) -> Answers:
+    """Return what the ``folds`` answer to pictures with these ``features`` float32 [N, D], of ``labels`` classes."""
+    probabilities = np.full((len(features), labels), np.nan)
     if len(folds.rows):
         probabilities[folds.rows] = softmax(folds.logits(features).astype(np.float64), axis=1)
     return Answers(probabilities, folds.strength)

@@ -35,7 +35,7 @@ def directions(features: Vectors) -> Vectors:
 
 def reduced(features: Vectors) -> Vectors:
     """Return the main components of ``features`` float32 [N, D], at most 256 of them."""
-    centred = features - features.mean(axis=0)
+    centred: Vectors = features - features.mean(axis=0)
     dimensions = centred.shape[1]
     if dimensions <= _MOST_DIMENSIONS:
         return centred

@@ -85,6 +85,7 @@ def look(found: Found, features: Features, side: int) -> Pictures:
     facts: list[Facts] = []
     vectors: list[Vectors] = []
     copies: list[Pixels] = []
+    hashes: list[Hashes] = []
     with ThreadPoolExecutor(usable_cores()) as pool, bar(len(files), "Looking at them", "picture") as shown:
         for begin in range(0, len(files), _AT_ONCE):
             chunk = files[begin : begin + _AT_ONCE]
@@ -97,13 +98,13 @@ def look(found: Found, features: Features, side: int) -> Pictures:
                 if not isinstance(result, str):
                     facts.append(result[0])
                     copies.append(result[1])
+                    hashes.append(result[2])
             if good:
                 vectors.append(features.of(images[good], quiet=True))
             shown.update(len(chunk))
     if not kept:
         raise TrainingError(f"none of the {len(files):,} pictures can be read: {_first(faults)}")
     number = {label: place for place, label in enumerate(found.labels)}
-    small = np.stack(copies)
     return Pictures(
         labels=found.labels,
         files=[file for file, _ in kept],
@@ -111,8 +112,8 @@ def look(found: Found, features: Features, side: int) -> Pictures:
         classes=np.array([number[file.label] for file, _ in kept], np.int64),
         facts=facts,
         features=np.concatenate(vectors),
-        copies=small,
-        hashes=np.stack([hash_of(copy) for copy in small]),
+        copies=np.stack(copies),
+        hashes=np.stack(hashes),
         faults=faults,
         given=found.validation is not None or found.test is not None,
     )
@@ -132,19 +133,19 @@ def network() -> Callable[[], Embed]:
     return make
 
 
-def _see(side: int, file: File, image: Pixels) -> tuple[Facts, Pixels] | str:
-    """Decode ``file`` into ``image`` uint8 [side, side, 3]; return its facts and small copy, or what is wrong with it."""
+def _see(side: int, file: File, image: Pixels) -> tuple[Facts, Pixels, Hashes] | str:
+    """Decode ``file`` into ``image`` uint8 [side, side, 3]; return its facts, small copy and hash, or what is wrong."""
     try:
         content = read_content(file.path)
         seen = inspect(content, Input(side, side), Input(SIDE, SIDE, "stretch"))
     except UnreadablePicture as error:
         return str(error)
-    image[:], small = seen.views[0], grey(seen.views[1])
+    image[:], whole = seen.views
     levels = grey(image)
     darkest, brightest = np.percentile(levels, (_DARK_END, _BRIGHT_END)).tolist()
     shown = hashlib.blake2b(b"%d x %d" % (seen.width, seen.height), digest_size=16)
     shown.update(np.ascontiguousarray(image).data)
-    shown.update(np.ascontiguousarray(seen.views[1]).data)
+    shown.update(np.ascontiguousarray(whole).data)
     facts = Facts(
         content=hashlib.sha256(content).digest(),
         pixels=shown.digest(),
@@ -155,7 +156,7 @@ def _see(side: int, file: File, image: Pixels) -> tuple[Facts, Pixels] | str:
         brightest=brightest,
         sharpness=float(laplace(levels.astype(np.float32)).var()),
     )
-    return facts, small
+    return facts, grey(whole), hash_of(whole)
 
 
 def _first(faults: dict[File, str]) -> str:

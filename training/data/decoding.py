@@ -48,14 +48,14 @@ def read(path: Path, picture: Input) -> Pixels:
 
 
 def whole(content: bytes, side: int) -> Pixels:
-    """Return the whole picture in the bytes of a file in grey, stretched to ``side`` pixels each way; uint8 [side, side].
+    """Return the whole picture in the bytes of a file, stretched to ``side`` pixels each way; uint8 [side, side, 3].
 
     It does not depend on what the picture is decoded to otherwise, so that two sizes of a data set agree on it.
 
     Raises:
         UnreadablePicture: as ``decode``.
     """
-    return grey(decode(content, Input(side, side, "stretch")))
+    return decode(content, Input(side, side, "stretch"))
 
 
 def grey(pixels: Pixels) -> Pixels:

@@ -1,8 +1,8 @@
-"""How many planted faults ``python -m training check`` finds: wrong labels and near duplicates, of a folder of pictures.
+"""How many planted faults ``python -m training check`` finds in a folder of pictures: wrong labels, near duplicates.
 
-``python benchmarks/planted_faults.py FOLDER [--seeds 1 2 3]`` links the pictures into a folder beside, gives 5% of them
-another label, and adds copies of another 5% that are resized, compressed anew, cropped, mirrored, brighter or darker. It
-prints a line for each seed. What is found where nothing is planted is real, or false: ``--html`` shows it.
+``python benchmarks/planted_faults.py FOLDER [--seeds 1 2 3]`` links the pictures into a folder beside, gives 5% of
+them another label, and adds copies of another 5% that are resized, compressed anew, cropped, mirrored, brighter or
+darker. It prints a line for each seed. What is found where nothing is planted is real, or false: ``--html`` shows it.
 """
 
 import argparse
@@ -92,7 +92,7 @@ def main() -> None:
 
 @dataclass
 class Planted:
-    """Paths in a folder with faults: those with a wrong label, copies with their kinds, and what each is in the folder."""
+    """Paths in a folder with faults: of wrong labels, of copies with their kinds, and what each was before."""
 
     labels: set[str] = field(default_factory=set)
     copies: dict[str, str] = field(default_factory=dict)
@@ -133,7 +133,7 @@ def _relabelled(path: Path, file: File, label: str) -> Path:
 
 
 def _measured(report: Report, faults: Planted, before: dict[str, str]) -> str:
-    """Return the figures of one seed; ``before`` are the duplicates of the folder as it is, each with what it copies."""
+    """Return the figures of a seed; ``before`` are the duplicates of the folder as it is, each with what it copies."""
     called = {found.path for found in report.of(Kind.WRONG_LABEL)}
     copies = [found for kind in _COPIES for found in report.of(kind)]
     together = {path for found in copies for path in (found.path, *found.beside)}
@@ -148,7 +148,8 @@ def _measured(report: Report, faults: Planted, before: dict[str, str]) -> str:
     kinds = f"  (missed: {', '.join(sorted(faults.copies[path] for path in missed))})" if missed else ""
     return (
         f"{right:4}/{len(faults.labels)} {right / len(faults.labels):5.0%}  {right / max(len(called), 1):9.0%}  "
-        f"{added - len(missed):4}/{added} {1 - len(missed) / added:5.0%}  {false:6}/{len(copies)}  {report.seconds:7.0f}{kinds}"
+        f"{added - len(missed):4}/{added} {1 - len(missed) / added:5.0%}  {false:6}/{len(copies)}  "
+        f"{report.seconds:7.0f}{kinds}"
     )
 
 

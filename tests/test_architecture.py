@@ -13,8 +13,8 @@ PACKAGES = ("artifact", "machine", "imaging", "training", "service", "client")
 # The rooms of a package and the files beside them, from below: each may import those before it, and never one behind.
 ROOMS = {
     "training": (
-        "errors", "progress", "data", "network", "evaluation", "fit", "check", "publish", "study", "run", "commands", "cli",
-        "__main__"
+        "errors", "progress", "data", "network", "evaluation", "fit", "check", "publish", "study", "run", "commands",
+        "cli", "__main__"
     ),
     "service": ("settings", "inference", "observe", "web", "protocols", "app", "serving", "__main__"),
 }  # fmt: skip

@@ -2,9 +2,9 @@
 
 The embeddings of two photographs of one flower may be as near as those of a photograph and its crop. Their pixels are
 not: normalised cross-correlation of the fine structure (Lewis, "Fast Normalized Cross-Correlation", 1995), at its best
-over all places, several sizes, and mirrored, tells them apart. It is sought in copies of 64 pixels, and where it is high
-there, measured in copies of twice that: two pairs of trousers on a white ground have nearly the same outline, but not the
-same folds.
+over all places, several sizes, and mirrored, tells them apart. It is sought in copies of 64 pixels, and where it is
+high there, measured in copies of twice that: two pairs of trousers on a white ground have nearly the same outline, but
+not the same folds.
 """
 
 from collections import defaultdict
@@ -41,7 +41,7 @@ class _Fit(NamedTuple):
 
 
 class _Template(NamedTuple):
-    """A part in some size: ``spectrum`` [S, S // 2 + 1] of it in a picture's corner, ``height`` and ``width`` pixels."""
+    """A part in some size, ``height`` and ``width`` pixels; ``spectrum`` [S, S // 2 + 1] has it in a corner."""
 
     spectrum: _Spectra
     height: int

@@ -156,7 +156,7 @@ def _confused_in_words(mixed: list[classes.Confused]) -> Iterator[str]:
 
 
 def _leak(pictures: Pictures, main: Vectors, strength: float, copies: Duplicates) -> Leak | None:
-    """Measure what pictures that are in the training and in the given test make of the accuracy; None where none are."""
+    """Measure what pictures of the given test that are in the training too make of the accuracy; None without any."""
     test = np.array([role == "test" for role in pictures.roles])
     learned = np.isin(copies.groups, copies.groups[~test])
     leaked = test & learned

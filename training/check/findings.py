@@ -72,9 +72,9 @@ class Leak:
 class Report:
     """What a check of ``folder`` found.
 
-    ``pictures`` is how many can be read; ``classes`` how many of each label. ``suggestions`` are sorted by kind, the most
-    certain first. ``notes`` are sentences on the classes, and on what was passed over. ``formats`` counts the files of
-    each, and ``sides`` are the shorter sides in pixels of the smallest picture, the middle one and the largest.
+    ``pictures`` is how many can be read; ``classes`` how many of each label. ``suggestions`` are sorted by kind, the
+    most certain first. ``notes`` are sentences on the classes, and on what was passed over. ``formats`` counts the
+    files of each, and ``sides`` are the shorter sides in pixels of the smallest, the middle and the largest picture.
     """
 
     folder: Path

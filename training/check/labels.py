@@ -1,11 +1,11 @@
 """Pictures whose label is probably wrong, by confident learning (Northcutt et al., arXiv 1911.00068).
 
 A classifier is asked about pictures that it has not learned from, by cross-validation. Where it is as sure of another
-class as it is of that class's own pictures on average, the label counts as an error of the confident joint (their section
-3.1). Those are left out, and all pictures are asked about anew, by what has learned from the others alone (their section
-3.2). The paper's thresholds miss errors where the classifier is unsure of the true class too: of 5% planted in flowers they
-found 71 to 77%. So what is reported is decided by the second round: another class is likelier, and the label has less than
-5%. The library cleanlab does the like; it is under the AGPL-3.0, which would be that of the trainer as well.
+class as it is of that class's own pictures on average, the label counts as an error of the confident joint (section 3.1
+there). Those are left out, and all pictures are asked about anew, by what has learned from the others alone (section
+3.2). The paper's thresholds miss errors where the classifier is unsure of the true class too: of 5% planted in flowers
+they found 71 to 77%. So what is reported is decided by the second round: another class is likelier, and the label has
+less than 5%. The library cleanlab does the like; its licence, AGPL-3.0, would be the trainer's as well.
 """
 
 from dataclasses import dataclass
@@ -70,8 +70,8 @@ def probably_wrong(answers: Answers, classes: Classes) -> list[tuple[int, int, f
 def in_confident_joint(answers: Answers, classes: Classes) -> NDArray[np.bool_]:
     """Return which pictures the confident joint counts off its diagonal, bool [N].
 
-    A class's threshold is the mean probability of its own pictures; of the classes whose threshold a picture reaches, the
-    likeliest is not its label.
+    A class's threshold is the mean probability of its own pictures; of the classes whose threshold a picture reaches,
+    the likeliest is not its label.
     """
     answered, probabilities = answers.answered, np.nan_to_num(answers.probabilities)
     own = np.nan_to_num(answers.of(classes))

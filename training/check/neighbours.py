@@ -15,7 +15,7 @@ _MOST_DIMENSIONS = (
     256  # of 1,280: they hold what tells classes apart, and a head is fitted to them in a tenth of the time
 )
 _SPREADS = 3.0
-"""Interquartile ranges above the upper quartile from which a picture is far from all others, after Tukey's far outliers."""
+"""Interquartile ranges above the upper quartile, from which a picture is far from all others: Tukey's far outliers."""
 
 
 class Neighbours(NamedTuple):

@@ -32,8 +32,8 @@ def leak_in_words(report: Report) -> str:
     assert leak is not None  # noqa: S101 - for the types: who asks has looked
     without = "no others are left" if leak.accuracy_without is None else f"{leak.accuracy_without:.1%} without them"
     return (
-        f"A head on the pretrained network gets {leak.accuracy:.1%} of the {leak.pictures:,} test pictures right, with the "
-        f"{leak.leaked:,} that are in the training too; {without}."
+        f"A head on the pretrained network gets {leak.accuracy:.1%} of the {leak.pictures:,} test pictures right, with "
+        f"the {leak.leaked:,} that are in the training too; {without}."
     )
 
 

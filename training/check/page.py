@@ -34,11 +34,11 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin: 2rem 0 .25rem; border-
 a { color: var(--link); }
 .quiet { color: var(--quiet); }
 ul.pictures { list-style: none; margin: .75rem 0 0; padding: 0; display: flex; flex-wrap: wrap; gap: 1rem; }
-ul.pictures > li { border: 1px solid var(--line); border-radius: .4rem; padding: .6rem; max-width: 100%;
+ul.pictures > li { border: 1px solid var(--line); border-radius: .4rem; padding: .6rem; width: min-content;
   break-inside: avoid; }
-.row { display: flex; flex-wrap: wrap; gap: .5rem; }
-figure { margin: 0; width: 10rem; }
-figure div { height: 10rem; display: flex; align-items: center; justify-content: center; }
+.row { display: flex; gap: .5rem; }
+figure { margin: 0; width: min(10rem, 27vw); }
+figure div { height: min(10rem, 27vw); display: flex; align-items: center; justify-content: center; }
 figure img { max-width: 100%; max-height: 100%; height: auto; }
 figcaption { font-size: .8rem; }
 li > p { margin: .4rem 0 0; font-size: .85rem; }
@@ -98,7 +98,8 @@ def _of_classes(report: Report) -> Iterator[str]:
 
 
 def _section(kind: Kind, found: list[Suggestion], thumbnails: dict[str, str]) -> Iterator[str]:
-    yield f'<section aria-labelledby="{_anchor(kind)}">\n<h2 id="{_anchor(kind)}">{_text(kind.heading)}: {len(found):,}</h2>\n'
+    anchor = _anchor(kind)
+    yield f'<section aria-labelledby="{anchor}">\n<h2 id="{anchor}">{_text(kind.heading)}: {len(found):,}</h2>\n'
     if len(found) > _MOST:
         yield f'<p class="quiet">The {_MOST} most certain ones; <code>--csv</code> lists all.</p>\n'
     yield '<ul class="pictures">\n'

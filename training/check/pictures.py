@@ -32,9 +32,9 @@ Role = str
 class Facts:
     """What is measured of one picture.
 
-    ``content`` is the sha256 of its file and ``pixels`` a digest of what it shows. ``format`` is Pillow's word; ``width``
-    and ``height`` are its own pixels. ``darkest``, ``brightest`` are percentiles 5 and 95 of its brightness, 0 to 255,
-    and ``sharpness`` is the variance of its Laplacian, both in the size that a network takes.
+    ``content`` is the sha256 of its file and ``pixels`` a digest of what it shows. ``format`` is Pillow's word;
+    ``width`` and ``height`` are its own pixels. ``darkest`` and ``brightest`` are percentiles 5 and 95 of its
+    brightness, 0 to 255, and ``sharpness`` is the variance of its Laplacian, both in the size that a network takes.
     """
 
     content: bytes
@@ -52,8 +52,8 @@ class Pictures:
     """The N readable pictures of a folder, in the order of ``files``.
 
     ``classes`` int64 [N] are places in ``labels``; ``features`` float32 [N, D] are those of the pretrained network;
-    ``copies`` uint8 [N, SIDE, SIDE] are small grey ones, and ``hashes`` are of these. ``faults`` says what is wrong with
-    the files that cannot be read. ``given`` says whether there are folders for splits.
+    ``copies`` uint8 [N, SIDE, SIDE] are small grey ones, and ``hashes`` are of these. ``faults`` says what is wrong
+    with the files that cannot be read. ``given`` says whether there are folders for splits.
     """
 
     labels: tuple[str, ...]

@@ -31,7 +31,7 @@ class Move:
 
 
 def apply(folder: Path, table: Path) -> list[Move]:
-    """Do what the lines of the CSV ``table`` suggest; those that say ``look at`` ask for nothing. Return what was moved.
+    """Do what the lines of the CSV ``table`` suggest, and return what was moved; ``look at`` asks for nothing.
 
     Either all lines are good, or nothing is moved.
 
@@ -72,7 +72,7 @@ def undo(folder: Path) -> list[Move]:
 
 @dataclass(frozen=True)
 class _Places:
-    """Where pictures are: the folder of its class by a picture's path, and the folders of a label, one in each split."""
+    """Where pictures are: the folder of its class by a picture's path, and the folders of a label, one in a split."""
 
     home_of: dict[str, PurePosixPath]
     folders_of: dict[str, list[PurePosixPath]]
@@ -199,6 +199,6 @@ def _write(journal: Path, entries: list[list[list[str]]]) -> None:
 
 def _not_writable(folder: Path, error: OSError) -> TrainingError:
     return TrainingError(
-        f"{folder} cannot be changed ({error.strerror or error}); copy it to a place where you may write, or ask whoever "
-        "owns it. Nothing is lost: --undo takes back what was moved by then"
+        f"{folder} cannot be changed ({error.strerror or error}); copy it to a place where you may write, or ask "
+        "whoever owns it. Nothing is lost: --undo takes back what was moved by then"
     )

@@ -36,13 +36,13 @@ def parse(arguments: Sequence[str]) -> CheckSettings:
     """Return what the command line asks for."""
     parser = argparse.ArgumentParser(
         prog="python -m training check",
-        description="Look for what is wrong with a folder of pictures: duplicates, also across classes and splits, labels "
-        "that are probably wrong, pictures that look like none of the others, blank, dark, blurred, tiny and damaged "
-        "ones, classes that are few, uneven or cannot be told apart. Nothing in the folder is changed, unless --apply or "
-        "--undo asks for it.",
-        epilog="To put it right, write the suggestions with --csv, delete the lines that you do not agree with, and give "
-        "the rest to --apply. exit codes: 0 done, whatever was found, 1 it failed (the last line says why), 2 wrong "
-        "usage, 130 and 143 interrupted",
+        description="Look for what is wrong with a folder of pictures: duplicates, also across classes and splits, "
+        "labels that are probably wrong, pictures that look like none of the others, blank, dark, blurred, tiny and "
+        "damaged ones, classes that are few, uneven or cannot be told apart. Nothing in the folder is changed, unless "
+        "--apply or --undo asks for it.",
+        epilog="To put it right, write the suggestions with --csv, delete the lines that you do not agree with, and "
+        "give the rest to --apply. exit codes: 0 done, whatever was found, 1 it failed (the last line says why), 2 "
+        "wrong usage, 130 and 143 interrupted",
         allow_abbrev=False,
     )
     parser.add_argument("folder", type=Path, help="folder of pictures, as --data of a training takes it")

@@ -27,8 +27,8 @@ def read_all(
 ) -> Faults:
     """Decode ``files`` into ``images`` uint8 [N, H, W, 3], each into its place, and return the faults.
 
-    Their sha256 go into ``digests`` uint8 [N, 32], and what tells near duplicates into ``hashes`` uint64 [N, 2, 4], which
-    does not depend on ``picture``. All cores work: Pillow lets other threads run while it decodes.
+    Their sha256 go into ``digests`` uint8 [N, 32], and what tells near duplicates into ``hashes`` uint64 [N, 2, 4],
+    which does not depend on ``picture``. All cores work: Pillow lets other threads run while it decodes.
 
     Raises:
         TrainingError: more than the share ``max_unreadable`` of the files cannot be read.

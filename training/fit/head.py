@@ -128,7 +128,7 @@ class Fit:
         centred = features - mean
         scale = np.float32(_NORM / max(float(np.sqrt((centred**2).sum(axis=1).mean())), 1e-12))
         regression = self._regression.set_params(C=strength)
-        # Threads that wait for one another take longer than products as small as these: twenty times, beside other work.
+        # Threads that wait for one another take longer than such small products: twenty times, beside other work.
         threads = 1 if centred.size * self._labels < _SHARED_WORK else None
         quiet = warnings.catch_warnings(action="ignore", category=ConvergenceWarning)  # near enough by then
         with quiet, threadpool_limits(threads, "blas"):

@@ -154,7 +154,7 @@ def _folds(classes: Classes, labels: int, groups: Rows | None) -> Iterator[tuple
     single = np.flatnonzero(counts[classes] == 1)
     several = np.flatnonzero(counts[classes] > 1)
     most = 3 if len(classes) * labels > _MUCH_WORK else _MOST_FOLDS
-    number = min(most, int(counts.max()))
+    number = min(most, int(counts.max()), len(several) if groups is None else len(np.unique(groups[several])))
     if number < 2:
         return
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # that a class has fewer than the folds

@@ -64,11 +64,4 @@ def test_the_confident_joint_counts_as_in_the_paper() -> None:
     # Thresholds: (0.9 + 0.7 + 0.45) / 3 = 0.683 and (0.85 + 0.8) / 2 = 0.825.
     assert not in_confident_joint(Answers(probabilities, 1.0), classes).any()
     classes[2] = 0  # (0.9 + 0.7 + 0.15 + 0.45) / 4 = 0.55 and 0.8
-    assert in_confident_joint(Answers(probabilities, 1.0), classes).tolist() == [
-        False,
-        False,
-        True,
-        False,
-        False,
-        False,
-    ]
+    assert np.flatnonzero(in_confident_joint(Answers(probabilities, 1.0), classes)).tolist() == [2]

@@ -20,7 +20,7 @@ def kinds(changed: Facts, path: str = "a/odd.jpg") -> list[Kind]:
 
 def facts(**changes: object) -> Facts:
     """Return the facts of a good picture with changes."""
-    return Facts(**{**vars(GOOD), **changes})  # type: ignore[arg-type]
+    return Facts(**{**vars(GOOD), **changes})
 
 
 @pytest.mark.parametrize(

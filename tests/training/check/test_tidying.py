@@ -52,7 +52,7 @@ def test_pictures_are_moved_and_moved_back(tmp_path: Path) -> None:
     assert {file.name for file in find(folder).train} == {"cat/2.png", "dog/1.png", "dog/1-2.png", "dog/3.png"}
     assert len(undo(folder)) == 3
     assert content(folder) == before
-    with pytest.raises(TrainingError, match="nothing was moved in .* that could be taken back"):
+    with pytest.raises(TrainingError, match=r"nothing was moved in .* that could be taken back"):
         undo(folder)
 
 
@@ -137,7 +137,7 @@ def read_only(tmp_path: Path) -> Iterator[Path]:
         for path in (folder, *folder.iterdir()):
             path.chmod(0o555)
     else:
-        mounts = (["mount", "--bind", folder, folder], ["mount", "-o", "remount,bind,ro", folder])
+        mounts = (["mount", "--bind", str(folder), str(folder)], ["mount", "-o", "remount,bind,ro", str(folder)])
         if any(subprocess.run(mount, check=False, capture_output=True).returncode for mount in mounts):
             pytest.skip("mounting a folder is not allowed here")
         mounted = True

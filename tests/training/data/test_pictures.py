@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 from artifact import Input
 from tests.training.check.scenes import scene, write_scenes
 from training.data import pictures
-from training.data.dataset import Dataset
+from training.data.dataset import Dataset, Split
 from training.data.decoding import read
 from training.data.pictures import Reading, load, middle_side, model_name
 from training.errors import TrainingError
@@ -299,15 +299,20 @@ def test_the_name_of_the_current_folder(tmp_path: Path, monkeypatch: pytest.Monk
     assert pictures.model_name(Path("/")) == "pictures"
 
 
+def digests(split: Split) -> list[bytes]:
+    """Return the digests of the files of a split."""
+    assert split.files is not None
+    return [digest.tobytes() for digest in split.files]
+
+
 def test_near_duplicates_are_never_on_both_sides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Resized and mirrored copies are learned; what is held out and tested with has none, at any size and share."""
     folder = write_scenes(tmp_path / "scenes", 40)
     for label in ("amber", "blue"):
         for number in range(12):
             ImageOps.mirror(scene(label, number).resize((120, 120))).save(folder / label / f"copy-{number}.jpg")
-    datasets = [
-        load(folder, held_out, None, Reading(size=(side, side))) for held_out in (None, 20) for side in (16, 48)
-    ]
+    readings = [Reading(size=(side, side)) for side in (16, 48)]
+    datasets = [load(folder, held_out, None, reading) for held_out in (None, 20) for reading in readings]
     assert "48 pictures are there more than once, or nearly; python -m training check" in capsys.readouterr().out
     twice = {
         hashlib.sha256(path.read_bytes()).digest()
@@ -317,10 +322,9 @@ def test_near_duplicates_are_never_on_both_sides(tmp_path: Path, capsys: pytest.
     }
     for dataset in datasets:
         for split in (dataset.validation, dataset.test):
-            assert split.files is not None
-            assert not twice & {digest.tobytes() for digest in split.files}
+            assert not twice & set(digests(split))
         assert dataset.digest() == datasets[0].digest()
-        assert np.array_equal(dataset.test.files, datasets[0].test.files)
+        assert digests(dataset.test) == digests(datasets[0].test)
     assert counts(datasets[0]) == {"train": [42, 42, 33], "validation": [5, 5, 3], "test": [5, 5, 4]}
 
 
@@ -332,9 +336,8 @@ def test_pictures_change_places_with_their_files(tmp_path: Path) -> None:
     dataset = load(folder, None, None, READING)
     files = {hashlib.sha256(path.read_bytes()).digest(): path for path in folder.glob("*/*.jpg")}
     for split in (dataset.train, dataset.validation, dataset.test):
-        assert split.files is not None
-        for image, class_, digest in zip(split.images, split.classes, split.files, strict=True):
-            path = files.pop(digest.tobytes())
+        for image, class_, digest in zip(split.images, split.classes, digests(split), strict=True):
+            path = files.pop(digest)
             assert path.parent.name == dataset.labels[class_]
             assert np.array_equal(image, read(path, dataset.picture))
     assert not files
@@ -346,6 +349,4 @@ def test_leaks_between_given_splits_are_told(tmp_path: Path, capsys: pytest.Capt
     write_scenes(tmp_path / "test", 5, first=8)
     load(tmp_path, None, None, READING)
     printed = capsys.readouterr().out
-    assert (
-        "; 6 are held out and in the training, so what is measured on them is too good; python -m training" in printed
-    )
+    assert "; 6 are held out and in the training, so what is measured on them is too good; python -m" in printed

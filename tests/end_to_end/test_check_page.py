@@ -34,7 +34,7 @@ def page_file(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_works_from_a_file(page_file: Path, browser: Browser, scheme: str) -> None:
     """It asks for nothing beside itself, shows every kind with thumbnails in their shape, and is accessible."""
-    with visit(browser, f"file://{page_file}", "", color_scheme=scheme) as page:
+    with visit(browser, f"file://{page_file.parent}", f"/{page_file.name}", color_scheme=scheme) as page:
         expect(page.get_by_role("heading", level=1)).to_have_text("Bilder <ü>")
         for kind in Kind:
             expect(page.get_by_role("region", name=kind.heading)).to_be_visible()
@@ -51,5 +51,7 @@ def test_the_page_works_from_a_file(page_file: Path, browser: Browser, scheme: s
 
 def test_the_page_fits_a_telephone(page_file: Path, browser: Browser) -> None:
     """Nothing lies beside the window."""
-    with visit(browser, f"file://{page_file}", "", viewport={"width": 360, "height": 740}) as page:
+    with visit(
+        browser, f"file://{page_file.parent}", f"/{page_file.name}", viewport={"width": 360, "height": 740}
+    ) as page:
         assert overflow(page) == 0

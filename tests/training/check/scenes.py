@@ -11,7 +11,9 @@ COLOURS = {"amber": (230, 160, 30), "blue": (40, 80, 220), "green": (40, 170, 70
 def scene(label: str, seed: int, side: int = 160) -> Image.Image:
     """Return a picture of the class ``label``: blots at random places in its colour, with grain."""
     rng = np.random.default_rng([seed, *label.encode()])
-    coarse = Image.fromarray(rng.integers(256, size=(12, 12), dtype=np.uint8)).resize((side, side), Image.BICUBIC)
+    coarse = Image.fromarray(rng.integers(256, size=(12, 12), dtype=np.uint8)).resize(
+        (side, side), Image.Resampling.BICUBIC
+    )
     blots = np.asarray(coarse, np.float32)[..., None] / 255 - 0.5  # [S, S, 1]
     grain = rng.normal(0, 12, (side, side, 1))
     pixels = np.array(COLOURS[label]) + 120 * blots + grain

@@ -13,7 +13,7 @@ from training.check import classes, duplicates, labels, quality
 from training.check.duplicates import Duplicates
 from training.check.findings import LEAVE_OUT, LOOK_AT, MOVE_TO, Kind, Leak, Report, Suggestion
 from training.check.labels import Answers
-from training.check.neighbours import directions, far_from_all, nearest, reduced
+from training.check.neighbours import centred, directions, far_from_all, nearest, reduced
 from training.check.pictures import Pictures, look
 from training.data.folders import find
 from training.fit.features import Features, Vectors
@@ -21,7 +21,7 @@ from training.fit.head import Fit
 from training.network.registry import BACKBONES, DEFAULT
 from training.progress import stage
 
-_NEIGHBOURS = 10  # that a picture should have some likeness to
+_COMPANY = 10  # pictures that one should have some likeness to
 
 
 def check(folder: Path, features: Features) -> Report:
@@ -35,8 +35,8 @@ def check(folder: Path, features: Features) -> Report:
     found = find(folder, fewest_classes=1)
     pictures = look(found, features, BACKBONES[DEFAULT].side)
     with stage("Comparing them"):
-        neighbours = nearest(directions(pictures.features), _NEIGHBOURS)
-        copies = duplicates.find(pictures, neighbours)
+        copies = duplicates.find(pictures, nearest(directions(centred(pictures.features)), duplicates.NEIGHBOURS))
+        company = nearest(directions(pictures.features), _COMPANY)
     main = reduced(pictures.features)
     answers = labels.ask(main, pictures.classes, len(pictures.labels), copies.groups)
     paths = [_relative(file.path, folder) for file in pictures.files]
@@ -45,7 +45,7 @@ def check(folder: Path, features: Features) -> Report:
         *told.damaged(),
         *told.duplicates(copies),
         *told.wrong_labels(),
-        *told.outliers(far_from_all(neighbours, copies.groups)),
+        *told.outliers(far_from_all(company, copies.groups)),
         *told.quality(),
     ]
     counts = Counter(file.label for file in pictures.files)

@@ -14,8 +14,8 @@ _BLOCK = 1024  # pictures that are compared with all others at a time
 _MOST_DIMENSIONS = (
     256  # of 1,280: they hold what tells classes apart, and a head is fitted to them in a tenth of the time
 )
-_SPREADS = 3.0
-"""Interquartile ranges above the upper quartile, from which a picture is far from all others: Tukey's far outliers."""
+_SPREADS = 2.0
+"""Interquartile ranges above the upper quartile, from which a picture is far from all; docs/check.md has more."""
 
 
 class Neighbours(NamedTuple):
@@ -26,23 +26,31 @@ class Neighbours(NamedTuple):
 
 
 def directions(features: Vectors) -> Vectors:
-    """Return ``features`` float32 [N, D] from their mean, of length 1: all pictures have much of the mean in common."""
-    centred = features - features.mean(axis=0)
-    lengths = np.linalg.norm(centred, axis=1, keepdims=True)
-    unit: Vectors = centred / np.maximum(lengths, 1e-12)
+    """Return ``features`` float32 [N, D] in length 1."""
+    unit: Vectors = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
     return unit
+
+
+def centred(features: Vectors) -> Vectors:
+    """Return ``features`` float32 [N, D] from their mean.
+
+    Pictures of one folder have much of it in common, so those that are the same stand out from the others only without
+    it. A picture of something else lacks it, so for outliers it has to be there.
+    """
+    without: Vectors = features - features.mean(axis=0)
+    return without
 
 
 def reduced(features: Vectors) -> Vectors:
     """Return the main components of ``features`` float32 [N, D], at most 256 of them."""
-    centred: Vectors = features - features.mean(axis=0)
-    dimensions = centred.shape[1]
+    without = centred(features)
+    dimensions = without.shape[1]
     if dimensions <= _MOST_DIMENSIONS:
-        return centred
-    covariance = centred.T @ centred
+        return without
+    covariance = without.T @ without
     with threadpool_limits(1, "blas"):  # several threads mostly wait for one another
         _, axes = eigh(covariance, subset_by_index=(dimensions - _MOST_DIMENSIONS, dimensions - 1))
-    main: Vectors = centred @ axes.astype(np.float32)
+    main: Vectors = without @ axes.astype(np.float32)
     return main
 
 

@@ -21,7 +21,7 @@ def test_neighbours_are_those_of_all_pairs(monkeypatch: pytest.MonkeyPatch) -> N
 def test_what_has_no_company_is_told_also_with_its_copy() -> None:
     """Its copy is near to it, but is the same picture."""
     rng = np.random.default_rng(0)
-    features = np.eye(6, 64)[np.arange(120) % 6] + rng.normal(0, 0.05, (120, 64))
+    features = np.eye(6, 64)[np.arange(120) % 6] + rng.uniform(-0.1, 0.1, (120, 64))
     strange = np.zeros((1, 64))
     strange[0, 40:44] = 1
     unit = directions(np.concatenate([features, strange, strange]).astype(np.float32))

@@ -233,7 +233,8 @@ def _tell_of_wrong_labels(run: Run, head: FittedHead) -> None:
     answers = answers_of(head.folds, head.features, head.labels)
     wrong = len(probably_wrong(answers, head.classes))
     if wrong:
-        print(f"{wrong:,} labels are probably wrong; python -m training check {run.settings.data} shows them.")
+        what = "1 label is" if wrong == 1 else f"{wrong:,} labels are"
+        print(f"{what} probably wrong; python -m training check {run.settings.data} shows them.")
 
 
 def _publish_head(run: Run, head: FittedHead, seconds: float, interruption: Interruption) -> Published:

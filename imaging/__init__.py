@@ -4,7 +4,7 @@ What a model learns from and what it is asked are decoded by this code alone, so
 ``artifact`` (the rule is in a version's metadata), Pillow and NumPy.
 """
 
-from imaging.decode import FORMATS, Pixels, open_picture, prepare, to_input
+from imaging.decode import FORMATS, Pixels, open_picture, prepare, to_input, upright_size
 from imaging.errors import (
     DamagedPicture,
     FarTooManyPixels,
@@ -29,5 +29,6 @@ __all__ = [
     "plain_structure",
     "prepare",
     "to_input",
+    "upright_size",
     "webp_size",
 ]

@@ -87,6 +87,12 @@ def _open_without_metadata(content: bytes, formats: tuple[str, ...]) -> Image.Im
     return None
 
 
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Return the width and height that ``image`` has when it is upright; to be asked before its pixels are read."""
+    width, height = image.size
+    return (height, width) if _orientation(image) in _SIDEWAYS else (width, height)
+
+
 def prepare(image: Image.Image, size: Input) -> int:
     """Choose the scale at which ``image`` is decoded for ``size``; return how many bytes of memory that takes at most.
 

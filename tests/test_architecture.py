@@ -13,7 +13,8 @@ PACKAGES = ("artifact", "machine", "imaging", "training", "service", "client")
 # The rooms of a package and the files beside them, from below: each may import those before it, and never one behind.
 ROOMS = {
     "training": (
-        "errors", "progress", "data", "network", "evaluation", "report", "fit", "publish", "study", "run", "commands",
+        "errors", "progress", "data", "network", "evaluation", "report", "fit", "check", "publish", "study", "run",
+        "commands",
         "cli", "__main__"
     ),
     "service": ("settings", "inference", "observe", "web", "protocols", "app", "serving", "__main__"),

@@ -19,6 +19,7 @@ from training.errors import Interrupted, Interruption, NoGpu, TrainingError, Wor
 from training.fit.resume import how_to_resume
 
 COMMANDS = (
+    "check",
     "compare",
     "evaluate",
     "export",

@@ -22,8 +22,10 @@ from numpy.typing import NDArray
 import artifact
 from artifact import Input, Int8, InvalidVersion, Metadata
 from artifact.layout import INT8_MODEL, MODEL_CARD, REPORT
+from training.check.labels import answers_of, probably_wrong
 from training.data import sources
 from training.data.dataset import Dataset, Split, size_in_words
+from training.data.findings import Example, Finding
 from training.data.pictures import Reading
 from training.errors import Interruption, TrainingError, WorseVersion
 from training.evaluation import improvement
@@ -51,6 +53,7 @@ from training.publish.quantization import add_int8, add_int8_by_folds, require_h
 from training.publish.version import Candidate, Place, Published, publish
 
 _MOST_TIMES = 5
+_EXAMPLES = 24  # of a finding, in the report
 _WORTH_MEASURING = 100_000  # pictures to train on in all; fewer take about as long as the measurement
 _BATCH_TO_MEASURE = 100  # pictures at most
 
@@ -65,6 +68,8 @@ class Run:
     job: Job
     environment: dict[str, str]
     """In words, where it runs, for its record."""
+    findings: tuple[Finding, ...] = ()
+    """What was found in the data on the way, for the report."""
 
     @property
     def two_stages(self) -> bool:
@@ -185,6 +190,7 @@ def _publish_trained(run: Run, trained: Trained, interruption: Interruption) -> 
         quantize=(lambda version: add_int8(version, dataset, held_out)) if wanted and held_out else None,
         configuration=_configuration(run, state.environment),
         pictures=run.settings.pictures,
+        findings=run.findings,
     )
     try:
         return publish(candidate, dataset, _place(run), interruption)
@@ -205,6 +211,7 @@ def _two_stages(run: Run, tracker: Tracker, interruption: Interruption) -> Publi
             f"Head: logistic regression (C = {head.folds.strength:g}), in {len(head.folds.heads)}-fold "
             f"cross-validation {accuracy_in_words(head.accuracy(), answered)} right."
         )
+        run = dataclasses.replace(run, findings=_wrong_labels(run, head))
     not_tuned = _not_tuned(run)
     published = None if not_tuned else _learned_from_the_same(run)
     publishing, refused = keras.backend.backend() == "tensorflow", None
@@ -232,6 +239,27 @@ def _two_stages(run: Run, tracker: Tracker, interruption: Interruption) -> Publi
     if refused and not tuned:
         raise refused
     return tuned or published
+
+
+def _wrong_labels(run: Run, head: FittedHead) -> tuple[Finding, ...]:
+    """Say how many labels are probably wrong, as the folds tell by the way; return that for the report."""
+    dataset = run.job.dataset
+    wrong = probably_wrong(answers_of(head.folds, head.features, head.labels), head.classes)
+    if not wrong:
+        return ()
+    what = "1 label is" if len(wrong) == 1 else f"{len(wrong):,} labels are"
+    print(f"{what} probably wrong; python -m training check {run.settings.data} shows them.")
+
+    def example(place: int, likeliest: int) -> Example:
+        in_train = place < len(dataset.train)
+        split, index = (dataset.train, place) if in_train else (dataset.validation, place - len(dataset.train))
+        name = split.names[index] if split.names else f"picture {place}"
+        label, other = dataset.labels[int(split.classes[index])], dataset.labels[likeliest]
+        return Example(name, f"is {label}; the others like it are {other}", split.images[index])
+
+    examples = tuple(example(place, likeliest) for place, likeliest, _ in wrong[:_EXAMPLES])
+    advice = "Look at them first: what is in a wrong folder teaches the wrong thing."
+    return (Finding("Labels that are probably wrong", len(wrong), advice, examples),)
 
 
 def _publish_head(run: Run, head: FittedHead, seconds: float, interruption: Interruption) -> Published:
@@ -263,6 +291,7 @@ def _publish_head(run: Run, head: FittedHead, seconds: float, interruption: Inte
         quantize=quantize if run.settings.int8 is not False and len(folds.rows) else None,
         configuration=_configuration(run, run.environment, minutes=0),
         pictures=run.settings.pictures,
+        findings=run.findings,
     )
     return publish(candidate, dataset, _place(run), interruption)
 

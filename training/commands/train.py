@@ -31,6 +31,7 @@ _LEAST_SIDE, _MOST_SIDE = 16, 1024  # pixels
 
 _USAGE = """\
 python -m training [options]
+       python -m training check FOLDER [options]
        python -m training evaluate VERSION [options]
        python -m training compare VERSION VERSION [options]
        python -m training predict VERSION PATH... [options]
@@ -61,6 +62,7 @@ examples:
   python -m training --config models/cifar10/5/assets.extra/config.toml    the training of that version again
   python -m training --backbone MobileNetV3Small         tune a network that was pretrained on ImageNet
   python -m training --preset fast --teacher models/cifar10/5 --name fast    a faster network, which learns from that
+  python -m training check pets                          what is wrong with your pictures, before they are learned
   python -m training evaluate models/cifar10/5 --data cifar-10-python.tar.gz
   python -m training compare models/cifar10/5 models/cifar10/6
   python -m training predict models/cifar10/5 photos

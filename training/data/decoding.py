@@ -2,8 +2,10 @@
 
 import functools
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from artifact import Input
@@ -17,6 +19,7 @@ from imaging import (
     UnknownRange,
     open_picture,
     to_input,
+    upright_size,
 )
 
 MAX_PIXELS = 100_000_000
@@ -35,6 +38,22 @@ def read(path: Path, picture: Input) -> Pixels:
         UnreadablePicture: there is no such file, it cannot be read, or ``decode`` cannot decode it.
     """
     return decode(read_content(path), picture)
+
+
+def whole(content: bytes, side: int) -> Pixels:
+    """Return the whole picture in the bytes of a file, stretched to ``side`` pixels each way; uint8 [side, side, 3].
+
+    It does not depend on what the picture is decoded to otherwise, so that two sizes of a data set agree on it.
+
+    Raises:
+        UnreadablePicture: as ``decode``.
+    """
+    return decode(content, Input(side, side, "stretch"))
+
+
+def grey(pixels: Pixels) -> Pixels:
+    """Return ``pixels`` uint8 [H, W, 3] in grey, uint8 [H, W]."""
+    return np.asarray(Image.fromarray(pixels).convert("L"))
 
 
 def read_content(path: Path) -> bytes:
@@ -61,14 +80,40 @@ def decode(content: bytes, picture: Input) -> Pixels:
     Raises:
         UnreadablePicture: the content is no picture, is damaged or cut short, or has more than ``MAX_PIXELS``.
     """
+    return inspect(content, picture).views[0]
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """A decoded picture and what its file is.
+
+    ``views`` are the picture in the sizes that were asked for, uint8 [H, W, 3] each. ``format`` is Pillow's word for
+    the file's; ``width`` and ``height`` are its own pixels, once it is upright.
+    """
+
+    views: tuple[Pixels, ...]
+    format: str
+    width: int
+    height: int
+
+
+def inspect(content: bytes, *pictures: Input) -> Inspected:
+    """Decode a picture once, bring it to the sizes of ``pictures`` as ``decode`` does, and say what its file is.
+
+    The first one decides on the scale at which a JPEG is decoded, so it has to be the largest.
+
+    Raises:
+        UnreadablePicture: as ``decode``.
+    """
     if not content:
         raise UnreadablePicture("the file is empty")
     _limit_pillow()
     try:
         image = _open(content)
-        if image.width * image.height > MAX_PIXELS:
-            raise UnreadablePicture(f"{image.width} x {image.height} pixels are too many")
-        return to_input(image, picture)
+        width, height = upright_size(image)
+        if width * height > MAX_PIXELS:
+            raise UnreadablePicture(f"{width} x {height} pixels are too many")
+        return Inspected(tuple(to_input(image, picture) for picture in pictures), image.format or "", width, height)
     except MemoryError as error:
         raise UnreadablePicture("it does not fit into memory") from error
     except UnknownFormat as error:

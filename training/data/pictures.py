@@ -11,14 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from artifact import Input
 from artifact.metadata import Resize
-from training.data.dataset import Classes, Dataset, LeftOut, Pixels, Split, hold_out
+from training.data.dataset import Classes, Dataset, Digests, LeftOut, Pixels, Split, hold_out
 from training.data.decoding import shorter_side
 from training.data.folders import File, Found, Layout, find
+from training.data.hashes import WORDS, Groups, alike, groups_of
 from training.data.reading import Faults, read_all
-from training.data.splitting import interleave, split_off
+from training.data.splitting import Order, interleave, keep_together, split_off
 from training.data.storage import allocate
 from training.errors import TrainingError
 
@@ -68,7 +70,8 @@ def load(folder: Path, validation_images: int | None, picture: Input | None, rea
     files = [*parts.train, *parts.validation, *parts.test]
     images = allocate((len(files), picture.height, picture.width, 3), reading.cache)
     digests = np.empty((len(files), hashlib.sha256().digest_size), np.uint8)
-    faults = read_all(files, picture, images, digests, reading.max_unreadable)
+    hashes = np.empty((len(files), 2, WORDS), np.uint64)
+    faults = read_all(files, picture, images, digests, hashes, reading.max_unreadable)
     _print_faults(files, faults)
     readable = parts.without({files[index] for index in faults})
     pictures = Split(
@@ -77,6 +80,10 @@ def load(folder: Path, validation_images: int | None, picture: Input | None, rea
         np.delete(digests, list(faults), axis=0),
         tuple(_name_below(folder, file) for index, file in enumerate(files) if index not in faults),
     )
+    groups = groups_of(alike(np.delete(hashes, list(faults), axis=0)), len(pictures))
+    if said := _duplicates_in_words(pictures.classes, groups, readable.given(found)):
+        print(f"{said}; python -m training check {folder} shows them.")
+    pictures = _reordered(pictures, keep_together(pictures.classes, groups, ~readable.given(found)))
     held_out = _held_out(_name(folder), found.labels, readable, validation_images, reading.least_held_out)
     dataset = _split(_name(folder), found.labels, readable, pictures, held_out)
     return dataclasses.replace(
@@ -116,6 +123,11 @@ class _Parts:
         """Return the place in ``labels`` of each file's label, int64 [N]."""
         class_of = {label: number for number, label in enumerate(labels)}
         return np.array([class_of[file.label] for file in (*self.train, *self.validation, *self.test)], np.int64)
+
+    def given(self, found: Found) -> NDArray[np.bool_]:
+        """Return which files are in a split that the folder has beside that to train on, bool [N]."""
+        parts = ((self.train, False), (self.validation, True), (self.test, found.test is not None))
+        return np.concatenate([np.full(len(part), given) for part, given in parts])
 
     def without(self, files: set[File]) -> "_Parts":
         """Return the same in the same order, without ``files``."""
@@ -170,6 +182,49 @@ def _print_faults(files: list[File], faults: Faults) -> None:
         print(f"Left out {len(faults):,} of {len(files):,} pictures, since they cannot be read:")
     for index, fault in sorted(faults.items()):
         print(f"  {files[index].path}: {fault}")
+
+
+def _duplicates_in_words(classes: Classes, groups: Groups, given: NDArray[np.bool_]) -> str:
+    """Say how many pictures are there more than once, or nearly; nothing where none is."""
+    several = np.bincount(groups)[groups] > 1  # [N]
+    if not several.any():
+        return ""
+    said = f"{several.sum():,} pictures are there more than once, or nearly"
+    least, most = np.full(len(groups), len(classes)), np.full(len(groups), -1)
+    np.minimum.at(least, groups, classes)
+    np.maximum.at(most, groups, classes)
+    if contradicted := int((least != most)[groups].sum()):
+        said += f", {contradicted:,} of them under two labels"
+    leaked = given & np.isin(groups, groups[~given])
+    if leaked.any():
+        said += f"; {leaked.sum():,} are held out and in the training, so what is measured on them is too good"
+    return said
+
+
+def _reordered(pictures: Split, order: Order) -> Split:
+    """Return ``pictures`` in ``order`` int64 [N], moved one at a time where they lie, since all may not fit twice.
+
+    It changes places within a class only, so the classes stay.
+    """
+    done = order == np.arange(len(order))
+    for start in np.flatnonzero(~done).tolist():
+        if done[start]:
+            continue
+        first = pictures.images[start].copy(), _digest(pictures, start).copy()
+        place = start
+        while (source := int(order[place])) != start:
+            pictures.images[place], _digest(pictures, place)[:] = pictures.images[source], _digest(pictures, source)
+            done[place], place = True, source
+        pictures.images[place], _digest(pictures, place)[:] = first
+        done[place] = True
+    names = pictures.names or ()
+    return dataclasses.replace(pictures, names=tuple(names[source] for source in order))
+
+
+def _digest(pictures: Split, place: int) -> Digests:
+    assert pictures.files is not None  # noqa: S101 - for the types: those of a folder have them
+    digest: Digests = pictures.files[place]
+    return digest
 
 
 def _without(images: Pixels, faults: Faults) -> Pixels:

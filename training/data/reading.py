@@ -9,8 +9,9 @@ import numpy as np
 from artifact import Input
 from machine import usable_cores
 from training.data.dataset import Digests, Pixels
-from training.data.decoding import UnreadablePicture, decode, read_content
+from training.data.decoding import UnreadablePicture, decode, read_content, whole
 from training.data.folders import File
+from training.data.hashes import HASHED_SIDE, Hashes, hash_of
 from training.errors import TrainingError
 from training.progress import bar
 
@@ -21,10 +22,13 @@ Faults = dict[int, str]
 """What is wrong with files, by their place in the list."""
 
 
-def read_all(files: Sequence[File], picture: Input, images: Pixels, digests: Digests, max_unreadable: float) -> Faults:
+def read_all(
+    files: Sequence[File], picture: Input, images: Pixels, digests: Digests, hashes: Hashes, max_unreadable: float
+) -> Faults:
     """Decode ``files`` into ``images`` uint8 [N, H, W, 3], each into its place, and return the faults.
 
-    Their sha256 go into ``digests`` uint8 [N, 32]. All cores work: Pillow lets other threads run while it decodes.
+    Their sha256 go into ``digests`` uint8 [N, 32], and what tells near duplicates into ``hashes`` uint64 [N, 2, 4],
+    which does not depend on ``picture``. All cores work: Pillow lets other threads run while it decodes.
 
     Raises:
         TrainingError: more than the share ``max_unreadable`` of the files cannot be read.
@@ -37,6 +41,7 @@ def read_all(files: Sequence[File], picture: Input, images: Pixels, digests: Dig
                 content = read_content(files[index].path)
                 images[index] = decode(content, picture)
                 digests[index] = np.frombuffer(hashlib.sha256(content).digest(), np.uint8)
+                hashes[index] = hash_of(whole(content, HASHED_SIDE))
             except UnreadablePicture as error:
                 faults[index] = str(error)
         return faults

@@ -8,7 +8,15 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
+from training.data.dataset import Classes
 from training.data.folders import File
+from training.data.hashes import Groups
+
+Order = NDArray[np.int64]
+"""The pictures in a new order, each by its place in the old one."""
 
 _SEED = 0
 _FIRST = -1.0
@@ -39,6 +47,24 @@ def interleave(files: Sequence[File]) -> list[File]:
         for index, file in enumerate(of_class)
     ]
     return [file for *_, file in sorted(places, key=lambda place: place[:2])]
+
+
+def keep_together(classes: Classes, groups: Groups, movable: NDArray[np.bool_]) -> Order:
+    """Return the order int64 [N] in which near duplicates come first, so that what is held out from the end has none.
+
+    ``classes`` and ``groups`` are int64 [N]; only pictures that are ``movable``, bool [N], change places, and only with
+    others of their class, so that each stretch has as many of every class as before. It does not depend on how many are
+    held out. Where nearly all pictures have duplicates, those that are held out have as well, but groups lie together.
+    """
+    order = np.arange(len(classes))
+    sizes = np.bincount(groups, minlength=1)[groups]  # [N]
+    for class_ in np.unique(classes[movable & (sizes > 1)]):
+        places = np.flatnonzero(movable & (classes == class_))
+        alone = sizes[places] == 1
+        grouped = places[~alone]
+        by_group = grouped[np.lexsort((groups[grouped], -sizes[grouped]))]
+        order[places] = np.concatenate([by_group, places[alone]])
+    return order
 
 
 def _shuffled_by_class(files: Sequence[File]) -> list[list[File]]:

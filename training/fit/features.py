@@ -3,6 +3,7 @@
 import hashlib
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import keras
@@ -54,10 +55,10 @@ class Features:
         self._make = make
         self._known = _read(file)
 
-    def of(self, images: Pixels, *, mirrored: bool = False) -> Vectors:
+    def of(self, images: Pixels, *, mirrored: bool = False, quiet: bool = False) -> Vectors:
         """Return the features float32 [N, D] of ``images`` uint8 [N, H, W, 3], or of their mirror images.
 
-        Whatever ends it early, those that are known by then are kept.
+        Whatever ends it early, those that are known by then are kept. Where it is ``quiet``, another bar shows it.
 
         Raises:
             TrainingError: the file cannot be written.
@@ -66,20 +67,23 @@ class Features:
         missing = [index for index, digest in enumerate(digests) if digest not in self._known]
         if missing:
             try:
-                for index, vector in self._embedded(images, missing, mirrored=mirrored):
+                for index, vector in self._embedded(images, missing, mirrored=mirrored, quiet=quiet):
                     self._known[digests[index]] = vector
             finally:
                 _write(self._file, self._known)
         return np.stack([self._known[digest] for digest in digests])
 
-    def _embedded(self, images: Pixels, missing: Sequence[int], *, mirrored: bool) -> Iterator[tuple[int, Vectors]]:
+    def _embedded(
+        self, images: Pixels, missing: Sequence[int], *, mirrored: bool, quiet: bool
+    ) -> Iterator[tuple[int, Vectors]]:
         embed = self._make()
         what = "Features, mirrored" if mirrored else "Features"
-        with bar(len(missing), what, "picture") as shown:
+        with nullcontext() if quiet else bar(len(missing), what, "picture") as shown:
             for chosen in np.split(np.array(missing), range(_BATCH, len(missing), _BATCH)):
                 batch = images[chosen]
                 yield from zip(chosen.tolist(), embed(batch[:, :, ::-1].copy() if mirrored else batch), strict=True)
-                shown.update(len(chosen))
+                if shown:
+                    shown.update(len(chosen))
 
 
 def _read(file: Path) -> dict[bytes, Vectors]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
+from threadpoolctl import threadpool_limits
 
 from training.data.dataset import Classes
 from training.fit.features import Vectors
@@ -23,6 +24,7 @@ _NORM = 10.0  # of a picture's features once they are scaled, so that the same s
 _MOST_FOLDS = 5
 _MUCH_WORK = 20_000  # pictures times classes, from which three folds do
 _STEPS, _TOLERANCE = 300, 1e-3
+_SHARED_WORK = 200_000_000  # pictures times features times classes, from which several threads compute a product
 
 Rows = NDArray[np.int64]
 
@@ -65,13 +67,23 @@ class CrossValidation:
         return np.concatenate(answers) if answers else np.empty((0, 0), np.float32)
 
 
-def cross_validate(features: Vectors, classes: Classes, labels: int) -> CrossValidation:
+def cross_validate(
+    features: Vectors,
+    classes: Classes,
+    labels: int,
+    groups: Rows | None = None,
+    learned: NDArray[np.bool_] | None = None,
+) -> CrossValidation:
     """Choose the strength (scikit-learn's C) whose folds find ``classes`` int64 [N] likeliest, given the features.
 
     ``features`` are float32 [N, D]. There are five folds, fewer where no class has as many pictures or the work is
-    much, and none where no class has two; larger strengths are no longer tried once they have become worse.
+    much, and none where no class has two; larger strengths are no longer tried once they have become worse. Pictures of
+    one of the ``groups`` int64 [N] are in one fold, so that none is answered by what learned its copy. Those that are
+    not ``learned``, bool [N], are answered all the same, and the strength does not go by them.
     """
-    folds = list(_folds(classes, labels))
+    learned = np.ones(len(classes), bool) if learned is None else learned
+    folds = [(seen[learned[seen]], unseen) for seen, unseen in _folds(classes, labels, groups)]
+    folds = [(seen, unseen) for seen, unseen in folds if len(unseen) and len(np.unique(classes[seen])) > 1]
     fits = [Fit(labels) for _ in folds]
     least, best = np.inf, CrossValidation(_UNTRIED, (), ())
     with bar(len(_STRENGTHS) * len(folds), "Cross-validation", "fit") as shown:
@@ -82,7 +94,8 @@ def cross_validate(features: Vectors, classes: Classes, labels: int) -> CrossVal
                 shown.update(1)
             found = CrossValidation(strength, tuple(heads), tuple(unseen for _, unseen in folds))
             answers = log_softmax(found.logits(features), axis=1)
-            loss = float(-answers[np.arange(len(answers)), classes[found.rows]].mean())
+            likely = answers[np.arange(len(answers)), classes[found.rows]]
+            loss = float(-likely[learned[found.rows]].mean())
             if loss >= least:
                 break
             least, best = loss, found
@@ -115,7 +128,10 @@ class Fit:
         centred = features - mean
         scale = np.float32(_NORM / max(float(np.sqrt((centred**2).sum(axis=1).mean())), 1e-12))
         regression = self._regression.set_params(C=strength)
-        with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):  # near enough by then
+        # Threads that wait for one another take longer than such small products: twenty times, beside other work.
+        threads = 1 if centred.size * self._labels < _SHARED_WORK else None
+        quiet = warnings.catch_warnings(action="ignore", category=ConvergenceWarning)  # near enough by then
+        with quiet, threadpool_limits(threads, "blas"):
             regression.fit(scale * centred, classes)
         coefficients, intercept = regression.coef_, regression.intercept_
         if len(coefficients) == 1:  # two classes have one function, which tells the second from the first
@@ -130,18 +146,22 @@ class Fit:
         return Linear(kernel, bias)
 
 
-def _folds(classes: Classes, labels: int) -> Iterator[tuple[Rows, Rows]]:
+def _folds(classes: Classes, labels: int, groups: Rows | None) -> Iterator[tuple[Rows, Rows]]:
     """Yield the rows that each fold learns from and those that it is asked about."""
-    from sklearn.model_selection import StratifiedKFold
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     counts = np.bincount(classes, minlength=labels)
     single = np.flatnonzero(counts[classes] == 1)
     several = np.flatnonzero(counts[classes] > 1)
     most = 3 if len(classes) * labels > _MUCH_WORK else _MOST_FOLDS
-    number = min(most, int(counts.max()))
+    number = min(most, int(counts.max()), len(several) if groups is None else len(np.unique(groups[several])))
     if number < 2:
         return
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # that a class has fewer than the folds
-        split = list(StratifiedKFold(number, shuffle=True, random_state=0).split(several, classes[several]))
+        if groups is None:
+            split = list(StratifiedKFold(number, shuffle=True, random_state=0).split(several, classes[several]))
+        else:
+            grouped = StratifiedGroupKFold(number, shuffle=True, random_state=0)
+            split = list(grouped.split(several, classes[several], groups[several]))
     for seen, unseen in split:
         yield np.concatenate([several[seen], single]), several[unseen]

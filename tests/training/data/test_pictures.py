@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from artifact import Input
+from tests.training.check.scenes import scene, write_scenes
 from training.data import pictures
-from training.data.dataset import Dataset
+from training.data.dataset import Dataset, Split
 from training.data.decoding import read
 from training.data.pictures import Reading, load, middle_side, model_name
 from training.errors import TrainingError
@@ -316,3 +317,56 @@ def test_the_name_of_the_current_folder(tmp_path: Path, monkeypatch: pytest.Monk
     assert model_name(Path()) == "cat"
     assert model_name(Path("..")) == "pets"
     assert pictures.model_name(Path("/")) == "pictures"
+
+
+def digests(split: Split) -> list[bytes]:
+    """Return the digests of the files of a split."""
+    assert split.files is not None
+    return [digest.tobytes() for digest in split.files]
+
+
+def test_near_duplicates_are_never_on_both_sides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Resized and mirrored copies are learned; what is held out and tested with has none, at any size and share."""
+    folder = write_scenes(tmp_path / "scenes", 40)
+    for label in ("amber", "blue"):
+        for number in range(12):
+            ImageOps.mirror(scene(label, number).resize((120, 120))).save(folder / label / f"copy-{number}.jpg")
+    readings = [Reading(size=(side, side)) for side in (16, 48)]
+    datasets = [load(folder, held_out, None, reading) for held_out in (None, 20) for reading in readings]
+    assert "48 pictures are there more than once, or nearly; python -m training check" in capsys.readouterr().out
+    twice = {
+        hashlib.sha256(path.read_bytes()).digest()
+        for label in ("amber", "blue")
+        for number in range(12)
+        for path in (folder / label / f"{number}.jpg", folder / label / f"copy-{number}.jpg")
+    }
+    for dataset in datasets:
+        for split in (dataset.validation, dataset.test):
+            assert not twice & set(digests(split))
+        assert dataset.digest() == datasets[0].digest()
+        assert digests(dataset.test) == digests(datasets[0].test)
+    assert counts(datasets[0]) == {"train": [42, 42, 33], "validation": [5, 5, 3], "test": [5, 5, 4]}
+
+
+def test_pictures_change_places_with_their_files(tmp_path: Path) -> None:
+    """After near duplicates were moved, each picture still is that of its digest and its class."""
+    folder = write_scenes(tmp_path / "scenes", 12)
+    for number in range(8):
+        scene("blue", number).resize((100, 100)).save(folder / "blue" / f"copy-{number}.jpg")
+    dataset = load(folder, None, None, READING)
+    files = {hashlib.sha256(path.read_bytes()).digest(): path for path in folder.glob("*/*.jpg")}
+    for split in (dataset.train, dataset.validation, dataset.test):
+        for image, class_, digest in zip(split.images, split.classes, digests(split), strict=True):
+            path = files.pop(digest)
+            assert path.parent.name == dataset.labels[class_]
+            assert np.array_equal(image, read(path, dataset.picture))
+    assert not files
+
+
+def test_leaks_between_given_splits_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What was given stays as it is, so the reader is told what it does to the accuracy."""
+    write_scenes(tmp_path / "train", 10)
+    write_scenes(tmp_path / "test", 5, first=8)
+    load(tmp_path, None, None, READING)
+    printed = capsys.readouterr().out
+    assert "; 6 are held out and in the training, so what is measured on them is too good; python -m" in printed

@@ -4,10 +4,11 @@ import random
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from training.data.folders import File
-from training.data.splitting import interleave, split_off
+from training.data.splitting import interleave, keep_together, split_off
 
 
 def files(**counts: int) -> list[File]:
@@ -73,3 +74,20 @@ def test_each_class_keeps_a_file_to_train_on() -> None:
     ordered = interleave(given)
     assert labels(ordered[:3]) == {"many": 1, "two": 1, "one": 1}
     assert sorted(ordered, key=given.index) == given
+
+
+def test_near_duplicates_come_first_and_classes_keep_their_places() -> None:
+    """So none is held out from the end, whatever the number; what may not move does not."""
+    classes = np.array([0, 1, 0, 1, 0, 1, 0, 1, 0, 1])
+    groups = np.array([0, 1, 2, 3, 4, 5, 2, 3, 4, 1])
+    order = keep_together(classes, groups, np.ones(10, bool))
+    assert sorted(order.tolist()) == list(range(10))
+    assert np.array_equal(classes[order], classes)
+    assert groups[order].tolist() == [2, 1, 2, 1, 4, 3, 4, 3, 0, 5]
+    still = keep_together(classes, groups, np.arange(10) < 8)
+    assert still[8:].tolist() == [8, 9]
+
+
+def test_without_duplicates_the_order_stays() -> None:
+    """The splits are those of the names alone."""
+    assert keep_together(np.array([0, 1, 0]), np.array([2, 0, 1]), np.ones(3, bool)).tolist() == [0, 1, 2]

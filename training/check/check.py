@@ -1,0 +1,169 @@
+"""All checks of a folder of pictures, from looking at them to what is suggested for each."""
+
+import statistics
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.check import classes, duplicates, labels, quality
+from training.check.duplicates import Duplicates
+from training.check.findings import LEAVE_OUT, LOOK_AT, MOVE_TO, Kind, Leak, Report, Suggestion
+from training.check.labels import Answers
+from training.check.neighbours import centred, directions, far_from_all, nearest, reduced
+from training.check.pictures import Pictures, look
+from training.data.folders import find
+from training.fit.features import Features, Vectors
+from training.fit.head import Fit
+from training.network.registry import BACKBONES, DEFAULT
+from training.progress import stage
+
+_COMPANY = 10  # pictures that one should have some likeness to
+
+
+def check(folder: Path, features: Features) -> Report:
+    """Look for whatever is wrong with the pictures in ``folder``.
+
+    Raises:
+        TrainingError: it does not hold classes of pictures, or none of them can be read.
+        OSError: a folder cannot be read, or the file of the features not be written.
+    """
+    begun = time.monotonic()
+    found = find(folder, fewest_classes=1)
+    pictures = look(found, features, BACKBONES[DEFAULT].side)
+    with stage("Comparing them"):
+        copies = duplicates.find(pictures, nearest(directions(centred(pictures.features)), duplicates.NEIGHBOURS))
+        company = nearest(directions(pictures.features), _COMPANY)
+    main = reduced(pictures.features)
+    answers = labels.ask(main, pictures.classes, len(pictures.labels), copies.groups)
+    paths = [_relative(file.path, folder) for file in pictures.files]
+    told = _Teller(folder, pictures, paths, answers)
+    suggestions = [
+        *told.damaged(),
+        *told.duplicates(copies),
+        *told.wrong_labels(),
+        *told.outliers(far_from_all(company, copies.groups)),
+        *told.quality(),
+    ]
+    counts = Counter(file.label for file in pictures.files)
+    every = {label: counts[label] for label in pictures.labels}
+    sides = sorted(min(facts.width, facts.height) for facts in pictures.facts)
+    mixed = classes.confused(answers, pictures.classes, pictures.labels)
+    order = list(Kind)
+    return Report(
+        folder=folder,
+        pictures=len(pictures),
+        classes=every,
+        suggestions=tuple(sorted(suggestions, key=lambda each: (order.index(each.kind), -each.certainty, each.path))),
+        notes=(*found.notes, *classes.in_words(every), *_confused_in_words(mixed)),
+        formats=dict(Counter(facts.format for facts in pictures.facts).most_common()),
+        sides=(sides[0], statistics.median_low(sides), sides[-1]),
+        confused=tuple(mixed),
+        leak=_leak(pictures, main, answers.strength, copies),
+        seconds=time.monotonic() - begun,
+    )
+
+
+class _Teller:
+    """Makes suggestions of what was found, each picture by its path from the folder."""
+
+    def __init__(self, folder: Path, pictures: Pictures, paths: list[str], answers: Answers) -> None:
+        self._folder, self._pictures, self._paths, self._answers = folder, pictures, paths, answers
+        self._own = np.nan_to_num(answers.of(pictures.classes))  # [N]
+
+    def damaged(self) -> Iterator[Suggestion]:
+        for file, fault in self._pictures.faults.items():
+            yield Suggestion(_relative(file.path, self._folder), Kind.DAMAGED, LEAVE_OUT, 1.0, fault)
+
+    def duplicates(self, copies: Duplicates) -> Iterator[Suggestion]:
+        """Suggest one fate for each group: of pictures that are there more than once, the best one stays."""
+        members: defaultdict[int, list[int]] = defaultdict(list)
+        for place, group in enumerate(copies.groups.tolist()):
+            members[group].append(place)
+        likeness = _likeness_of(copies, len(self._pictures))
+        for group in members.values():
+            if len(group) > 1:
+                yield from self._of_group(group, copies, likeness)
+
+    def _of_group(self, group: list[int], copies: Duplicates, likeness: NDArray[np.float32]) -> Iterator[Suggestion]:
+        kept = self._best(group)
+        for place in group:
+            if place == kept:
+                continue
+            same = copies.exact[place] == copies.exact[kept]
+            kind, why = self._kind(place, kept, same=bool(same))
+            beside = (self._paths[kept], *(self._paths[other] for other in group if other not in (place, kept)))
+            yield Suggestion(self._paths[place], kind, LEAVE_OUT, float(likeness[place]), why, beside[:4])
+
+    def _best(self, group: list[int]) -> int:
+        """Return which one to keep: one of the test, then the one whose label is likelier, then the largest."""
+        roles, facts, classes = self._pictures.roles, self._pictures.facts, self._pictures.classes
+        several = len({int(classes[place]) for place in group}) > 1
+
+        def rank(place: int) -> tuple[float, bool, int, str]:
+            likely = float(self._own[place]) if several else 0.0
+            size = facts[place].width * facts[place].height
+            return -likely, roles[place] == "train", -size, self._paths[place]
+
+        return min(group, key=rank)
+
+    def _kind(self, place: int, kept: int, *, same: bool) -> tuple[Kind, str]:
+        pictures = self._pictures
+        what = "the same picture" if same else "nearly the same picture"
+        if pictures.classes[place] != pictures.classes[kept]:
+            return Kind.ACROSS_CLASSES, f"{what} is under {pictures.files[kept].label}, which is likelier"
+        if pictures.roles[place] != pictures.roles[kept]:
+            return Kind.ACROSS_SPLITS, f"{what} is in {pictures.roles[kept]}"
+        return (Kind.EXACT if same else Kind.NEAR), f"{what} as {self._paths[kept]}"
+
+    def wrong_labels(self) -> Iterator[Suggestion]:
+        pictures = self._pictures
+        for place, class_, certainty in labels.probably_wrong(self._answers, pictures.classes):
+            label = pictures.labels[class_]
+            likely = self._answers.probabilities[place, class_]
+            why = f"{label} is {likely:.0%} probable, {pictures.files[place].label} {self._own[place]:.1%}"
+            yield Suggestion(self._paths[place], Kind.WRONG_LABEL, f"{MOVE_TO}{label}", certainty, why)
+
+    def outliers(self, far: list[tuple[int, float]]) -> Iterator[Suggestion]:
+        for place, distance in far:
+            why = f"its cosine to the nearest others is {1 - distance:.2f} on average"
+            yield Suggestion(self._paths[place], Kind.OUTLIER, LOOK_AT, min(max(distance, 0.0), 1.0), why)
+
+    def quality(self) -> Iterator[Suggestion]:
+        files = [file.path for file in self._pictures.files]
+        for place, kind, suggestion, certainty, why in quality.find(self._pictures.facts, files):
+            yield Suggestion(self._paths[place], kind, suggestion, certainty, why)
+
+
+def _likeness_of(copies: Duplicates, number: int) -> NDArray[np.float32]:
+    """Return how like each picture is to the one that it is most like, float32 [N]."""
+    likeness = np.zeros(number, np.float32)
+    for side in range(2):
+        np.maximum.at(likeness, copies.pairs[:, side], copies.likeness)
+    return likeness
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).as_posix()
+
+
+def _confused_in_words(mixed: list[classes.Confused]) -> Iterator[str]:
+    for one, other, share in mixed:
+        yield f"Hard to tell apart: {one} and {other}; {share:.0%} of them are answered as the other one."
+
+
+def _leak(pictures: Pictures, main: Vectors, strength: float, copies: Duplicates) -> Leak | None:
+    """Measure what pictures of the given test that are in the training too make of the accuracy; None without any."""
+    test = np.array([role == "test" for role in pictures.roles])
+    learned = np.isin(copies.groups, copies.groups[~test])
+    leaked = test & learned
+    if not leaked.any() or test.all() or len(np.unique(pictures.classes[~test])) < 2:
+        return None
+    head = Fit(len(pictures.labels))(main[~test], pictures.classes[~test], strength)
+    right = head.logits(main).argmax(axis=1) == pictures.classes
+    clean = test & ~learned
+    without = float(right[clean].mean()) if clean.any() else None
+    return Leak(int(test.sum()), int(leaked.sum()), float(right[test].mean()), without)

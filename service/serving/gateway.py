@@ -77,6 +77,8 @@ class Gateway:
         body = _Body(environ["wsgi.input"])
         try:
             complete = self._receive(environ, body)
+            if isinstance(body.error, SlowBody):  # thousands that began together would be refused in one turn
+                self._loop.let_others_go_on()
             environ[RECEIVED] = time.monotonic()
             # An incomplete body is refused, which is quick, and what is left of it is read from the loop's socket.
             if complete and _is_offloaded(environ, body.size) and not self._refuse_offloading(environ, body):

@@ -1,6 +1,7 @@
 """Containers that lack what most have: the service works, or says in a line what it lacks."""
 
 import base64
+import json
 import re
 import subprocess
 import time
@@ -113,9 +114,14 @@ def test_less_memory(campaign: Campaign, image: str) -> None:
     _judge(campaign, metrics, log, "memory")
 
 
+def _message(line: str) -> str:
+    """Return what a line of the log says; before the log begins it is text."""
+    return str(json.loads(line)["message"]) if line.startswith("{") else line
+
+
 def _judge(campaign: Campaign, metrics: str | None, log: str, word: str | None) -> None:
     """Find that it works, or else a line in the log with ``word``, where it may not work."""
-    lines = [line for line in log.splitlines() if word and word in line]
+    lines = [_message(line) for line in log.splitlines() if word and word in line]
     found = "works" if metrics is not None else "says: " + (lines[0] if lines else "nothing of it")
     campaign.report(found=found.replace("|", "/"))
     assert "Traceback" not in log

@@ -13,6 +13,7 @@ import gevent
 import pytest
 from flask import Flask
 from gevent import socket
+from gevent.event import Event
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 from service.serving import gateway as gateways
@@ -216,6 +217,39 @@ def test_a_slow_body_keeps_nobody_out(app: Flask) -> None:
                 ours.sendall(bytes([byte]))
                 assert ask(asked)[0] == 200
             assert slow.get(timeout=PATIENCE)[0] == 200
+
+    on_a_loop(work)
+
+
+def test_bodies_that_time_out_together_keep_nobody_out(app: Flask) -> None:
+    """Many that stop coming at the same moment are refused one after the other, and others go on in between."""
+    count = 100
+
+    def work(loop: Loop) -> None:
+        silent = Event()
+        refused = 0
+
+        class Silent(io.BytesIO):
+            """A body that never comes."""
+
+            def read(self, size: int | None = -1, /) -> bytes:
+                silent.wait()
+                raise TimeoutError
+
+        def application(environ: Any, start_response: Any) -> Iterable[bytes]:
+            nonlocal refused
+            refused += 1
+            time.sleep(0.01)  # it takes the loop for so long
+            return app(environ, start_response)
+
+        asked = gateway(application, loop)
+        slow = [gevent.spawn(ask, asked, stream=Silent(), length=len(RED)) for _ in range(count)]
+        gevent.sleep(0.02)
+        gevent.spawn(silent.set)
+        while not refused:
+            gevent.sleep(0.001)
+        assert refused < count / 2
+        assert {greenlet.get(timeout=PATIENCE)[0] for greenlet in slow} == {408}
 
     on_a_loop(work)
 

@@ -34,7 +34,8 @@ from service.inference.offload import offloads_decoding
 from service.inference.runtime import Runtime, ThreadRuntime
 
 _SIGNATURES = (b"\xff\xd8", b"\x89PNG", b"RIFF", b"GIF8", b"BM", b"II*\0", b"MM\0*")
-_AVIF = b"ftyp"  # behind a length
+_AVIF = b"ftyp"  # of AVIF, HEIC and films, behind a length
+_HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")  # behind that
 _READABLE = "JPEG, PNG, WebP, GIF, BMP, TIFF and AVIF are read"
 
 _MAY_BE_TURNED = (b"Exif", b"ns.adobe.com/xap")  # the two kinds of metadata that hold an orientation
@@ -95,6 +96,10 @@ class Decoder:
         except UnknownFormat as error:
             if content.startswith(_SIGNATURES):
                 raise InvalidImage("The picture is damaged or cut short: its header cannot be read.") from error
+            if content[4:8] == _AVIF and content[8:12] in _HEIC:
+                raise UnsupportedImage(
+                    "The picture is a HEIC, as iPhones take them, which is not read; send it as a JPEG."
+                ) from error
             raise UnsupportedImage(f"The content is not a picture that can be read; {_READABLE}.") from error
         except UnknownRange as error:
             raise InvalidImage(str(error)) from error

@@ -233,6 +233,14 @@ def test_other_formats_are_not_read(kind: str) -> None:
         decode(plain("red", kind))
 
 
+@pytest.mark.parametrize("brand", [b"heic", b"mif1"])
+def test_what_iphones_send_is_named(brand: bytes) -> None:
+    """Who sends a HEIC is told so, and what to send."""
+    content = b"\0\0\0\x18ftyp" + brand + b"\0\0\0\0mif1heic" + bytes(100)
+    with pytest.raises(UnsupportedImage, match="is a HEIC, as iPhones take them, which is not read; send it as a JPEG"):
+        decode(content)
+
+
 def test_size_is_checked_before_pixels_are_decoded() -> None:
     """A picture over the limit is refused by its header: its pixels are not even there."""
     with pytest.raises(ImageTooLarge, match=r"8000 x 8000 = 64,000,000 pixels; at most 40,000,000"):

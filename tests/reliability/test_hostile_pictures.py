@@ -140,7 +140,8 @@ def image(root: Path, docker_engine: None) -> Iterator[str]:
 
 @pytest.mark.stack
 @pytest.mark.campaign(
-    "the same in the pod of the manifests, which has 1 GiB", bar="no worker is killed, and it answers all the while"
+    "pictures made to be slow or large, in the pod of the manifests, which has 1 GiB",
+    bar="no worker is killed, and it answers all the while",
 )
 def test_large_pictures_in_a_small_pod(campaign: Campaign, image: str, tmp_path: Path) -> None:
     """What does not fit into the memory is a 413 or a 503."""

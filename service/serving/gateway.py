@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import IO, Any, NamedTuple
 
 import gevent
+from gevent.lock import Semaphore
 
 from service.inference.errors import OVERLOADED, InvalidRequest, QueueFull, SlowBody
 from service.inference.offload import offloads_request
@@ -67,6 +68,7 @@ class Gateway:
         self._max_offloaded = max_offloaded
         self._offloaded = 0  # requests
         self._coming: dict[_Body, None] = {}  # the one that has waited longest for its block first
+        self._late = Semaphore()
 
     def snapshot(self) -> Snapshot:
         """Return what bodies take and how many requests are offloaded now."""
@@ -77,8 +79,9 @@ class Gateway:
         body = _Body(environ["wsgi.input"])
         try:
             complete = self._receive(environ, body)
-            if isinstance(body.error, SlowBody):  # thousands that began together would be refused in one turn
-                self._loop.let_others_go_on()
+            if isinstance(body.error, SlowBody):
+                with self._late:  # one in a turn: thousands that began together end together
+                    self._loop.let_others_go_on()
             environ[RECEIVED] = time.monotonic()
             # An incomplete body is refused, which is quick, and what is left of it is read from the loop's socket.
             if complete and _is_offloaded(environ, body.size) and not self._refuse_offloading(environ, body):

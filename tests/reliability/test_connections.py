@@ -9,7 +9,7 @@ import socket
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -31,6 +31,7 @@ BAR = (
 )
 ALLOWED = {503, 504}
 _ADDRESS = "127.0.0.2"  # of whoever does harm; the others have 127.0.0.1
+_PARTS = 20
 _FLOODERS = 2
 _OF_ITS_OWN = 4  # sockets that the service may open meanwhile
 _PATIENCE = 20.0  # seconds
@@ -89,8 +90,9 @@ def test_slow_clients(campaign: Campaign, start_service: StartService, kind: str
             crowd.send(slow.first)
             end = time.monotonic() + campaign.size(3.0, 60.0)
             while time.monotonic() < end:
-                time.sleep(1.0)
-                crowd.send(slow.again)
+                for part in range(_PARTS):  # of independent clients, each has its own moment in a second
+                    time.sleep(1 / _PARTS)
+                    crowd.send(slow.again, part)
                 if slow.reads:
                     crowd.read()
             left = crowd.count
@@ -107,26 +109,28 @@ class _Crowd:
 
     def __init__(self, running: RunningService, stack: ExitStack, count: int) -> None:
         """Connect; ``stack`` closes what is left."""
-        self._connections: set[socket.socket] = set()
+        self._connections: dict[socket.socket, None] = {}  # in order
         self.statuses: Counter[int] = Counter()
         for _ in range(count):
             with contextlib.suppress(OSError):
                 connection = stack.enter_context(_connect(running))
                 connection.setblocking(False)
-                self._connections.add(connection)
+                self._connections[connection] = None
 
     @property
     def count(self) -> int:
         """How many connections the service has not ended, as far as that was seen."""
         return len(self._connections)
 
-    def send(self, data: bytes) -> None:
-        """Send ``data`` on each connection, as far as it goes."""
-        self._each(lambda connection: connection.send(data) if data else 1)
+    def send(self, data: bytes, part: int | None = None) -> None:
+        """Send ``data`` on each connection, or on each of one of their parts, as far as it goes."""
+        connections = [*self._connections]
+        if data:
+            self._each(connections if part is None else connections[part::_PARTS], lambda each: each.send(data))
 
     def read(self) -> None:
         """Read what has come on each connection, and note how answers begin."""
-        self._each(self._read)
+        self._each([*self._connections], self._read)
 
     def _read(self, connection: socket.socket) -> int:
         data = connection.recv(65536)
@@ -134,9 +138,9 @@ class _Crowd:
             self.statuses[int(data[9:12])] += 1
         return len(data)
 
-    def _each(self, call: Callable[[socket.socket], int]) -> None:
-        """Call ``call`` for each connection; those where it finds the end, or that are broken, are closed."""
-        for connection in list(self._connections):
+    def _each(self, connections: Sequence[socket.socket], call: Callable[[socket.socket], int]) -> None:
+        """Call ``call`` for each of ``connections``; those where it finds the end, or that are broken, are closed."""
+        for connection in connections:
             try:
                 ended = not call(connection)
             except BlockingIOError:
@@ -145,7 +149,7 @@ class _Crowd:
                 ended = True
             if ended:
                 connection.close()
-                self._connections.discard(connection)
+                del self._connections[connection]
 
 
 def _one_byte_chunks() -> bytes:

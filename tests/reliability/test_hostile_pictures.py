@@ -17,7 +17,7 @@ from tests.reliability.campaign import Campaign
 from tests.reliability.others import Others
 from tests.service.conftest import StartService
 from tests.service.pictures import encoded
-from tests.stack.pods import docker, running
+from tests.stack.pods import Container, docker, running
 from tests.stack.service_image import built
 from tests.stack.test_pod import pod_of
 
@@ -66,6 +66,12 @@ def metric(url: str, name: str) -> float:
     """Return the value of one of the service's metrics."""
     (value,) = re.findall(rf"^{name} (\S+)$", requests.get(f"{url}/metrics", timeout=30).text, re.MULTILINE)
     return float(value)
+
+
+def of_memory(pod: Container, new: str, old: str) -> str:
+    """Return a file of the container's control group, whose name depends on the version of those."""
+    folder = "/sys/fs/cgroup"
+    return docker("exec", pod.name, "sh", "-c", f"cat {folder}/{new} 2>/dev/null || cat {folder}/memory/{old}")
 
 
 @pytest.mark.process
@@ -155,10 +161,10 @@ def test_large_pictures_in_a_small_pod(campaign: Campaign, image: str, tmp_path:
                 statuses.update(status for status, _ in post_at_once(url, [content] * 8))
             mixed = [make() for make in HOSTILE.values()]
             statuses.update(status for status, _ in post_at_once(url, mixed))
-        peak = int(docker("exec", pod.name, "cat", "/sys/fs/cgroup/memory.peak"))
+        peak = int(of_memory(pod, "memory.peak", "memory.max_usage_in_bytes"))
         starts = metric(url, "darkroom_worker_starts_total")
         killed = pod.inspect()["State"]["OOMKilled"]
-        events = docker("exec", pod.name, "cat", "/sys/fs/cgroup/memory.events")
+        events = of_memory(pod, "memory.events", "memory.oom_control")
         campaign.report(
             peak_MiB=peak / MEBIBYTE, statuses=str(dict(sorted(statuses.items()))), others_p99_ms=others.percentile(99)
         )

@@ -26,7 +26,7 @@ _RATE = re.compile(r"[1-9][0-9]{0,8}/(?:second|minute|hour|day)")
 
 _MOST_PIXELS = 50_000_000
 _BYTES_OF_A_PIXEL = 5  # while most pictures are decoded; some kinds take up to four times as many
-_SHARE_OF_DECODING = 4  # of the memory, one part: what all pictures that are decoded may take together
+_SHARE_OF_DECODING = 3  # of the memory, one part: what all pictures that are decoded may take together
 
 Number = TypeVar("Number", int, float)
 

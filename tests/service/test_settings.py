@@ -69,9 +69,9 @@ def test_values_are_read() -> None:
     assert (settings.request_deadline, settings.access_log) == (0.5, True)
 
 
-@pytest.mark.parametrize(("megabytes", "pixels"), [(24_000, 50_000_000), (1000, 50_000_000), (400, 20_000_000)])
+@pytest.mark.parametrize(("megabytes", "pixels"), [(24_000, 50_000_000), (800, 50_000_000), (400, 26_666_666)])
 def test_pictures_fit_into_the_memory(megabytes: int, pixels: int) -> None:
-    """Where memory is short, the largest picture is one that a quarter of it holds while it is decoded."""
+    """Where memory is short, the largest picture is one that a third of it holds while it is decoded."""
     assert default_max_pixels(megabytes * 1_000_000) == pixels
 
 

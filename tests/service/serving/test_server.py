@@ -817,7 +817,7 @@ def test_a_full_shared_memory_kills_nobody(models: Path, full_from_the_start: bo
         )
         running = RunningService(process, f"http://127.0.0.1:{port}", stderr)
         try:
-            running.wait_until_ready()
+            wait_for(lambda: running.log().count("loaded") == 2, running.log)
             Path(f"/proc/{process.pid}/root/dev/shm/rest").touch()
             fill(Path(f"/proc/{process.pid}/root/dev/shm/rest"))
             os.kill(workers(running)[0], signal.SIGKILL)

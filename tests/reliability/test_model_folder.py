@@ -102,9 +102,11 @@ def _with_a_pipe(good: Path, model: Path, draw: random.Random) -> None:
 
 
 def _with_the_root(good: Path, model: Path, draw: random.Random) -> None:
-    """Put a link to the root of the file system into a version."""
+    """Put a link to the root of the file system in the place of a folder of a version."""
     shutil.copytree(good, model / "1000")
-    (draw.choice([model / "1000", model / "1000" / "assets.extra"]) / "all").symlink_to("/")
+    folder = model / "1000" / draw.choice(["variables", "assets.extra"])
+    shutil.rmtree(folder)
+    folder.symlink_to("/")
 
 
 def _endless(good: Path, model: Path, draw: random.Random) -> None:

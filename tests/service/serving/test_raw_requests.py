@@ -151,7 +151,7 @@ def test_what_is_ambiguous_hides_no_request(shared_service: StartService, sent: 
 def test_a_flood_of_chunks_keeps_nobody_waiting(shared_service: StartService) -> None:
     """While four clients send bodies in chunks of a byte as fast as they can, others are answered soon."""
     running = shared_service()
-    flood = b"POST /predict HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n" + 200_000 * b"1\r\nx\r\n"
+    flood = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" + 200_000 * b"1\r\nx\r\n"
     picture, times = plain("red"), []
     host, port = running.url.removeprefix("http://").split(":")
     floods = [socket.create_connection((host, int(port)), timeout=30) for _ in range(4)]

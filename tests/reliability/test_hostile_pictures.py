@@ -111,7 +111,8 @@ def test_damaged_pictures(campaign: Campaign, start_service: StartService) -> No
 @pytest.mark.timing
 @pytest.mark.campaign(
     "pictures made to be slow or large, alone and eight at once, while others ask 50 times a second",
-    bar="each is answered by the deadline, the others' p99 stays below 100 ms (short: 500 ms), and all of theirs are answered",
+    bar="each is answered by the deadline, the others' p99 stays below 100 ms (short: 500 ms), and all of theirs are "
+    "answered",
 )
 def test_slow_and_large_pictures(campaign: Campaign, start_service: StartService) -> None:
     """Others wait no longer than without them, and no worker ends."""

@@ -7,6 +7,7 @@ for its core.
 from machine.allocator import give_large_blocks_back, keep_freed_memory
 from machine.limits import free_memory, own_memory, usable_cores, usable_memory
 from machine.openvino_core import import_openvino, openvino_core
+from machine.priority import stand_back
 
 __all__ = [
     "free_memory",
@@ -15,6 +16,7 @@ __all__ = [
     "keep_freed_memory",
     "openvino_core",
     "own_memory",
+    "stand_back",
     "usable_cores",
     "usable_memory",
 ]

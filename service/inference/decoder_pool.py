@@ -30,7 +30,7 @@ _MODULE = "service.inference.decoder_process"
 _MEBIBYTE = 1024 * 1024
 
 # Until a picture is open: readers take its file apart, in memory of which each process always has so much.
-OPENING_MEMORY = 32 * _MEBIBYTE
+_OPENING_MEMORY = 32 * _MEBIBYTE
 _OPENING_SECONDS = 0.25  # of the processor, and more for a long file; what people send takes a tenth of it
 _BYTES_A_SECOND = 50_000_000
 _WEBP_MEMORY = 20  # bytes of a pixel, most of which its reader takes as soon as it is open
@@ -136,7 +136,7 @@ class DecoderPool:
         deadline, memory = job.deadline, _memory_at_once(job.content, self._max_pixels)
         with self._memory.take(memory, deadline):
             seconds = _OPENING_SECONDS + len(job.content) / _BYTES_A_SECOND
-            order = Order(job.size, self._max_pixels, OPENING_MEMORY + memory, seconds)
+            order = Order(job.size, self._max_pixels, _OPENING_MEMORY + memory, seconds)
             opened = process.open(order, job.content, self._left(job))
             try:
                 check_pixels(opened.width, opened.height, self._max_pixels)

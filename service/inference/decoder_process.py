@@ -6,7 +6,6 @@ the process, memory by a limit on its data.
 """
 
 import contextlib
-import os
 import resource
 import signal
 import sys
@@ -19,10 +18,8 @@ from PIL import AvifImagePlugin, Image
 
 from artifact import Input
 from imaging import UndecodablePicture, open_picture, prepare, to_input
-from machine import give_large_blocks_back
+from machine import give_large_blocks_back, stand_back
 
-_NICENESS = 5  # requests for pictures that need no such process go first
-_FIRST_TO_GO = Path("/proc/self/oom_score_adj")
 _MEMORY = Path("/proc/self/statm")  # in pages; the sixth number is the data's, which the limit counts
 _DATA = 5
 
@@ -68,9 +65,7 @@ class Answer(msgspec.Struct):
 def main(descriptor: int) -> None:
     """Answer orders until the other side is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the worker decides when this ends
-    os.nice(_NICENESS)
-    with contextlib.suppress(OSError):  # no Linux
-        _FIRST_TO_GO.write_text("1000", encoding="ascii")  # where the kernel ends a process for its memory
+    stand_back()  # requests for pictures that need no such process go first
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     give_large_blocks_back()
     warnings.simplefilter("ignore")

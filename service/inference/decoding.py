@@ -7,8 +7,8 @@ straight to the library that Pillow calls for it, libjpeg-turbo.
 
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import nullcontext
 
 import simplejpeg
 from PIL import Image
@@ -133,16 +133,9 @@ class Decoder:
         if self._clock() >= deadline:  # it waited for a thread
             raise DeadlineExceeded("Other requests took all the time until the deadline; try again later.")
         image = open_picture(content, known=known)
-        with self._room_for(prepare(image, size), deadline):
+        memory = prepare(image, size)
+        with self._memory.take(memory, deadline) if memory >= _LARGE else nullcontext():
             return to_input(image, size)
-
-    @contextmanager
-    def _room_for(self, memory: int, deadline: float) -> Iterator[None]:
-        if memory < _LARGE:
-            yield
-            return
-        with self._memory.take(memory, deadline):
-            yield
 
 
 def decode_jpeg_of_size(content: bytes, size: Input, known: Plain) -> Pixels | None:

@@ -4,7 +4,6 @@ It costs nobody anything if it takes too much or dies: it holds no request, and 
 it before any other. Its argument is a ``Task``, and the last line that it prints an ``Outcome``, both as JSON.
 """
 
-import contextlib
 import dataclasses
 import gc
 import json
@@ -16,12 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from machine import give_large_blocks_back
+from machine import give_large_blocks_back, stand_back
 from service.inference.engine import import_library, load
 from service.inference.loading import fault_of, is_passing, load_version
 from service.inference.watch import Watch, spare_memory
 
-_NICENESS = 5  # a third of what a worker gets of a core that both want
 _PARENT_SECONDS = 0.2
 
 
@@ -61,7 +59,8 @@ def main(task: Task) -> NoReturn:
         answers.flush()
         os._exit(0)
 
-    _stand_back(task.parent)
+    stand_back()
+    _end_with(task.parent)
     give_large_blocks_back()
     import_library(task.engine)  # what that takes the workers have taken already
     most = spare_memory(task.workers, task.replaced)
@@ -79,11 +78,8 @@ def _fault(task: Task) -> Outcome | None:
     return None
 
 
-def _stand_back(parent: int) -> None:
-    """Let others have cores and memory first, and end with who waits for this."""
-    os.nice(_NICENESS)
-    with contextlib.suppress(OSError):  # no Linux
-        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+def _end_with(parent: int) -> None:
+    """End where the process that waits for this one ends."""
 
     def follow() -> None:
         while os.getppid() == parent:

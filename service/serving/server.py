@@ -38,9 +38,7 @@ _SHARED_BYTES = 4 * 1024 * 1024  # that workers share, for each of them and thos
 _MOST_CONNECTIONS = 8192  # of one worker
 _LEAST_CONNECTIONS = 16
 _CONNECTION_BYTES = 64 * 1024  # of memory, with half a head or a short answer
-_OTHER_FILES = (
-    96  # that a worker has open beside its connections, and those that models and libraries open for a moment
-)
+_OTHER_FILES = 96  # that a worker has open besides, and those that models and libraries open for a moment
 
 # Of the memory, one part: what all bodies of requests may take together, all connections, and all answers that wait
 # for their clients.

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import requests
 
+from tests.reliability.campaign import Figure
 from tests.service.pictures import plain
 from tests.service.running import ROOT
 from tests.stack.load import Answer, Load, Lost
@@ -74,6 +75,10 @@ class Others:
     def percentile(self, percent: float, since: float = 0.0, until: float = float("inf")) -> float:
         """Return how many milliseconds so many percent of the answers took at most, of those between two moments."""
         return percentile([answer.seconds for answer in self.answers if since <= answer.when < until], percent)
+
+    def figures(self) -> dict[str, Figure]:
+        """Return what they got, for a campaign's report."""
+        return {"answers": len(self.answers), "not_answered": len(self.lost), "p99_ms": self.percentile(99)}
 
     def statuses(self, since: float = 0.0) -> Counter[int | None]:
         """Return how often each status was answered, to predictions, from a moment on; None is a broken connection."""

@@ -206,9 +206,7 @@ def test_model_folder(campaign: Campaign, running: RunningService, models: Path,
             longest = max(longest, _seconds_until_served(running, version, name))
     campaign.report(
         harms=len(harms),
-        answers=len(others.answers),
-        not_answered=len(others.lost),
-        p99_ms=others.percentile(99),
+        **others.figures(),
         served_after_at_most_s=longest,
     )
     assert others.lost == []
@@ -228,9 +226,7 @@ def test_clock(campaign: Campaign, running: RunningService, models: Path, publis
             time.sleep(_LOOKS)
             copy(published, models, version, _labels(version))
             _seconds_until_served(running, version, f"clock {version}")
-    campaign.report(
-        times_set=days, answers=len(others.answers), not_answered=len(others.lost), p99_ms=others.percentile(99)
-    )
+    campaign.report(times_set=days, **others.figures())
     assert others.lost == []
     assert others.failed_probes() == []
     assert "Traceback" not in running.log()

@@ -66,9 +66,7 @@ def test_reload(campaign: Campaign, start_service: StartService) -> None:
         longest = max(_reload(running) for _ in range(reloads))
     campaign.report(
         reloads=reloads,
-        answers=len(others.answers),
-        not_answered=len(others.lost),
-        p99_ms=others.percentile(99),
+        **others.figures(),
         longest_reload_s=longest,
     )
     assert others.lost == []
@@ -102,9 +100,7 @@ def test_swap(campaign: Campaign, start_service: StartService, models: Path, pub
             shutil.rmtree(models / "colours" / str(version - 1))
     campaign.report(
         swaps=swaps,
-        answers=len(others.answers),
-        not_answered=len(others.lost),
-        p99_ms=others.percentile(99),
+        **others.figures(),
         longest_swap_s=longest,
     )
     assert others.lost == []

@@ -1,7 +1,5 @@
 """What was found as a page of HTML, in one file: thumbnails are in it, and it needs neither a network nor a script."""
 
-import base64
-import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from html import escape
@@ -15,6 +13,7 @@ from training.check.findings import LOOK_AT, Kind, Report, Suggestion
 from training.check.output import formats_in_words, leak_in_words
 from training.data.decoding import UnreadablePicture, inspect, read_content
 from training.progress import bar
+from training.report.thumbnails import data_address
 
 _MOST = 48  # pictures of a kind; the CSV has all
 _BESIDE = 2  # pictures that one is shown beside
@@ -140,9 +139,7 @@ def _thumbnail(file: Path) -> str | None:
         return None
     scale = _SIDE / max(seen.width, seen.height)
     size = max(1, round(scale * seen.width)), max(1, round(scale * seen.height))
-    encoded = io.BytesIO()
-    Image.fromarray(seen.views[0]).resize(size, Image.Resampling.BICUBIC).save(encoded, "JPEG", quality=_QUALITY)
-    return f"data:image/jpeg;base64,{base64.b64encode(encoded.getvalue()).decode()}"
+    return data_address(Image.fromarray(seen.views[0]).resize(size, Image.Resampling.BICUBIC), "JPEG", quality=_QUALITY)
 
 
 def _anchor(kind: Kind) -> str:

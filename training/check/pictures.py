@@ -53,7 +53,7 @@ class Pictures:
 
     ``classes`` int64 [N] are places in ``labels``; ``features`` float32 [N, D] are those of the pretrained network;
     ``copies`` uint8 [N, SIDE, SIDE] are small grey ones, and ``hashes`` are of these. ``faults`` says what is wrong
-    with the files that cannot be read. ``given`` says whether there are folders for splits.
+    with the files that cannot be read.
     """
 
     labels: tuple[str, ...]
@@ -65,7 +65,6 @@ class Pictures:
     copies: Pixels
     hashes: Hashes
     faults: dict[File, str]
-    given: bool
 
     def __len__(self) -> int:
         return len(self.files)
@@ -115,7 +114,6 @@ def look(found: Found, features: Features, side: int) -> Pictures:
         copies=np.stack(copies),
         hashes=np.stack(hashes),
         faults=faults,
-        given=found.validation is not None or found.test is not None,
     )
 
 

@@ -30,10 +30,15 @@ class Album:
         return address if self._left >= 0 else None
 
 
+def data_address(picture: Image.Image, kind: str, **options: int) -> str:
+    """Return the ``data:`` address that has ``picture`` itself, as a file of ``kind`` (Pillow's name of the format)."""
+    stream = io.BytesIO()
+    picture.save(stream, kind, **options)
+    return f"data:{Image.MIME[kind]};base64,{base64.b64encode(stream.getvalue()).decode()}"
+
+
 def _address(image: Pixels) -> str:
     """Return a ``data:`` address that has the picture itself, as WebP; one that is small already keeps its size."""
     small = Image.fromarray(image)
     small.thumbnail((_SIDE, _SIDE))
-    stream = io.BytesIO()
-    small.save(stream, "WEBP", quality=_QUALITY, method=4)
-    return f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode()}"
+    return data_address(small, "WEBP", quality=_QUALITY, method=4)

@@ -6,7 +6,18 @@ Serving reads, with Darkroom's own files in ``assets.extra/``. This package need
 
 from artifact.errors import InvalidVersion
 from artifact.layout import latest, models_in, passed_over, version_path, versions
-from artifact.metadata import Calibration, Familiarity, Input, Int8, Metadata, Metrics, read_metadata
+from artifact.metadata import (
+    Calibration,
+    Familiarity,
+    Histogram,
+    Input,
+    Int8,
+    Metadata,
+    Metrics,
+    MultiLabel,
+    Reference,
+    read_metadata,
+)
 from artifact.publish import Draft, draft
 from artifact.validate import validate
 
@@ -14,11 +25,14 @@ __all__ = [
     "Calibration",
     "Draft",
     "Familiarity",
+    "Histogram",
     "Input",
     "Int8",
     "InvalidVersion",
     "Metadata",
     "Metrics",
+    "MultiLabel",
+    "Reference",
     "draft",
     "latest",
     "models_in",

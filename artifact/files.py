@@ -7,6 +7,7 @@ import errno
 import hashlib
 import itertools
 import os
+import secrets
 import stat
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -109,6 +110,23 @@ def sha256(file: Path, most: int = MOST_BYTES) -> tuple[str, int]:
             _check_size(file, size, most)
             digest.update(block)
     return digest.hexdigest(), size
+
+
+def write_whole(file: Path, content: bytes) -> None:
+    """Write ``file``, so that whoever reads it finds all of this ``content`` or what was there before.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    draft = file.with_name(f".{file.name}-{secrets.token_hex(4)}")
+    try:
+        with draft.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(file)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _mark(entry: os.DirEntry[str]) -> Mark:

@@ -10,6 +10,7 @@ EXTRA = "assets.extra"
 METADATA = f"{EXTRA}/metadata.json"
 MODEL_CARD = f"{EXTRA}/MODEL_CARD.md"
 REPORT = f"{EXTRA}/report.html"  # a page of its own; the service shows what is in its <style> and its <main>
+REFERENCE_EMBEDDING = f"{EXTRA}/reference_embedding.bin"  # little-endian float32 [2, D]: mean and standard deviation
 INT8_MODEL = f"{EXTRA}/int8/model.xml"  # OpenVINO IR of the quantised network, where there is one
 INT8_WEIGHTS = f"{EXTRA}/int8/model.bin"
 
@@ -58,6 +59,11 @@ def version_path(models: Path, name: str, version: int) -> Path:
     return models / name / str(version)
 
 
+def is_number_of_a_version(name: str) -> bool:
+    """Say whether a folder of this name is a version: a positive integer without leading zeros."""
+    return _is_number(name) and not name.startswith("0")
+
+
 def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
     """Yield what is in ``folder``; nothing where there is no such folder."""
     if not folder.is_dir():
@@ -82,7 +88,7 @@ def _is_number(name: str) -> bool:
 
 
 def _is_version(entry: os.DirEntry[str]) -> bool:
-    return _is_number(entry.name) and not entry.name.startswith("0") and _is_folder(entry)
+    return is_number_of_a_version(entry.name) and _is_folder(entry)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from artifact.layout import EXTRA, METADATA, latest, version_path
 from artifact.metadata import Metadata
+from artifact.store import Store
 from artifact.validate import checksums, validate
 
 _DRAFT_PREFIX = ".draft-"
@@ -23,10 +24,23 @@ _MOST_TRIES = 10
 class Draft:
     """A version in the making: write into ``path``, then call ``publish``."""
 
-    def __init__(self, models: Path, name: str, path: Path) -> None:
+    def __init__(self, models: Path, name: str, path: Path, store: Store | None = None) -> None:
         self.models = models
         self.name = name
         self.path = path
+        self._store = store
+        self._claimed: int | None = None
+
+    def next_version(self) -> int:
+        """Return the number that this version will have, unless another trainer is faster in the same folder.
+
+        In a store the number is claimed, so that it stays this draft's own. Raises SourceFails.
+        """
+        if self._store is None:
+            return (latest(self.models, self.name) or 0) + 1
+        if self._claimed is None:
+            self._claimed = self._store.claim(self.name)
+        return self._claimed
 
     @property
     def extra(self) -> Path:
@@ -38,30 +52,38 @@ class Draft:
     def publish(self, metadata: Metadata) -> Path:
         """Add ``metadata`` with the checksums of all files, check the whole, and rename it to the next free version.
 
-        ``metadata.version`` and ``metadata.files`` are filled in here. Returns the folder of the new version.
+        ``metadata.version`` and ``metadata.files`` are filled in here. Returns the folder of the new version. Where it
+        goes to a store, it is uploaded before that, so that this folder has nothing that the store lacks.
 
         Raises:
             InvalidVersion: what was written is not a valid version; nothing is published.
+            SourceFails: the store does not take it; nothing is published.
             OSError: the disk is full or the folder cannot be written.
         """
         metadata_file = self.extra / Path(METADATA).name
         files = checksums(self.path)
-        version = (latest(self.models, self.name) or 0) + 1
+        version = self.next_version()
         while True:
             numbered = dataclasses.replace(metadata, name=self.name, version=version, files=files)
             metadata_file.write_text(numbered.to_json(), encoding="utf-8")
             validate(self.path)
-            _make_readable(self.path)
+            make_readable(self.path)
             sync(self.path)
+            if self._store is not None:
+                self._store.upload(self.path, self.name, version)
             target = version_path(self.models, self.name, version)
-            if _rename(self.path, target):
+            if rename_unless_there(self.path, target):
                 return target
+            if self._store is not None:
+                raise FileExistsError(errno.EEXIST, "it is there, and the store did not have its number", str(target))
             version += 1  # another trainer was faster; its version stays
 
 
 @contextmanager
-def draft(models: Path, name: str) -> Iterator[Draft]:
+def draft(models: Path, name: str, store: Store | None = None) -> Iterator[Draft]:
     """Make a temporary folder beside the versions of model ``name``; remove it again unless it was published.
+
+    With a ``store`` that is where it is published, and ``models`` keeps a copy.
 
     Raises:
         OSError: the folder cannot be written.
@@ -71,7 +93,7 @@ def draft(models: Path, name: str) -> Iterator[Draft]:
     try:  # which begins here, since a signal's handler may raise as soon as a folder is there
         _make(path)
         _remove_stale(folder)
-        yield Draft(models, name, path)
+        yield Draft(models, name, path, store)
     except OSError as error:
         if error.errno and error.filename is None:  # of a full disk Python does not say where it is
             error.filename = str(folder)
@@ -98,7 +120,7 @@ def _make(path: Path) -> None:
     raise FileNotFoundError(errno.ENOENT, "it is removed again and again", str(path.parent))
 
 
-def _rename(source: Path, target: Path) -> bool:
+def rename_unless_there(source: Path, target: Path) -> bool:
     """Rename a folder unless ``target`` exists, be it as a link to nowhere; say whether it was done."""
     if os.path.lexists(target):
         return False
@@ -112,7 +134,7 @@ def _rename(source: Path, target: Path) -> bool:
     return True
 
 
-def _make_readable(path: Path) -> None:
+def make_readable(path: Path) -> None:
     """Let every user read the version: a trainer's user is seldom the service's, and a draft is its maker's alone."""
     path.chmod(0o755)
     for entry in path.rglob("*"):

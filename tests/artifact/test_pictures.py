@@ -19,11 +19,9 @@ def test_all_that_is_decoded_is_looked_for_and_nothing_else() -> None:
 
 def test_a_name_tells_whether_it_may_be_a_picture() -> None:
     """In any case of letters, or without a suffix."""
-    names = ("a.jpg", "a.JFIF", "a.jpe", "a.apng", "a.b.webp", "a.pgm", "a.mpo", "a", "2.tif", "a b.Png")
+    names = ("a.jpg", "a.JFIF", "a.jpe", "a.apng", "a.b.webp", "a.pgm", "a.mpo", "a", "IMG_1.HEIC", "2.tif", "a b.Png")
     assert [name for name in names if not has_suffix(name)] == []
-    assert not [
-        name for name in ("a.txt", "a.jpg.zip", "a.eps", "a.pdf", "a.mpg", "a.h5", "a.heic") if has_suffix(name)
-    ]
+    assert not [name for name in ("a.txt", "a.jpg.zip", "a.eps", "a.pdf", "a.mpg", "a.h5", "a.mov") if has_suffix(name)]
 
 
 def test_what_is_hidden_or_left_behind_is_no_users() -> None:

@@ -9,7 +9,7 @@ _ROW = 16  # bytes that Pillow keeps for a row beside its pixels
 
 # Bytes of a pixel that the reader of a format takes beside Pillow's picture: planes, another copy, or the canvas of an
 # animation. A test measures them.
-_BYTES_OF_READER = {"WEBP": 12, "AVIF": 16, "TIFF": 8, "GIF": 1}
+_BYTES_OF_READER = {"WEBP": 12, "AVIF": 16, "HEIF": 12, "TIFF": 8, "GIF": 1}
 _COEFFICIENT = 2  # bytes: a JPEG in several scans is held as numbers for each channel until the last one
 
 _FIXED = 8 * 1024 * 1024  # bytes: tables, blocks, and what scaling holds between its two directions

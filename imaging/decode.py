@@ -5,6 +5,7 @@ import io
 
 import numpy as np
 import numpy.typing as npt
+from pi_heif import register_heif_opener
 
 # Each import registers one format: Pillow knows dozens, some of which run other programs (EPS) or are rarely fuzzed.
 # JPEG includes MPO, the several pictures in one file that many phones write.
@@ -22,12 +23,16 @@ from PIL import (  # noqa: F401
 from artifact import Input
 from imaging.cost import decoding_memory
 from imaging.errors import DamagedPicture, UnknownFormat, UnknownRange, classified
-from imaging.metadata import without_metadata
+from imaging.metadata import with_metadata_first, without_metadata
 from imaging.structure import Plain, check_scans
 
 Pixels = npt.NDArray[np.uint8]
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
+
+# HEIC, as iPhones take photographs. What else a file holds, such as a map of depths, is not looked at. libheif turns a
+# picture by the container's own word, so that Exif's orientation, which repeats it, counts no more: pi_heif resets it.
+register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
 
 _SIXTEEN_BITS = ("PPM",)  # whose mode I holds levels from 0 to 65,535, whatever the file's largest one is
 _NUMBERS_AT_ONCE = 1024 * 1024  # that are scaled to 8 bits
@@ -61,6 +66,7 @@ def open_picture(content: bytes, formats: tuple[str, ...] = FORMATS, known: Plai
     Raises:
         UndecodablePicture: there is none, its header is damaged, or it is made to take long.
     """
+    content = with_metadata_first(content)
     try:
         image = _open(content, formats)
     except (UnknownFormat, DamagedPicture):
@@ -93,6 +99,21 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
     return (height, width) if _orientation(image) in _SIDEWAYS else (width, height)
 
 
+def whole(image: Image.Image, side: int) -> Input:
+    """Return the input that shows all of ``image`` in its shape, no side longer than ``side`` pixels and none enlarged.
+
+    To be asked before its pixels are read.
+    """
+    width, height = upright_size(image)
+    return in_shape(width, height, min(side, max(width, height)))
+
+
+def in_shape(width: int, height: int, side: int) -> Input:
+    """Return the input of longer side ``side`` that shows all of an upright picture of ``width`` x ``height``."""
+    scale = side / max(width, height)
+    return Input(max(1, round(height * scale)), max(1, round(width * scale)), "stretch")
+
+
 def prepare(image: Image.Image, size: Input) -> int:
     """Choose the scale at which ``image`` is decoded for ``size``; return how many bytes of memory that takes at most.
 
@@ -111,20 +132,47 @@ def to_input(image: Image.Image, size: Input) -> Pixels:
         UndecodablePicture: it is damaged, cut short, or of a kind that cannot be shown.
     """
     with classified():
-        return _to_input(image, size)
+        return _brought_to(size, *_decoded(image, size))
 
 
-def _to_input(image: Image.Image, size: Input) -> Pixels:
-    target = (size.width, size.height)
+def to_input_and_view(image: Image.Image, size: Input, side: int) -> tuple[Pixels, Pixels]:
+    """Return the same, and all of the picture in grey, uint8 [h, w], with no side longer than ``side`` pixels.
+
+    That is as sharp as what was decoded for the input, so that a picture is decoded once. It raises the same.
+    """
+    with classified():
+        decoded, orientation = _decoded(image, size)
+        width, height = reversed(decoded.size) if orientation in _SIDEWAYS else decoded.size
+        view = in_shape(width, height, min(side, max(width, height)))
+        pixels = _brought_to(size, decoded, orientation)
+        grey = decoded.convert("L") if decoded.mode == "RGB" else decoded  # first, which is a third of the work
+        return pixels, _brought_to(view, grey, orientation, "L")
+
+
+def part_seen(width: int, height: int, size: Input) -> tuple[float, float, float, float]:
+    """Return which part of an upright picture of ``width`` and ``height`` a model's input of ``size`` shows.
+
+    It is left, top, right and bottom, in pixels of the picture.
+    """
+    if size.resize == "crop":
+        return _centre((width, height), (size.width, size.height))
+    return 0.0, 0.0, float(width), float(height)
+
+
+def _decoded(image: Image.Image, size: Input) -> tuple[Image.Image, int]:
+    """Return the picture in mode RGB or RGBA, as large as ``size`` needs it, and the orientation that it has."""
     _reduce(image, size)
     image.load()
-    orientation = _orientation(image)  # only now, since Pillow turns a TIFF itself while it loads it
-    if orientation in _SIDEWAYS:
-        target = (size.height, size.width)
-    fitted = _fit(_eight_bit(image), target, size)
+    return _eight_bit(image), _orientation(image)
+
+
+def _brought_to(size: Input, image: Image.Image, orientation: int, mode: str = "RGB") -> Pixels:
+    """Return ``image`` of this ``orientation`` scaled to ``size``, upright and opaque; uint8 [H, W, 3], or [H, W]."""
+    target = (size.height, size.width) if orientation in _SIDEWAYS else (size.width, size.height)
+    fitted = _fit(image, target, size)
     if orientation in _TRANSPOSITIONS:
         fitted = fitted.transpose(_TRANSPOSITIONS[orientation])
-    return np.asarray(_opaque(fitted), dtype=np.uint8)
+    return np.asarray(_opaque(fitted, mode), dtype=np.uint8)
 
 
 def _reduce(image: Image.Image, size: Input) -> None:
@@ -138,8 +186,14 @@ def _reduce(image: Image.Image, size: Input) -> None:
 
 
 def _orientation(image: Image.Image) -> int:
+    """Return how ``image`` lies, by what is known as soon as it is open."""
+    if image.format == "TIFF":  # Pillow tells its size as it will be, and turns it itself, while it loads it
+        return 1
     try:
-        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+        # That of PngImageFile would decode the pixels to see what stands behind them, which ``open_picture`` has moved.
+        return int(Image.Image.getexif(image).get(_ORIENTATION_TAG, 1))
+    except MemoryError:
+        raise
     except Exception:  # noqa: BLE001 - broken EXIF data does not make the picture unreadable
         return 1
 
@@ -184,8 +238,8 @@ def _centre(source: tuple[int, int], target: tuple[int, int]) -> tuple[float, fl
     return left, top, min(left + width, source[0]), min(top + height, source[1])
 
 
-def _opaque(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB":
+def _opaque(image: Image.Image, mode: str) -> Image.Image:
+    if image.mode == mode:
         return image
     white = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(white, image).convert("RGB")
+    return Image.alpha_composite(white, image).convert(mode)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 _EXIF_CHUNK = b"eXIf"
+_LATE_CHUNKS = (_EXIF_CHUNK, b"iTXt", b"zTXt", b"tEXt")  # may say how the picture lies, and stand behind its pixels
 
 _JPEG = b"\xff\xd8\xff"
 _METADATA_SEGMENTS = (*range(0xE0, 0xF0), 0xFE)  # of applications, and comments
@@ -25,13 +26,35 @@ def without_metadata(content: bytes, *, keep_exif: bool) -> bytes | None:
     return None
 
 
+def with_metadata_first(content: bytes) -> bytes:
+    """Return the PNG ``content`` with what may say how it lies before its pixels; all else as it is.
+
+    Some programs write Exif's data and texts behind the pixels, where a reader finds them only once it has decoded all.
+    """
+    if not content.startswith(_PNG):
+        return content
+    first: list[memoryview] = []
+    late: list[memoryview] = []
+    rest: list[memoryview] = []
+    for kind, part in _chunks_of_png(content):
+        if not rest and kind != b"IDAT":
+            first.append(part)
+        else:
+            (late if kind in _LATE_CHUNKS else rest).append(part)
+    return b"".join((_PNG, *first, *late, *rest)) if late else content
+
+
 def _png_chunks(content: bytes, *, keep_exif: bool) -> Iterator[memoryview]:
+    for kind, part in _chunks_of_png(content):
+        if kind in _PIXEL_CHUNKS or (keep_exif and kind == _EXIF_CHUNK):
+            yield part
+
+
+def _chunks_of_png(content: bytes) -> Iterator[tuple[bytes, memoryview]]:
     view, at = memoryview(content), len(_PNG)
     while at < len(content):
         end = at + 12 + int.from_bytes(content[at : at + 4], "big")
-        kind = content[at + 4 : at + 8]
-        if kind in _PIXEL_CHUNKS or (keep_exif and kind == _EXIF_CHUNK):
-            yield view[at:end]
+        yield content[at + 4 : at + 8], view[at:end]
         at = end
 
 

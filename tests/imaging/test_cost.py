@@ -1,6 +1,5 @@
 """What is said of a picture's memory is what decoding it takes at most."""
 
-import io
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,8 @@ from PIL import Image
 
 from artifact import Input
 from imaging import open_picture, prepare
+from tests.heic import grid
+from tests.service.pictures import encoded
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
@@ -61,14 +62,22 @@ def photograph(side: int = SIDE) -> Image.Image:
         ("TIFF", "CMYK", {"compression": "tiff_deflate"}),
         ("AVIF", "RGB", {"speed": 10}),
         ("AVIF", "RGBA", {"speed": 10, "subsampling": "4:4:4"}),
+        ("HEIF", "RGB", {"quality": 40}),
+        ("HEIF", "RGBA", {"quality": 40, "chroma": 444}),
     ],
 )
 def test_decoding_takes_no_more(root: Path, kind: str, mode: str, options: dict[str, object]) -> None:
     """Ten megapixels of each format and mode, decoded in a process of its own, stay below what is said."""
     image = photograph() if mode != "I;16" else photograph().convert("I").convert("I;16")
-    stream = io.BytesIO()
-    image.convert(mode).save(stream, kind, **options)
-    content = stream.getvalue()
+    content = encoded(image.convert(mode), kind, **options)
     said, takes = prepare(open_picture(content), SIZE), measured(content, root)
     print(f"{kind} {mode} {options}: {takes / SIDE**2:.1f} bytes a pixel, said {said / SIDE**2:.1f}")
+    assert takes <= said
+
+
+def test_a_photograph_of_a_telephone_takes_no_more(root: Path) -> None:
+    """A HEIC in tiles, which the container turns, as iPhones write it."""
+    content = grid(photograph(), 640, turns=1)
+    said, takes = prepare(open_picture(content), SIZE), measured(content, root)
+    print(f"HEIC in tiles: {takes / SIDE**2:.1f} bytes a pixel, said {said / SIDE**2:.1f}")
     assert takes <= said

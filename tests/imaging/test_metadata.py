@@ -10,7 +10,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from artifact import Input
-from imaging import Pixels, UndecodablePicture, open_picture, to_input
+from imaging import Pixels, UndecodablePicture, open_picture, prepare, to_input, upright_size
 from tests.bombs import chunk, segment
 from tests.service.pictures import encoded
 
@@ -94,6 +94,32 @@ def test_how_a_picture_lies_is_kept() -> None:
     assert not np.array_equal(decoded(half_a_turn), decoded(PNG))
     damaged = half_a_turn[:33] + chunk(b"gAMA", b"") + half_a_turn[33:]
     np.testing.assert_array_equal(decoded(damaged), decoded(half_a_turn))
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+def test_how_a_picture_lies_may_stand_behind_its_pixels(*, as_text: bool) -> None:
+    """A PNG whose Exif or XMP comes last, as ExifTool writes it, is upright, and its size is known before its pixels."""
+    if as_text:
+        part = chunk(b"iTXt", b'XML:com.adobe.xmp\0\0\0\0\0<x tiff:Orientation="6"/>')
+    else:
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        part = chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0"))
+    first, last = PNG[:33] + part + PNG[33:], PNG[:-12] + part + PNG[-12:]
+    assert not np.array_equal(decoded(last), decoded(PNG))
+    np.testing.assert_array_equal(decoded(last), decoded(first))
+    assert upright_size(open_picture(last)) == (24, 32)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
+def test_what_is_asked_before_the_pixels_decodes_none(kind: str) -> None:
+    """The size of an upright picture, and the memory that it takes, are known of the first half of its file."""
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8))
+    content = encoded(noise, kind)
+    image = open_picture(content)
+    assert upright_size(image) == (320, 240)
+    prepare(image, SIZE)
+    assert getattr(image, "_im", None) is None, "pixels were decoded"
 
 
 def test_what_says_how_to_read_pixels_is_kept() -> None:

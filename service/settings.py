@@ -12,7 +12,8 @@ from machine import usable_cores, usable_memory
 ENGINES = ("openvino", "tensorflow")
 PRECISIONS = ("auto", "float32", "bfloat16", "int8")
 LOG_LEVELS = ("debug", "info", "warning", "error")
-WITHOUT_TOKEN = ("probes", "metrics", "nothing")
+LOG_FORMATS = ("auto", "json", "text")
+WITHOUT_TOKEN = ("probes", "metrics", "predictions", "nothing")
 
 # On two cores the engine and one worker's Python keep each other busy; see benchmarks/NOTES.md.
 _CORES_OF_A_WORKER = 2
@@ -67,6 +68,10 @@ def _seconds(lowest: float, highest: float) -> _Kind:
     return _Kind(lambda text: _within(float(text), lowest, highest), f"seconds from {lowest:g} to {highest:g}")
 
 
+def _share(text: str) -> float:
+    return _within(float(text), 0.0, 1.0)
+
+
 def _choice(*values: str) -> _Kind:
     return _Kind(lambda text: values[values.index(text.lower())], f"one of {', '.join(values)}")
 
@@ -79,6 +84,19 @@ def _folder_name(text: str) -> str:
     if text in (".", "..") or "/" in text or "\0" in text:
         raise ValueError(text)
     return text
+
+
+def _source(text: str) -> str:
+    if text.partition("://")[0] not in ("s3", "gs", "az", "hf", "http", "https"):
+        raise ValueError(text)
+    return text
+
+
+def _folder_names(text: str) -> tuple[str, ...]:
+    names = tuple(_folder_name(name.strip()) for name in text.split(","))
+    if not all(names):
+        raise ValueError(text)
+    return names
 
 
 def _within(number: Number, lowest: float, highest: float) -> Number:
@@ -108,7 +126,7 @@ def parse_tokens(text: str) -> tuple[Token, ...]:
     words = " ".join(line.partition("#")[0] for line in text.splitlines()).replace(",", " ").split()
     found = [_TOKEN.fullmatch(word) for word in words]
     if not all(found):
-        raise ValueError("what is no NAME:SHA256 is among the tokens")
+        raise ValueError("one of the tokens is no NAME:SHA256")
     return tuple(Token(match[1], bytes.fromhex(match[2])) for match in found if match)
 
 
@@ -129,6 +147,7 @@ def read_tokens(path: Path) -> tuple[Token, ...]:
 
 
 _SWITCH = _Kind(_switch, "1 or 0")
+_SHARE = _Kind(_share, "a number from 0 to 1")
 _TOKENS = _Kind(parse_tokens, "NAME:SHA256, or several with spaces between them", secret=True)
 _HOSTS = _Kind(_words(_HOST), "names with commas between them, such as pictures.example.com,*.example.org; or *")
 _ORIGINS = _Kind(_words(_ORIGIN), "origins with commas between them, such as https://app.example.com; or *")
@@ -136,7 +155,14 @@ _OPEN = _Kind(_words(re.compile("|".join(WITHOUT_TOKEN))), f"of {', '.join(WITHO
 _RATES = _Kind(_words(_RATE), "limits with commas between them, such as 20/second,300/minute")
 _TEXT = _Kind(str, "text")
 _PATH = _Kind(Path, "a path")
+_SOURCE = _Kind(
+    _source,
+    "s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, https://HOST/FILE.tar (or .tar.gz), or "
+    "hf://OWNER/REPO",
+    secret=True,
+)
 _NAME = _Kind(_folder_name, "the name of a folder in MODEL_DIR")
+_NAMES = _Kind(_folder_names, "names of folders in MODEL_DIR, with commas between them")
 
 
 class _FromMachine(NamedTuple):
@@ -176,51 +202,81 @@ class Settings:
     """Every setting of the service. An empty variable counts as unset."""
 
     host: str = _setting(
-        "HOST", "127.0.0.1", _TEXT, "Address to listen on; 0.0.0.0 takes requests of other machines too."
+        "HOST", "127.0.0.1", _TEXT, "Address to listen on; 0.0.0.0 accepts requests from other machines too."
     )
     port: int = _setting("PORT", 8000, _integer(1, 65535), "TCP port to listen on.")
     admin_port: int | None = _setting(
         "ADMIN_PORT",
         None,
         _integer(1, 65535),
-        "Second TCP port, for /health and /metrics, which the first one then has no longer.",
+        "Second TCP port for /health and /metrics, which PORT then no longer answers.",
+    )
+    grpc_port: int | None = _setting(
+        "GRPC_PORT", None, _integer(1, 65535), "TCP port for gRPC; unset opens none. It needs the extra grpc."
     )
     allowed_hosts: tuple[str, ...] | None = _setting(
         "ALLOWED_HOSTS",
         None,
         _HOSTS,
-        "Names that requests may ask for in Host; unset takes this machine's own, and where HOST lets others in, "
-        "addresses and names without a dot.",
+        "Names that requests may use in Host; unset allows this machine's own and, if HOST lets others in, addresses "
+        "and names without a dot.",
     )
     trusted_proxies: int = _setting(
         "TRUSTED_PROXIES",
         0,
         _integer(0, 10),
-        "Proxies in front, each of which adds the client's address to X-Forwarded-For; 0 believes nobody.",
+        "Proxies in front, each of which adds the client's address to X-Forwarded-For; 0 ignores that header.",
     )
     api_tokens: tuple[Token, ...] | None = _setting(
-        "API_TOKENS", None, _TOKENS, "Tokens that let clients in, each by its sha256; unset lets in everybody."
+        "API_TOKENS", None, _TOKENS, "Tokens that let clients in, each by its sha256; unset lets everybody in."
     )
     api_tokens_file: Path | None = _setting(  # noqa: RUF009 - it calls dataclasses.field
-        "API_TOKENS_FILE", None, _PATH, "File of more tokens, a line each; a change of it counts within a second."
+        "API_TOKENS_FILE", None, _PATH, "File with more tokens, one a line; changes take effect within a second."
     )
     without_token: tuple[str, ...] = _setting(
-        "WITHOUT_TOKEN", ("probes",), _OPEN, "What is answered without a token where there are tokens."
+        "WITHOUT_TOKEN", ("probes",), _OPEN, "What may be asked without a token when there are tokens."
     )
     rate_limit: tuple[str, ...] | None = _setting(
-        "RATE_LIMIT", None, _RATES, "Most requests of one client's address to one worker; more get a 429."
+        "RATE_LIMIT", None, _RATES, "Most requests from one client address to one worker; more get a 429."
     )
     cors_origins: tuple[str, ...] | None = _setting(
-        "CORS_ORIGINS", None, _ORIGINS, "Origins whose pages may ask from a browser; unset is the service's own only."
+        "CORS_ORIGINS",
+        None,
+        _ORIGINS,
+        "Origins whose pages may ask from a browser; unset allows only the service's own.",
     )
     model_dir: Path = _setting(  # noqa: RUF009 - it calls dataclasses.field
         "MODEL_DIR", Path("models"), _PATH, "Folder that holds NAME/VERSION/ folders."
     )
     model_name: str | None = _setting(
-        "MODEL_NAME", None, _NAME, "Model to serve; unset takes the only one in MODEL_DIR, or cifar10 among several."
+        "MODEL_NAME",
+        None,
+        _NAME,
+        "Model that answers where a request names none; unset takes the only one in MODEL_DIR, or cifar10 if there are "
+        "several.",
+    )
+    model_names: tuple[str, ...] | None = _setting(
+        "MODEL_NAMES", None, _NAMES, "Models of MODEL_DIR that are served; unset serves all."
+    )
+    model_memory_mb: int | None = _setting(
+        "MODEL_MEMORY_MB",
+        None,
+        _integer(1, 100_000_000),
+        "Most megabytes that models may take in one worker; unset takes what there is. What does not fit is loaded "
+        "when somebody asks for it.",
     )
     model_version: int | None = _setting(
-        "MODEL_VERSION", None, _integer(1, 2**31 - 1), "Serve this version only; unset follows the newest valid one."
+        "MODEL_VERSION",
+        None,
+        _integer(1, 2**31 - 1),
+        "Serve this version of MODEL_NAME only; unset follows serving.json beside the versions, or else the newest "
+        "valid one.",
+    )
+    model_source: str | None = _setting(
+        "MODEL_SOURCE", None, _SOURCE, "Where models come from: they are synced into MODEL_DIR; unset syncs nothing."
+    )
+    model_source_poll_seconds: float = _setting(
+        "MODEL_SOURCE_POLL_SECONDS", 60.0, _seconds(0.1, 86_400), "How often MODEL_SOURCE is asked for what is new."
     )
     engine: str = _setting("ENGINE", "openvino", _choice(*ENGINES), "What runs the model.")
     precision: str = _setting(
@@ -280,7 +336,7 @@ class Settings:
         "DRAIN_SECONDS", 1.0, _seconds(0, 3600), "Time between SIGTERM (readiness turns 503) and closing the port."
     )
     model_poll_seconds: float = _setting(
-        "MODEL_POLL_SECONDS", 2.0, _seconds(0.05, 3600), "How often MODEL_DIR is looked at for new versions."
+        "MODEL_POLL_SECONDS", 2.0, _seconds(0.05, 3600), "How often MODEL_DIR is checked for new versions."
     )
     model_load_seconds: float = _setting(
         "MODEL_LOAD_SECONDS",
@@ -288,7 +344,52 @@ class Settings:
         _seconds(1, 3600),
         "Longest time to load a model version; what takes longer is kept out.",
     )
-    log_level: str = _setting("LOG_LEVEL", "info", _choice(*LOG_LEVELS), "Least level that is logged.")
+    capture_dir: Path | None = _setting(  # noqa: RUF009 - it calls dataclasses.field
+        "CAPTURE_DIR",
+        None,
+        _PATH,
+        "Folder for pictures that are worth labelling, with what was answered; unset keeps none.",
+    )
+    reviewed_dir: Path | None = _setting(  # noqa: RUF009 - it calls dataclasses.field
+        "REVIEWED_DIR",
+        None,
+        _PATH,
+        "Folder that labelled pictures go to, as LABEL/FILE: that of the training; unset is CAPTURE_DIR/reviewed.",
+    )
+    capture_share: float = _setting(
+        "CAPTURE_SHARE", 0.01, _SHARE, "Share of all pictures that is kept by chance, to measure the accuracy."
+    )
+    capture_margin: float = _setting(
+        "CAPTURE_MARGIN",
+        0.2,
+        _SHARE,
+        "Lead of the first label over the second, below which a picture is kept; unfamiliar ones are kept as well.",
+    )
+    capture_max_mb: int = _setting(
+        "CAPTURE_MAX_MB",
+        1024,
+        _integer(1, 10_000_000),
+        "Most megabytes of pictures that wait for a label; the oldest go first.",
+    )
+    capture_days: float = _setting(
+        "CAPTURE_DAYS",
+        30.0,
+        _Kind(lambda text: _within(float(text), 0.001, 3650), "days from 0.001 to 3650"),
+        "Days after which a picture without a label is removed.",
+    )
+    drift_window: int = _setting(
+        "DRIFT_WINDOW",
+        500,
+        _integer(0, 100_000),
+        "Last answers that darkroom_drift_* compares with those of the version's own test; 0 compares none.",
+    )
+    log_level: str = _setting("LOG_LEVEL", "info", _choice(*LOG_LEVELS), "Lowest level that is logged.")
+    log_format: str = _setting(
+        "LOG_FORMAT",
+        "auto",
+        _choice(*LOG_FORMATS),
+        "json is one object a line, text a line for people; auto is text on a terminal and json elsewhere.",
+    )
     access_log: bool = _setting(
         "ACCESS_LOG", default=False, kind=_SWITCH, description="1 logs one line for each request."
     )
@@ -319,19 +420,25 @@ class Settings:
     def _check(self) -> None:
         if self.engine == "tensorflow" and self.precision in ("bfloat16", "int8"):
             raise SettingsError(f"PRECISION is {self.precision!r}, but ENGINE=tensorflow computes in float32 only")
+        if self.model_names is not None and self.model_name not in (None, *self.model_names):
+            raise SettingsError(f"MODEL_NAME is {self.model_name!r}, which is not among MODEL_NAMES; add it there")
         if self.admin_port == self.port:
             raise SettingsError(f"ADMIN_PORT is {self.admin_port}, but PORT is the same; it must be another")
+        if self.grpc_port in self.ports:
+            raise SettingsError(f"GRPC_PORT is {self.grpc_port}, but HTTP has that port; it must be another")
         if self.api_tokens_file is not None:
             try:
                 read_tokens(self.api_tokens_file)
             except (OSError, ValueError) as error:
                 raise SettingsError(f"API_TOKENS_FILE is {str(self.api_tokens_file)!r}, but {error}") from error
+        if self.capture_dir is not None and self.capture_dir.exists() and not self.capture_dir.is_dir():
+            raise SettingsError(f"CAPTURE_DIR is {str(self.capture_dir)!r}, which is a file; it must be a folder")
         if self.model_dir.exists() and not self.model_dir.is_dir():
             raise SettingsError(f"MODEL_DIR is {str(self.model_dir)!r}, which is a file; it must be a folder")
 
 
 def documentation() -> list[Documented]:
-    """Return what ``--help`` and the README say about each setting, in order."""
+    """Return what ``--help`` and docs/settings.md say about each setting, in order."""
     return [
         Documented(
             field.metadata["env"],

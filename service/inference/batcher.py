@@ -9,15 +9,18 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from service.inference.engine import Engine, Images, Outputs
+from machine import lasting_thread, start_thread, thread_stands_back
+from service.inference.engine import BrokenEngine, Engine, Images, Outputs
 from service.inference.errors import DeadlineExceeded, EngineFailed, ModelUnavailable, QueueFull, ServiceError
 from service.inference.offload import offloads_engine
 from service.inference.pace import Pace
 from service.inference.runtime import Event, Runtime, ThreadRuntime
+from service.inference.steps import Step, Steps
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +32,9 @@ LATE = "The request took longer than the deadline; send fewer or smaller picture
 
 class BatchObserver(Protocol):
     """Is told what the batcher does; durations are in seconds."""
+
+    embedding: bool
+    """Whether it wants the embedding of each image among the outputs; of engines that have one."""
 
     def queued(self, change: int) -> None:
         """Count ``change`` images more (or fewer) in the queue."""
@@ -96,6 +102,15 @@ def next_batch(now: Snapshot, pace: Pace) -> NextBatch | None:
     return NextBatch(min(-(-now.waiting // idle), pace.most), all_cores=False)
 
 
+@dataclass(slots=True)
+class Run:
+    """One batch in the engine, by the batcher's clock; ``ended`` is None while it runs, and where it failed."""
+
+    images: int
+    started: float
+    ended: float | None = None
+
+
 @dataclass
 class Job:
     """Images on their way through the engine, for the one who submitted them to wait for."""
@@ -107,6 +122,8 @@ class Job:
     outcome: Outputs | ServiceError | None = None
     abandoned: bool = False
     embedding: bool = False  # is wanted as well
+    run: Run | None = None  # the batch that they were last in
+    steps: Steps | None = None  # where that is noted, of a request that is traced
 
 
 class Batcher:
@@ -120,10 +137,12 @@ class Batcher:
         clock: Callable[[], float] = time.monotonic,
         pace: Pace = Pace(),  # noqa: B008 - a tuple
         runtime: Runtime | None = None,
+        niceness: int = 0,
     ) -> None:
         """Start a thread for each stream. ``queue_length`` is the most images that wait, ``pace`` is the engine's.
 
-        ``runtime`` is what its callers run in; without it they are threads.
+        ``runtime`` is what its callers run in; without it they are threads. ``niceness`` is how much the threads of the
+        streams stand back behind others, from 0 to 19.
         """
         self._engine = engine
         self._queue_length = queue_length
@@ -131,6 +150,7 @@ class Batcher:
         self._clock = clock
         self._pace = pace
         self._runtime = runtime or ThreadRuntime()
+        self._niceness = niceness
         self._jobs: deque[Job] = deque()
         self._waiting = 0  # images
         self._closed = False
@@ -138,15 +158,19 @@ class Batcher:
         self._all_cores = False  # they run one batch
         self._lone_seconds = 0.0  # that the engine took for an image the last time
         self._failures = 0  # since the engine last answered
+        self._broken = False  # for good, whatever it answers
         self._begun: dict[int | None, float] = {}  # when the batch began that a stream, or all cores, run now
         self._work = threading.Condition(threading.Lock())
         self._room: list[Event] = []  # of those who wait for the queue to become shorter
         self._threads = [
-            threading.Thread(target=self._run, args=(stream,), name=f"stream {stream}", daemon=True)
-            for stream in range(engine.streams)
+            lasting_thread(partial(self._run, stream), f"stream {stream}") for stream in range(engine.streams)
         ]
-        for thread in self._threads:
-            thread.start()
+        try:
+            for thread in self._threads:
+                start_thread(thread)
+        except MemoryError:  # the others would wait for work, and hold the engine, for ever
+            self.close()
+            raise
 
     def snapshot(self) -> Snapshot:
         """Return what waits and what runs now."""
@@ -155,8 +179,8 @@ class Batcher:
 
     @property
     def failing(self) -> bool:
-        """Whether the engine fails each time, is stuck in a batch, or has lost a thread that feeds it."""
-        if self._failures >= MOST_FAILURES:
+        """Whether the engine is broken, fails each time, is stuck in a batch, or has lost a thread that feeds it."""
+        if self._broken or self._failures >= MOST_FAILURES:
             return True
         long_ago = self._clock() - _STUCK_SECONDS
         stuck = any(begun < long_ago for begun in list(self._begun.values()))
@@ -167,30 +191,44 @@ class Batcher:
         """The most images that one ``submit`` takes."""
         return min(self._pace.most, self._queue_length)
 
-    def run(self, images: Images, deadline: float) -> Outputs:
+    def run(self, images: Images, deadline: float, steps: Steps | None = None) -> Outputs:
         """Return the engine's outputs, float32 [N, columns], for ``images``, uint8 [N, H, W, 3] with N up to ``chunk``.
 
         It is ``submit`` and ``result`` in one, and raises what these do; an idle engine runs in this thread where that
         keeps nobody waiting.
         """
-        job = self._new_job(images, deadline)
+        job = self._new_job(images, deadline, steps)
+        batch = [job]
         alone = not offloads_engine(self._lone_seconds) and self._idle() and self._runtime.alone()
         with self._work:
             takes_it = alone and self._idle()
             if takes_it:
                 self._all_cores = True
         if takes_it:
-            self._run_batch([job], None)
+            self._run_batch(batch, None)
         else:
             self._enqueue(job, wait_for_room=False)
         return self.result(job)
 
-    def submit(self, images: Images, deadline: float, *, wait_for_room: bool = False, embedding: bool = False) -> Job:
+    def check_room(self) -> None:
+        """Raise QueueFull where not even one image may wait, so that nobody decodes one for nothing."""
+        if self._waiting >= self._queue_length:
+            raise QueueFull(f"{self._waiting} images wait already; try again in a moment.")
+
+    def submit(
+        self,
+        images: Images,
+        deadline: float,
+        steps: Steps | None = None,
+        *,
+        wait_for_room: bool = False,
+        embedding: bool = False,
+    ) -> Job:
         """Queue ``images``, uint8 [N, H, W, 3] with N up to ``chunk``; ``result`` waits for what comes of the job.
 
         ``deadline`` is a time of the batcher's clock, in seconds. With ``wait_for_room`` a full queue is waited for:
         meant for the later parts of a request whose first part was taken already. With ``embedding`` that is among
-        the outputs, whatever else is in the batch.
+        the outputs, whatever else is in the batch. ``steps`` are told how long the job waited and ran.
 
         Raises:
             QueueFull: too many images wait.
@@ -198,7 +236,7 @@ class Batcher:
             ModelUnavailable: the batcher is closed.
             ValueError: ``images`` holds more than ``chunk`` images.
         """
-        job = self._new_job(images, deadline, embedding=embedding)
+        job = self._new_job(images, deadline, steps, embedding=embedding)
         self._enqueue(job, wait_for_room=wait_for_room)
         return job
 
@@ -211,6 +249,8 @@ class Batcher:
         """
         if job.done is not None and not job.done.wait(max(0.0, job.deadline - self._clock())):
             job.abandoned = True
+        if job.steps is not None:
+            self._note_steps(job, job.steps)
         if job.outcome is None:
             raise DeadlineExceeded(LATE)
         if isinstance(job.outcome, ServiceError):
@@ -231,10 +271,23 @@ class Batcher:
             thread.join(max(0.0, limit - time.monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
 
-    def _new_job(self, images: Images, deadline: float, *, embedding: bool = False) -> Job:
+    def _new_job(self, images: Images, deadline: float, steps: Steps | None = None, *, embedding: bool = False) -> Job:
         if not 0 < len(images) <= self.chunk:
             raise ValueError(f"{len(images)} images in one part; it must be 1 to {self.chunk}")
-        return Job(images, deadline, self._clock(), embedding=embedding)
+        return Job(images, deadline, self._clock(), embedding=embedding, steps=steps)
+
+    def _note_steps(self, job: Job, steps: Steps) -> None:
+        """Note in ``steps`` when ``job`` waited and ran, as far as it came."""
+        run, now = job.run, self._clock()
+        failed = isinstance(job.outcome, ServiceError) or job.outcome is None
+        error = type(job.outcome or DeadlineExceeded()).__name__ if failed else None
+        waited = Step("queue", job.submitted, now if run is None else run.started, {"images": len(job.images)})
+        steps.note(waited)
+        if run is None:
+            waited.error = error
+            return
+        attributes: dict[str, str | int] = {"batch_size": run.images, "precision": self._engine.precision}
+        steps.note(Step("engine", run.started, run.ended or now, attributes, error))
 
     def _enqueue(self, job: Job, *, wait_for_room: bool) -> None:
         job.done = self._runtime.event()
@@ -291,6 +344,8 @@ class Batcher:
             self._work.notify()
 
     def _run(self, stream: int) -> None:
+        if self._niceness:
+            thread_stands_back(self._niceness)
         while taken := self._take(stream):
             batch, all_cores = taken
             self._run_batch(batch, None if all_cores else stream)
@@ -302,13 +357,17 @@ class Batcher:
                 if self._closed and not self._jobs and not self._all_cores:
                     return None
                 self._work.wait()
-            batch, images = self._dequeue(begun.images)
-            if begun.all_cores:
-                self._all_cores = True
-            else:
-                self._running[stream] = images
-                self._notify()
-            return batch, begun.all_cores
+            try:
+                batch, images = self._dequeue(begun.images)
+                if begun.all_cores:
+                    self._all_cores = True
+                else:
+                    self._running[stream] = images
+                    self._notify()
+                return batch, begun.all_cores
+            except BaseException:
+                self._leave(None if begun.all_cores else stream)
+                raise
 
     def _dequeue(self, images: int) -> tuple[list[Job], int]:
         """Take jobs with about ``images`` images from the queue, at least one; return them and how many those are."""
@@ -318,6 +377,8 @@ class Batcher:
             batch.append(self._jobs.popleft())
             taken += len(batch[-1].images)
         self._count(-taken)
+        if not self._jobs:
+            self._waiting = 0  # whatever went wrong in counting
         self._tell_of_room()
         return batch, taken
 
@@ -328,9 +389,11 @@ class Batcher:
             if jobs:
                 self._execute(jobs, stream)
         finally:
-            self._runtime.wake([job.done for job in batch if job.done is not None])
-            with self._work:
-                self._leave(stream)
+            try:
+                self._runtime.wake([job.done for job in batch if job.done is not None])
+            finally:  # also where there is no memory to tell anybody
+                with self._work:
+                    self._leave(stream)
 
     def _leave(self, stream: int | None) -> None:
         if stream is None:
@@ -357,25 +420,30 @@ class Batcher:
         try:
             self._answer(jobs, stream)
         except BaseException as error:  # an engine may raise anything; only this batch may suffer from it
-            log.error("the engine failed on a batch of %d", sum(len(job.images) for job in jobs), exc_info=error)
             self._fail(jobs)
+            self._broken |= isinstance(error, BrokenEngine)
+            log.error("the engine failed on a batch of %d", sum(len(job.images) for job in jobs), exc_info=error)
         finally:
             del self._begun[stream]
 
     def _answer(self, jobs: list[Job], stream: int | None) -> None:
         started = self._clock()
         images = jobs[0].images if len(jobs) == 1 else np.concatenate([job.images for job in jobs])
-        embedding = any(job.embedding for job in jobs)
+        embedding = self._observer.embedding or any(job.embedding for job in jobs)
+        run = Run(len(images), started)
+        for job in jobs:
+            job.run = run
         outputs = self._engine.predict(images, stream, embedding=embedding)
-        seconds = self._clock() - started
+        run.ended = self._clock()
+        seconds = run.ended - started
         if len(outputs) != len(images):
-            raise ValueError(f"it answered {len(outputs)} images, not {len(images)}")
+            raise BrokenEngine(f"it answered {len(outputs)} images, not {len(images)}")
         if len(images) == 1:
             self._lone_seconds = seconds
         self._hand_out(outputs, jobs, embedding=embedding)
         self._observer.ran(len(images), seconds)
         if failed := [job for job in jobs if job.outcome is None]:
-            log.error("the engine answered %d of a batch of %d with what are no numbers", len(failed), len(jobs))
+            log.error("the engine answered %d of a batch of %d with values that are no numbers", len(failed), len(jobs))
             self._fail(failed)
             outputs = outputs[np.isfinite(outputs).all(axis=1)]
         if len(failed) < len(jobs):

@@ -1,6 +1,7 @@
 """Decodes pictures that may cost any time for their size in processes that are kept warm, and ended when needed."""
 
 import logging
+import math
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Pipe
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -18,8 +20,9 @@ import numpy as np
 import imaging
 from artifact import Input
 from imaging import Pixels, TooMuchWork, UndecodablePicture, webp_size
+from machine import start_thread
 from service.inference.decoder_process import Answer, Grant, Opened, Order
-from service.inference.errors import DeadlineExceeded, ImageTooLarge, InvalidImage, ServiceError
+from service.inference.errors import DeadlineExceeded, ImageTooLarge, InvalidImage, QueueFull, ServiceError
 from service.inference.limits import DecodingMemory, check_pixels
 from service.inference.runtime import Event, Runtime
 
@@ -40,14 +43,29 @@ _DECODING_SECONDS = 0.5
 _PIXELS_A_SECOND = 8_000_000
 _SPARE = 1.25  # of the memory that decoding should take
 
+_NO_PROCESS = "There is no memory to decode this picture at the moment; try again later, or send it as a JPEG."
+
+
+class Decoded(NamedTuple):
+    """A picture as a model's input, uint8 [H, W, 3].
+
+    ``upright`` is the width and height of the picture itself, where they are known. The ``view`` is all of it in
+    grey, uint8 [h, w], where that was asked for.
+    """
+
+    pixels: Pixels
+    upright: tuple[int, int] | None = None
+    view: Pixels | None = None
+
 
 @dataclass(eq=False)
 class _Job:
     content: bytes
-    size: Input
+    size: Input | int
+    view: int | None
     deadline: float
     done: Event
-    outcome: "Pixels | UndecodablePicture | ServiceError | None" = None
+    outcome: "Decoded | UndecodablePicture | ServiceError | None" = None
 
 
 class DecoderPool:
@@ -72,19 +90,26 @@ class DecoderPool:
         self._idle = 0
         self._threads: list[threading.Thread] = []
 
-    def decode(self, content: bytes, size: Input, deadline: float) -> Pixels:
-        """Return the picture in ``content`` as uint8 [H, W, 3] of ``size``.
+    def decode(self, content: bytes, size: Input | int, deadline: float, view: int | None = None) -> Decoded:
+        """Return the picture in ``content`` as it is for an input of ``size``, or all of it, with that longest side.
+
+        With a ``view``, all of it is there as well, in grey, with no side longer than that many pixels.
 
         Raises:
             UndecodablePicture: it is damaged, of no known format, or takes far more work than its size asks for.
             ImageTooLarge: it has too many pixels, or takes too much memory.
+            QueueFull: no process can be started for it.
             DeadlineExceeded: it is not decoded at ``deadline``, a time of the clock in seconds.
         """
-        job = _Job(content, size, deadline, self._runtime.event())
+        job = _Job(content, size, view, deadline, self._runtime.event())
         with self._work:
             self._jobs.append(job)
-            if len(self._jobs) > self._idle and len(self._threads) < self._processes:
-                self._start()
+            try:
+                if len(self._jobs) > self._idle and len(self._threads) < self._processes:
+                    self._start()
+            except QueueFull:
+                self._jobs.remove(job)
+                raise
             self._work.notify()
         job.done.wait(max(0.0, deadline - self._clock()))
         if job.outcome is None:
@@ -101,47 +126,65 @@ class DecoderPool:
 
     def _start(self) -> None:
         thread = threading.Thread(target=self._serve, name=f"decoder {len(self._threads)}", daemon=True)
-        self._threads.append(thread)
-        thread.start()
+        try:
+            start_thread(thread)
+        except MemoryError as error:
+            if not self._threads:  # that could do its work
+                raise QueueFull(_NO_PROCESS) from error
+        else:
+            self._threads.append(thread)
 
     def _serve(self) -> None:
-        process = _Process()
-        while True:
-            job = self._next()
-            if self._clock() < job.deadline:  # else who asked has gone
-                job.outcome = self._outcome(process, job)
-                self._runtime.wake([job.done])
-            if process.ended:
-                process = _Process()
+        process: _Process | None = None
+        try:
+            while True:
+                process = _alive(process)  # before there is a picture, so that this need not wait
+                job = self._next()
+                process = _alive(process)
+                if self._clock() < job.deadline:  # else who asked has gone
+                    job.outcome = QueueFull(_NO_PROCESS) if process is None else self._outcome(process, job)
+                    self._runtime.wake([job.done])
+        except Exception:  # as where there is no memory even to wait for a picture
+            log.exception("the thread ends that feeds a process that decodes; the next picture has another")
+        finally:
+            with self._work:
+                self._threads.remove(threading.current_thread())
+            if process is not None:
+                process.end()
 
     def _next(self) -> _Job:
         with self._work:
             self._idle += 1
-            while not self._jobs:
-                self._work.wait()
-            self._idle -= 1
+            try:
+                while not self._jobs:
+                    self._work.wait()
+            finally:
+                self._idle -= 1
             return self._jobs.popleft()
 
-    def _outcome(self, process: "_Process", job: _Job) -> Pixels | UndecodablePicture | ServiceError:
+    def _outcome(self, process: "_Process", job: _Job) -> Decoded | UndecodablePicture | ServiceError:
         try:
             return self._decode(process, job)
         except (UndecodablePicture, ServiceError) as error:
             return error
+        except MemoryError:
+            process.end()
+            return QueueFull("There is no memory for this picture at the moment; try again later.")
         except Exception:
             log.exception("no process could be asked to decode a picture")
             process.end()
             return InvalidImage("The picture cannot be decoded here; send it as a JPEG or a PNG.")
 
-    def _decode(self, process: "_Process", job: _Job) -> Pixels:
+    def _decode(self, process: "_Process", job: _Job) -> Decoded:
         deadline, memory = job.deadline, _memory_at_once(job.content, self._max_pixels)
         with self._memory.take(memory, deadline):
             seconds = _OPENING_SECONDS + len(job.content) / _BYTES_A_SECOND
-            order = Order(job.size, self._max_pixels, _OPENING_MEMORY + memory, seconds)
+            order = Order(job.size, self._max_pixels, _OPENING_MEMORY + memory, seconds, job.view)
             opened = process.open(order, job.content, self._left(job))
             try:
                 check_pixels(opened.width, opened.height, self._max_pixels)
                 with self._memory.take(max(0, opened.memory - memory), deadline):
-                    return process.decode(_grant(opened), job.size, self._left(job))
+                    return process.decode(_grant(opened), opened, self._left(job))
             except ServiceError:
                 process.drop()
                 raise
@@ -177,13 +220,16 @@ class _Process:
         self._asked = True
         return opened
 
-    def decode(self, grant: Grant, size: Input, seconds: float) -> Pixels:
-        """Let it decode the picture that it has opened within ``seconds``; uint8 [H, W, 3] of ``size``."""
+    def decode(self, grant: Grant, opened: Opened, seconds: float) -> Decoded:
+        """Let it decode the picture that it has ``opened`` within ``seconds``."""
         self._asked = False
         self._send(msgspec.json.encode(grant))
-        self._answer(seconds)
-        data = self._received(1.0, size.height * size.width * 3)
-        return np.frombuffer(data, np.uint8).reshape(size.height, size.width, 3)
+        answer = self._answer(seconds)
+        pixels = self._pixels(opened.size.height, opened.size.width, 3)
+        return Decoded(pixels, opened.upright, None if answer.view is None else self._pixels(*answer.view))
+
+    def _pixels(self, *shape: int) -> Pixels:
+        return np.frombuffer(self._received(1.0, math.prod(shape)), np.uint8).reshape(shape)
 
     def drop(self) -> None:
         """Let it forget the picture that it has opened."""
@@ -233,6 +279,17 @@ class _Process:
         if code == -signal.SIGKILL:  # as the kernel does it where memory is short
             return ImageTooLarge("Decoding the picture took more memory than there is; send a smaller one.")
         return InvalidImage("The picture is damaged: what reads its format fails on it.")
+
+
+def _alive(process: _Process | None) -> _Process | None:
+    """Return ``process``, or another where it has ended; None where none can be started."""
+    if process is not None and not process.ended:
+        return process
+    try:
+        return _Process()
+    except (OSError, MemoryError) as error:
+        log.error("no process can be started that decodes pictures: %s", str(error) or type(error).__name__)
+        return None
 
 
 def _memory_at_once(content: bytes, max_pixels: int) -> int:

@@ -14,10 +14,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import msgspec
+import pi_heif
 from PIL import AvifImagePlugin, Image
 
 from artifact import Input
-from imaging import UndecodablePicture, open_picture, prepare, to_input
+from imaging import UndecodablePicture, open_picture, prepare, to_input, to_input_and_view, upright_size, whole
 from machine import give_large_blocks_back, stand_back
 
 _MEMORY = Path("/proc/self/statm")  # in pages; the sixth number is the data's, which the limit counts
@@ -25,12 +26,16 @@ _DATA = 5
 
 
 class Order(msgspec.Struct):
-    """What to open: how large the input is, and the limits until it is open."""
+    """What to open: how large the input is, or the longest side of all of the picture; the limits until it is open.
 
-    size: Input
+    With a ``view``, all of the picture is wanted as well, in grey, with no side longer than that many pixels.
+    """
+
+    size: Input | int
     max_pixels: int  # beyond twice this many, Pillow does not read on
     memory: int  # bytes, beside the file itself
     seconds: float  # of the processor
+    view: int | None = None
 
 
 class Opened(msgspec.Struct):
@@ -38,7 +43,9 @@ class Opened(msgspec.Struct):
 
     width: int
     height: int
+    upright: tuple[int, int]  # width and height as people see it
     memory: int  # bytes that decoding takes at most
+    size: Input  # of what comes of it
 
 
 class Grant(msgspec.Struct):
@@ -56,10 +63,11 @@ class Fault(msgspec.Struct):
 
 
 class Answer(msgspec.Struct):
-    """One of the two is there; or none of them, where the pixels follow."""
+    """One of the first two is there; or none of them, where the pixels follow, and those of the view behind them."""
 
     opened: Opened | None = None
     fault: Fault | None = None
+    view: tuple[int, int] | None = None  # its height and width
 
 
 def main(descriptor: int) -> None:
@@ -70,6 +78,7 @@ def main(descriptor: int) -> None:
     give_large_blocks_back()
     warnings.simplefilter("ignore")
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # each has memory of its own
+    pi_heif.options.DECODE_THREADS = 0  # none beside this one for the tiles of an iPhone's photograph
     with Connection(descriptor) as connection, contextlib.suppress(EOFError, OSError):
         while True:
             order = msgspec.json.decode(connection.recv_bytes(), type=Order)
@@ -81,21 +90,27 @@ def _answer(connection: Connection, order: Order, content: bytes) -> None:
     try:
         _limit(order.memory, order.seconds)
         image = open_picture(content)
-        opened = Opened(image.width, image.height, prepare(image, order.size))
+        size = whole(image, order.size) if isinstance(order.size, int) else order.size
+        opened = Opened(image.width, image.height, upright_size(image), prepare(image, size), size)
         _send(connection, Answer(opened=opened))
         grant = msgspec.json.decode(connection.recv_bytes(), type=Grant | None)
         if grant is None:
             return
         _limit(grant.memory, grant.seconds)
-        pixels = to_input(image, order.size)
+        if order.view is None:
+            pixels, view = to_input(image, size), None
+        else:
+            pixels, view = to_input_and_view(image, size, order.view)
     except (UndecodablePicture, MemoryError) as error:
         _limit(None, 0)  # to have the memory for the answer
         _send(connection, Answer(fault=Fault(type(error).__name__, str(error)[:500])))
         return
     finally:
         _limit(None, 0)
-    _send(connection, Answer())
+    _send(connection, Answer(view=None if view is None else view.shape))
     connection.send_bytes(pixels.tobytes())
+    if view is not None:
+        connection.send_bytes(view.tobytes())
 
 
 def _limit(memory: int | None, seconds: float) -> None:

@@ -1,7 +1,7 @@
 """Engines: what runs a model version on uint8 images. OpenVINO by default, TensorFlow as the other."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
@@ -13,16 +13,22 @@ import numpy.typing as npt
 from artifact import InvalidVersion, read_metadata
 from artifact.layout import INT8_MODEL
 from artifact.validate import EMBEDDING, FAMILIARITY, INPUT, OUTPUT, SIGNATURE
-from machine import import_openvino, openvino_core
+from machine import check_room_for_thread, import_openvino, openvino_core
+from service.inference.evidence import EvidenceNetwork, can_explain, with_evidence
 
 Images = npt.NDArray[np.uint8]  # [N, H, W, 3]
 Probabilities = npt.NDArray[np.float32]  # [N, classes]
 Outputs = npt.NDArray[np.float32]  # [N, classes], then the familiarity, then the embedding: see Engine.predict
 Output = npt.NDArray[np.float32]  # of one image
 
+_READ = np.float32(-2.0)  # stands in an answer that was read; a probability is never so little
 _MOST_STREAMS = 8  # each holds the weights once more
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}  # OpenVINO's names
 _TRIAL_IMAGES, _TRIAL_CALLS = 4, 3  # of each precision
+
+
+class BrokenEngine(Exception):
+    """The engine cannot be trusted any more, whatever it answers to other batches; it has to be loaded anew."""
 
 
 class Engine(Protocol):
@@ -35,6 +41,8 @@ class Engine(Protocol):
     """How many numbers the embedding of an image has; 0 where the version has none."""
     measured: Mapping[str, float]
     """Milliseconds for an image in each precision that was tried to choose the fastest; empty where none was."""
+    explaining: Callable[[], EvidenceNetwork] | None
+    """Reads and compiles the network anew with its evidence, see ``evidence.py``; None where that cannot be had."""
 
     def predict(self, images: Images, stream: int | None = None, *, embedding: bool = False) -> Outputs:
         """Return the probabilities of ``images``, uint8 [N, H, W, 3]: float32 [N, classes].
@@ -72,19 +80,22 @@ class OpenVinoEngine:
         if precision == "int8" and not carried:
             raise InvalidVersion(path, "it has no int8 network, and PRECISION is int8")
         kind, hints = _candidates(precision, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"), int8=carried)
-        model = core.read_model(path / INT8_MODEL if kind == "int8" else path)
+        network = path / INT8_MODEL if kind == "int8" else path
+        model = core.read_model(network)
 
-        def compiled(each: tuple[str, int]) -> Any:
-            hint, cores = each
-            options = {
+        def options(hint: str, cores: int) -> dict[str, str]:
+            return {
                 "PERFORMANCE_HINT": "LATENCY",
                 "NUM_STREAMS": "1",  # it runs in the thread that calls; with more, each changes threads three times
                 "INFERENCE_PRECISION_HINT": hint,
                 "ENABLE_CPU_PINNING": "NO",  # several workers would pin themselves to the same cores
                 "INFERENCE_NUM_THREADS": str(cores),
             }
-            return core.compile_model(model, "CPU", options)
 
+        def compiled(each: tuple[str, int]) -> Any:
+            return core.compile_model(model, "CPU", options(*each))
+
+        check_room_for_thread()
         with ThreadPoolExecutor(threads) as pool:  # compiling takes a core
             tried = list(pool.map(compiled, [(hint, threads) for hint in hints]))
             hint, whole = hints[0], tried[0]
@@ -108,15 +119,24 @@ class OpenVinoEngine:
         self._whole = whole.create_infer_request()
         self._streams = [stream.create_infer_request() for stream in streams]
 
+        def explaining() -> EvidenceNetwork:
+            explained, grid = with_evidence(core.read_model(network))
+            return EvidenceNetwork(core.compile_model(explained, "CPU", options(hint, threads)), grid)
+
+        self.explaining = explaining if can_explain(model) else None
+
     def predict(self, images: Images, stream: int | None = None, *, embedding: bool = False) -> Outputs:
         """Return the outputs for ``images``, uint8 [N, H, W, 3]; see ``Engine.predict``."""
         request = self._whole if stream is None else self._streams[stream]
         request.infer({self._input: images}, share_inputs=True)
         probabilities = request.get_tensor(self._output).data  # of a tensor that is used again
+        if len(probabilities) != len(images) or probabilities.flat[0] == _READ:
+            raise BrokenEngine("it left the answer of an earlier batch, as it does once memory was short")
         if self._familiarity is None:
             outputs = np.array(probabilities, dtype=np.float32)
         else:
             outputs = _joined(probabilities, request.get_tensor(self._familiarity).data)
+        probabilities.flat[0] = _READ
         return np.hstack([outputs, request.get_tensor(self._embedding).data]) if embedding else outputs
 
 
@@ -127,6 +147,7 @@ class TensorFlowEngine:
     precision = "float32"
     streams = 1
     measured: Mapping[str, float] = {}
+    explaining: Callable[[], EvidenceNetwork] | None = None
 
     def __init__(self, path: Path) -> None:
         """Load the SavedModel in folder ``path``. TensorFlow is imported here: it takes seconds and much memory."""

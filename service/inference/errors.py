@@ -43,12 +43,24 @@ class UnknownModel(ServiceError):
     """The request names a model or a version that is not served."""
 
 
+class NotExplainable(ServiceError):
+    """The network that answers cannot tell what its answers come from."""
+
+
 class QueueFull(ServiceError):
     """More images wait for the engine than are allowed."""
 
 
 class ModelUnavailable(ServiceError):
     """There is no model that could answer."""
+
+
+class ModelLoading(ModelUnavailable):
+    """The model is loaded since somebody asks for it; it answers in a moment."""
+
+
+class ReadOnlyModels(ServiceError):
+    """What is set of a model's versions cannot be written beside them."""
 
 
 class DeadlineExceeded(ServiceError):

@@ -1,5 +1,6 @@
 """What lies in the model folder: the model that is served where none was chosen, and why there is none to serve."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from artifact import models_in, passed_over
@@ -14,18 +15,16 @@ class AmbiguousModel(Exception):
     """There are several models and none was chosen."""
 
 
-def default_model(models: Path) -> str | None:
-    """Return the name of the model in folder ``models`` where none was chosen; None where there is none.
+def default_model(models: Path, names: Sequence[str]) -> str | None:
+    """Return which of ``names`` in folder ``models`` answers where a request names none; None where there are none.
 
-    Among several it is the bundled one, so that training a second model does not keep a service from starting again.
+    Among several it is the bundled one, so that training a second model changes nothing for who uses the first.
 
     Raises:
         AmbiguousModel: there are several, and the bundled one is not among them.
-        OSError: the folder cannot be read.
     """
-    names = models_in(models)
     if len(names) > 1 and BUNDLED not in names:
-        raise AmbiguousModel(f"{models} holds several models: {', '.join(names)}; set MODEL_NAME to one of them")
+        raise AmbiguousModel(f"{models} holds several models: {', '.join(names)}; name one, or set MODEL_NAME")
     return BUNDLED if BUNDLED in names else next(iter(names), None)
 
 

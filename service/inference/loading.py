@@ -1,5 +1,7 @@
 """How a model version is loaded: checked, compiled, warmed and measured; the same in a worker and where it is tried."""
 
+import errno
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -8,13 +10,20 @@ from pathlib import Path
 import numpy as np
 
 from artifact import Input, InvalidVersion, Metadata, validate
-from service.inference.engine import Engine
+from machine import check_room_for_thread
+from service.inference.engine import Engine, Outputs
 from service.inference.pace import Pace, measure
 from service.inference.predictions import columns_without_embedding, interpret
 
 _WARM_UP = (1, 2)  # images: a lone one, and several
 _SUM_TOLERANCE = 0.02  # bfloat16 keeps 8 bits, so ten probabilities add up to 1 no better than this
 _MOST_CHARACTERS = 1000  # of a fault
+_SHORT = (errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE)
+_SHORT_IN_WORDS = (
+    *map(os.strerror, _SHORT),
+    "can't start new thread",
+    "bad_alloc",
+)  # of OpenVINO, which has no numbers
 
 
 class Refused(Exception):
@@ -68,6 +77,14 @@ def is_passing(error: Exception) -> bool:
     return not isinstance(error, InvalidVersion) or isinstance(error.__cause__, OSError)
 
 
+def lacks_something(error: Exception) -> bool:
+    """Say whether ``error`` tells that memory, threads or files are short, which may pass at any moment."""
+    if isinstance(error, OSError):
+        return error.errno in _SHORT
+    told = str(error)
+    return isinstance(error, MemoryError) or any(words in told for words in _SHORT_IN_WORDS)
+
+
 def _warm(engine: Engine, metadata: Metadata) -> None:
     """Run the batch sizes that come first, and check that the answers are probabilities, and all numbers."""
     size, columns = metadata.input, columns_without_embedding(metadata) + engine.embedding
@@ -75,14 +92,25 @@ def _warm(engine: Engine, metadata: Metadata) -> None:
         outputs = engine.predict(_black(images, size), embedding=engine.embedding > 0)
         if outputs.shape != (images, columns):
             raise ValueError(f"it answers {outputs.shape} to {images} images, not {(images, columns)}")
-        sums = interpret(outputs, metadata).probabilities.sum(axis=1)
-        if not np.isfinite(outputs).all() or np.abs(sums - 1).max() > _SUM_TOLERANCE:
-            raise ValueError("what it answers are not probabilities: they do not add up to 1")
+        if fault := _fault(outputs, metadata):
+            raise ValueError(f"what it answers are not probabilities: {fault}")
+
+
+def _fault(outputs: Outputs, metadata: Metadata) -> str:
+    """Return what is wrong with the probabilities in ``outputs``, float32 [N, columns]; nothing where they are some."""
+    probabilities = interpret(outputs, metadata).probabilities
+    finite = bool(np.isfinite(outputs).all())
+    if metadata.task == "multi-label":
+        within = bool(((probabilities >= 0) & (probabilities <= 1)).all())
+        return "" if finite and within else "they are not from 0 to 1"
+    adds_up = bool(np.abs(probabilities.sum(axis=1) - 1).max() <= _SUM_TOLERANCE)
+    return "" if finite and adds_up else "they do not add up to 1"
 
 
 def _fill(engine: Engine, size: Input, pace: Pace) -> None:
     """Run the largest batch in all streams at once, which is as much memory as the engine will ever hold."""
     pictures = _black(pace.most, size)
+    check_room_for_thread()
     with ThreadPoolExecutor(engine.streams) as pool:
         for _ in pool.map(lambda stream: engine.predict(pictures, stream), range(engine.streams)):
             pass

@@ -1,4 +1,4 @@
-"""The registry: finds model versions, checks and warms them, and swaps the one that answers."""
+"""The registry of a model: finds its versions, checks and warms them, and keeps them while requests use them."""
 
 import contextlib
 import logging
@@ -7,40 +7,45 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import Enum, StrEnum
 from pathlib import Path
 from typing import Protocol
 
 from artifact import InvalidVersion, Metadata, read_metadata, version_path, versions
-from artifact.files import Fingerprint, fingerprint, read_regular
-from artifact.layout import MODEL_CARD
+from artifact.files import Fingerprint, fingerprint
+from machine import own_memory
+from service.inference.answering import Answering, choose, find, tell
 from service.inference.batcher import Batcher
 from service.inference.engine import Engine
-from service.inference.errors import ModelUnavailable, UnknownModel
-from service.inference.folders import AmbiguousModel, default_model, no_model, no_version, passed_over_in_words
+from service.inference.errors import ModelUnavailable
+from service.inference.folders import no_version, passed_over_in_words
+from service.inference.loaded import LoadedModel, model_card
 from service.inference.loading import fault_of, is_passing, load_version
 from service.inference.pace import Pace
+from service.inference.plan import SERVING_FILE, FollowedPlan, Plan
 from service.inference.trials import AGAIN_SECONDS, Trials, Untried
 
 log = logging.getLogger(__name__)
 
-_MOST_CARD = 1024 * 1024  # bytes
 _REVIVED_SECONDS = 60.0  # after which an engine that fails is loaded anew once more
 
 
 class ModelObserver(Protocol):
     """Is told which versions are served and which are refused."""
 
-    def serving(self, name: str, version: int, created: str, *, active: bool) -> None:
-        """Note that this process serves the version, or no longer does; ``created`` is in ISO 8601."""
+    def serving(self, name: str, version: int, *, active: bool) -> None:
+        """Note that this process has loaded the version, or no longer has."""
 
-    def refused(self, versions: int) -> None:
-        """Note how many versions are kept out."""
+    def answering(self, name: str, version: int, created: str) -> None:
+        """Note that the version answers requests that name none; ``created`` is in ISO 8601."""
 
-    def looked(self) -> None:
-        """Note that the folder was looked at just now, or will be."""
+    def refused(self, name: str, versions: int) -> None:
+        """Note how many versions of the model are kept out."""
 
-    def reloaded(self, version: int) -> None:
+    def misnamed(self, name: str, faults: int) -> None:
+        """Note how much of what serving.json says of the model does not hold."""
+
+    def reloaded(self, name: str, version: int) -> None:
         """Note that the version is loaded anew because its engine fails."""
 
 
@@ -76,31 +81,16 @@ class Refusal:
         return self.fingerprint == fingerprint and (self.until is None or time.monotonic() < self.until)
 
 
-@dataclass
-class LoadedModel:
-    """A version that answers: what it is, and the batcher in front of its engine.
+class _Look(Enum):
+    """What came of a look at one version."""
 
-    ``card`` is its model card, in Markdown. ``revived`` says that it was loaded anew because its engine failed.
-    """
-
-    name: str
-    version: int
-    path: Path
-    metadata: Metadata
-    engine: Engine
-    pace: Pace
-    batcher: Batcher
-    fingerprint: Fingerprint = field(repr=False)
-    loaded_at: float  # seconds since the epoch
-    loaded: float  # seconds of the clock
-    card: str | None = field(repr=False, default=None)
-    revived: bool = False
-    users: int = 0
-    retired: bool = False
+    SERVED = "it is loaded"
+    KEPT_OUT = "an older one may be better"
+    LATER = "nothing came of it yet"
 
 
 class Registry:
-    """Follows the model folder. ``use`` gives the version that answers now and keeps it alive until it is done."""
+    """Follows the folder of a model. ``use`` gives a version that answers and keeps it alive until it is done."""
 
     def __init__(
         self,
@@ -108,41 +98,64 @@ class Registry:
         name: str | None,
         pin: int | None,
         load_engine: Callable[[Path], Engine],
-        make_batcher: Callable[[Engine, int, Metadata, Pace], Batcher],
+        make_batcher: Callable[[Engine, Path, Metadata, Pace], Batcher],
         observer: ModelObserver,
         trials: Trials | None = None,
     ) -> None:
-        """Read nothing yet; ``refresh`` or ``start`` does. ``name`` None means the default model.
+        """Read nothing yet; ``refresh`` does, once there is a name. ``pin`` is the only version to load, if any.
 
         ``trials`` say how each version is loaded; without them, this process just does it.
         """
         self.models = models
         self.pin = pin
-        self._name = name
+        self.used = time.monotonic()  # when a request last asked for it
+        self.name = name
+        """The model that is served; None while there is none to choose."""
         self._load_engine = load_engine
         self._make_batcher = make_batcher
         self._observer = observer
         self._trials = trials
         self._lock = threading.Lock()
-        self._current: LoadedModel | None = None
+        self._file = FollowedPlan()
+        self._answering: Answering | None = None
+        self._loaded: dict[int, LoadedModel] = {}  # replaced by another one when it changes
         self._refused: dict[int, Refusal] = {}
         self._states: dict[int, VersionState] = {}
         self._found: list[int] | None = None
         self._passed_over = ""
         self._reason = "The model is still being loaded."
-        self._stop = threading.Event()
-        self._first = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    @property
-    def name(self) -> str | None:
-        """The model that is served; None while there is none to choose."""
-        return self._name
 
     @property
     def current(self) -> LoadedModel | None:
-        """The version that answers now, for looking at; call ``use`` to predict with it."""
-        return self._current
+        """The version that answers most requests now, for looking at; call ``use`` to predict with it."""
+        answering = self._answering
+        return answering.default if answering else None
+
+    @property
+    def loaded(self) -> list[LoadedModel]:
+        """The versions that can answer, in ascending order."""
+        loaded = self._loaded
+        return [loaded[version] for version in sorted(loaded)]
+
+    @property
+    def plan(self) -> Plan:
+        """What is set of the versions."""
+        return self._file.plan
+
+    @property
+    def plan_fault(self) -> str:
+        """Why the file that sets that is not followed; empty where it is, or where there is none."""
+        return self._file.fault
+
+    @property
+    def memory(self) -> int:
+        """The bytes that loading its versions took."""
+        return sum(model.memory for model in self.loaded)
+
+    def shares(self) -> dict[int, float]:
+        """Return which versions answer requests that name none, and which share of these, 0 to 1, each has."""
+        answering = self._answering
+        return {} if answering is None else {model.version: share for model, share in answering.shares}
 
     @property
     def reason(self) -> str:
@@ -152,7 +165,7 @@ class Registry:
     @property
     def unready(self) -> str | None:
         """Why no picture can be classified now; None where it can."""
-        model = self._current
+        model = self.current
         if model is None:
             return self._reason
         return f"The engine of version {model.version} fails; it is loaded anew." if model.batcher.failing else None
@@ -169,10 +182,12 @@ class Registry:
 
         Nobody who asks waits for a disk that does not answer.
         """
-        if self._found is not None:
-            return self._found
+        return self.on_disk() if self._found is None else self._found
+
+    def on_disk(self) -> list[int]:
+        """Return the versions on disk now, in ascending order; empty where they cannot be read."""
         try:
-            return versions(self.models, self._name) if self._name else []
+            return versions(self.models, self.name) if self.name else []
         except OSError:
             return []
 
@@ -182,32 +197,32 @@ class Registry:
         with self._lock:
             return [self._states[version] for version in sorted(self._states)]
 
-    def check(self, name: str | None = None, version: int | None = None) -> LoadedModel:
-        """Return the version that answers now, for looking at, if it is the one that is asked for; None asks for any.
+    def check(self, version: int | str | None = None, key: str | None = None) -> LoadedModel:
+        """Return a version that answers now, for looking at; None asks for any, and a text is a label.
+
+        Of several versions that share the requests chance chooses one, or ``key``, the same one for the same key.
 
         Raises:
-            UnknownModel: another model or another version is served.
+            UnknownModel: other versions are served.
             ModelUnavailable: there is no valid version.
         """
-        model = self._current
-        if name is not None and name != self._name:
-            raise UnknownModel(f"There is no model {name!r} here; {_served(self._name)}.")
-        if model is None:
+        answering = self._answering
+        if answering is None:
             raise ModelUnavailable(self._reason)
-        if version is not None and version != model.version:
-            raise UnknownModel(f"Version {version} of {name!r} is not served; version {model.version} is.")
-        return model
+        if version is None:
+            return answering.pick(key)
+        return find(self.plan, self._loaded, version, answering.default.name)
 
     @contextmanager
-    def use(self, name: str | None = None, version: int | None = None) -> Iterator[LoadedModel]:
-        """Give the version that answers now; it stays usable inside the ``with`` even if another one takes its place.
+    def use(self, version: int | str | None = None, key: str | None = None) -> Iterator[LoadedModel]:
+        """Give a version as ``check`` does; it stays usable inside the ``with`` even if another one takes its place.
 
         Raises:
-            UnknownModel: another model or another version is served than the one that is asked for; None asks for any.
+            UnknownModel: other versions are served than the one that is asked for.
             ModelUnavailable: there is no valid version.
         """
         with self._lock:
-            model = self.check(name, version)
+            model = self.check(version, key)
             model.users += 1
         try:
             yield model
@@ -218,119 +233,167 @@ class Registry:
             if done:
                 self._release(model)
 
-    def start(self, poll_seconds: float, patience: float) -> None:
-        """Follow the folder from a thread; wait up to ``patience`` seconds for the first look to be over."""
-        self._observer.looked()
-        self._thread = threading.Thread(target=self._follow, args=(poll_seconds,), name="registry", daemon=True)
-        self._thread.start()
-        self._first.wait(patience)
-
     def close(self, timeout: float = 5.0) -> None:
-        """Stop following and release the model, waiting up to ``timeout`` seconds for each of the two threads."""
-        self._stop.set()
-        if self._trials is not None:
-            self._trials.stop()
-        if self._thread is not None:
-            self._thread.join(timeout)
-        with self._lock:
-            model, self._current = self._current, None
-            self._reason = "The service is stopping."
-        if model is not None:
+        """Release all versions, waiting up to ``timeout`` seconds for those who run them."""
+        models = self.rest("The service is stopping.")
+        for model in models:
             model.batcher.close()
-            model.batcher.join(timeout)
+        limit = time.monotonic() + timeout
+        for model in models:
+            model.batcher.join(max(0.0, limit - time.monotonic()))
+
+    def rest(self, reason: str) -> list[LoadedModel]:
+        """Let go of all versions, which nobody gets from now on, for this ``reason``; return them."""
+        with self._lock:
+            models = list(self._loaded.values())
+            self._answering, self._reason = None, reason
+        for model in models:
+            self._retire(model)
+        return models
+
+    def cannot(self, reason: str) -> None:
+        """Note why nothing new can be loaded. What is served stays: an unmounted folder is no reason to stop."""
+        if reason != self._reason:
+            log.warning("%s", reason)
+        self._reason = reason
 
     def refresh(self) -> None:
-        """Look at the folder once: take the newest valid version that is not served yet, keep out what is bad."""
-        try:
-            self._refresh()
-        except (OSError, AmbiguousModel, Untried) as error:
-            self._no_model(str(error))
-        self._observer.looked()
-
-    def _follow(self, poll_seconds: float) -> None:
-        while not self._stop.is_set():
-            try:
-                self.refresh()
-            except Exception:
-                log.exception("looking for new model versions failed; trying again in %g s", poll_seconds)
-            self._first.set()
-            self._stop.wait(poll_seconds)
-
-    def _refresh(self) -> None:
-        self._name = self._name or default_model(self.models)
-        if self._name is None:
-            self._no_model(no_model(self.models))
+        """Look at the folder once: take the newest valid versions that are not served yet, keep out what is bad."""
+        if self.name is None:
             return
-        found = versions(self.models, self._name)
+        try:
+            self._refresh(self.name)
+        except (OSError, Untried) as error:
+            self.cannot(str(error))
+        missing = self.plan.named - self._loaded.keys()
+        self._observer.misnamed(self.name, len(missing) + bool(self.plan_fault))
+
+    def begin(self) -> None:
+        """Take what other workers have loaded, where there is such a version and none is loaded here."""
+        if self.name is not None:
+            with contextlib.suppress(OSError, Untried):
+                self._follow_plan(self.name)
+                looked_at = [self.pin] if self.pin is not None else versions(self.models, self.name)
+                self._begin_with_what_is_known(self.name, looked_at)
+
+    def _refresh(self, name: str) -> None:
+        found = versions(self.models, name)
         self._found = found
-        self._tell_what_is_passed_over(self._name)
+        self._tell_what_is_passed_over(name)
+        self._follow_plan(name)
+        if self.plan_fault and not self._loaded:
+            self.cannot(f"{self.models / name / SERVING_FILE} cannot be followed: {self.plan_fault}")
+            return
         looked_at = [self.pin] if self.pin is not None else found
-        self._forget_refusals(looked_at)
-        if self._current is None:
-            self._begin_with_what_is_known(self._name, looked_at)
+        self._forget_refusals(name, looked_at)
+        self._begin_with_what_is_known(name, looked_at)
+        self._take_what_is_wanted(name, looked_at)
+        self._explain(name, looked_at)
+
+    def _follow_plan(self, name: str) -> None:
+        """Look whether the plan has changed. Where a version is pinned, it is the default one, and that the newest."""
+        if self.pin is None:
+            self._file.look(self.models / name)
+
+    def _take_what_is_wanted(self, name: str, looked_at: list[int]) -> None:
+        """Load the versions that the plan asks for, and then let go of all others."""
+        newest, named = self.plan.newest, self.plan.named
+        wanted: set[int] = set()
+        good, later = 0, False
+        if not self._loaded:  # what is loaded first answers first
+            for version in [version for version in self.plan.answering if version in looked_at]:
+                self._consider(name, version)
         for version in reversed(looked_at):
-            if not self._consider(self._name, version):
-                return
-        self._explain(self._name, looked_at)
+            if good >= newest and version not in named:
+                continue
+            came = self._consider(name, version)
+            later = later or came is _Look.LATER
+            if came is not _Look.KEPT_OUT:
+                wanted.add(version)
+                good += 1
+        wanted |= named  # also those whose folder is gone
+        self._choose()
+        nothing_asked_for = not newest and not named
+        if later or (wanted.isdisjoint(self._loaded) and not nothing_asked_for):
+            return  # what is served stays until there is something better
+        for model in list(self._loaded.values()):
+            if model.version not in wanted:
+                self._retire(model)
+        self._choose()
 
     def _begin_with_what_is_known(self, name: str, looked_at: list[int]) -> None:
-        """Answer with the newest version that another worker has loaded; what is newer may take long to try."""
-        for version in reversed(looked_at) if self._trials else ():
+        """Answer with a version that another worker has loaded: one that should answer, or else the newest one.
+
+        What is newer may take long to try.
+        """
+        answering = [version for version in self.plan.answering if version in looked_at]
+        if self._loaded or self._trials is None or not (self.plan.answering or self.plan.newest):
+            return
+        for version in answering or reversed(looked_at):
             path = version_path(self.models, name, version)
             found = fingerprint(path)
-            if self._trials is not None and self._trials.know(path, found):
+            if self._trials.know(path, found):
                 self._take(name, version, path, found)
                 return
 
-    def _consider(self, name: str, version: int) -> bool:
-        """Serve ``version`` if it is new and valid; say whether to go on with the next older one."""
+    def _consider(self, name: str, version: int) -> _Look:
+        """Load ``version`` if it is new and valid; say what came of it."""
         path = version_path(self.models, name, version)
         found = fingerprint(path)
-        current = self._current if self._current and self._current.version == version else None
+        current = self._loaded.get(version)
         if current is not None and current.batcher.failing:
             return self._revive(current, found)
         if current is not None and current.fingerprint == found:
-            self._observer.serving(name, version, current.metadata.created, active=True)  # again, after a failure
-            return False
+            self._observer.serving(name, version, active=True)  # again, after a failure
+            return _Look.SERVED
         known = self._refused.get(version)
-        if known is None or not known.holds(found):
-            return self._take(name, version, path, found) and current is None
-        return current is None  # what is served was good when it was loaded; an older version is not better
+        came = _Look.KEPT_OUT if known is not None and known.holds(found) else self._take(name, version, path, found)
+        # What is served was good when it was loaded; an older version is not better.
+        return _Look.SERVED if came is _Look.KEPT_OUT and current is not None else came
 
-    def _take(self, name: str, version: int, path: Path, found: Fingerprint, *, revived: bool = False) -> bool:
-        """Load and serve ``version``; say whether it is kept out."""
+    def _take(self, name: str, version: int, path: Path, found: Fingerprint, *, revived: bool = False) -> _Look:
+        """Load ``version``, so that it can answer; say what came of it."""
         try:
-            self._swap(self._load(name, version, path, found, revived=revived))
+            self._add(self._load(name, version, path, found, revived=revived))
         except Untried as error:
             log.warning("version %d of %s is not loaded yet: %s", version, name, error)
+            return _Look.LATER
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not reach who uses another version
-            self._refuse(version, fault_of(error), found, passing=is_passing(error))
-            return True
-        return False
+            self._refuse(name, version, fault_of(error), found, passing=is_passing(error))
+            return _Look.KEPT_OUT
+        return _Look.SERVED
 
-    def _revive(self, current: LoadedModel, found: Fingerprint) -> bool:
+    def _revive(self, current: LoadedModel, found: Fingerprint) -> _Look:
         """Load ``current`` anew, whose engine fails; where that did not help, say that an older one is better."""
-        self._observer.serving(current.name, current.version, current.metadata.created, active=False)
+        self._observer.serving(current.name, current.version, active=False)
         if not current.revived or time.monotonic() - current.loaded > _REVIVED_SECONDS:
             log.error("the engine of version %d fails; it is loaded anew", current.version)
             current.revived, current.loaded = True, time.monotonic()  # for the next time, if it cannot be loaded
-            self._observer.reloaded(current.version)
-            return self._take(current.name, current.version, current.path, found, revived=True)
+            self._observer.reloaded(current.name, current.version)
+            came = self._take(current.name, current.version, current.path, found, revived=True)
+            current.revived = came is not _Look.LATER  # as where memory is short for the moment
+            return came
         if current.version not in self._refused:
-            self._refuse(current.version, "its engine fails, also after it was loaded anew", found, passing=False)
-        return True
+            fault = "its engine fails, also after it was loaded anew"
+            self._refuse(current.name, current.version, fault, found, passing=False)
+        return _Look.KEPT_OUT
 
     def _load(self, name: str, version: int, path: Path, found: Fingerprint, *, revived: bool) -> LoadedModel:
         started = time.monotonic()
         self._note(VersionState(version, State.LOADING))
         read_metadata(path)  # most of what is no version is told by this at once
-        replaced = self._current.path if self._current else None
+        # Of several versions that stay, none makes room for another one.
+        replaced = self.current.path if self.current and self.plan == Plan() else None
+        before = own_memory()
         with self._trials.loading(path, found, replaced) if self._trials else contextlib.nullcontext():
             loaded = load_version(path, self._load_engine)
             if fingerprint(path) != found:
                 raise InvalidVersion(path, "it was changed while it was read")
         engine, metadata = loaded.engine, loaded.metadata
-        batcher = self._make_batcher(engine, version, metadata, loaded.pace)
+        try:
+            batcher = self._make_batcher(engine, path, metadata, loaded.pace)
+        except MemoryError as error:
+            raise Untried("there is no memory for the threads that feed its engine") from error
         log.info(
             "loaded %s version %d with %s in %s in %.2f s%s",
             name,
@@ -351,27 +414,51 @@ class Registry:
             found,
             loaded_at=time.time(),
             loaded=time.monotonic(),
-            card=_model_card(path),
+            card=model_card(path),
             revived=revived,
+            memory=max(own_memory() - before, metadata.parameters * (1 if engine.precision == "int8" else 4)),
         )
 
-    def _swap(self, model: LoadedModel) -> None:
+    def _add(self, model: LoadedModel) -> None:
+        """Let ``model`` answer, in place of the one of the same number, if there is one."""
         with self._lock:
-            old, self._current = self._current, model
+            same = self._loaded.get(model.version)
+            self._loaded = {**self._loaded, model.version: model}
             self._refused.pop(model.version, None)
-            if old is not None:
-                old.retired = True
-                self._states[old.version] = VersionState(old.version, State.UNLOADING)
             self._states[model.version] = VersionState(model.version, State.AVAILABLE)
-            idle = old is not None and old.users == 0
-        if old is not None:
-            self._observer.serving(old.name, old.version, old.metadata.created, active=False)
-            log.info("version %d takes the place of version %d", model.version, old.version)
-        self._first.set()
-        self._observer.serving(model.name, model.version, model.metadata.created, active=True)
-        self._observer.refused(len(self._refused))
-        if old is not None and idle:
-            self._release(old)
+        self._choose()
+        if same is not None:
+            self._let_go(same)
+        self._observer.serving(model.name, model.version, active=True)
+        self._observer.refused(model.name, len(self._refused))
+
+    def _choose(self) -> None:
+        """Decide which of the loaded versions answer."""
+        with self._lock:
+            before = self._answering
+            after = self._answering = choose(self.plan, self._loaded, before)
+            tell(self.plan, self._loaded)
+        if after is None or (before and before.default is after.default):
+            return
+        model = after.default
+        self._observer.answering(model.name, model.version, model.metadata.created)
+        if before is not None and before.default.version != model.version:
+            log.info("version %d takes the place of version %d", model.version, before.default.version)
+
+    def _retire(self, model: LoadedModel) -> None:
+        """Let nobody get ``model`` from now on, and let go of it once its last request is done."""
+        with self._lock:
+            self._loaded = {version: other for version, other in self._loaded.items() if other is not model}
+            self._states[model.version] = VersionState(model.version, State.UNLOADING)
+        self._observer.serving(model.name, model.version, active=False)
+        self._let_go(model)
+
+    def _let_go(self, model: LoadedModel) -> None:
+        with self._lock:
+            model.retired = True
+            idle = model.users == 0
+        if idle:
+            self._release(model)
 
     def _release(self, model: LoadedModel) -> None:
         """Let go of a version whose last request is done; its memory goes with the last reference."""
@@ -380,38 +467,38 @@ class Registry:
             state = self._states.get(model.version)
             if state is not None and state.state is State.UNLOADING:  # not loaded again meanwhile
                 self._states[model.version] = VersionState(model.version, State.END)
-        log.info("released version %d", model.version)
+        log.info("released version %d of %s", model.version, model.name)
 
     def _note(self, state: VersionState) -> None:
         with self._lock:
-            current = self._current
-            if current is None or current.version != state.version:  # a version that answers stays available
+            if state.version not in self._loaded:  # a version that answers stays available
                 self._states[state.version] = state
 
-    def _refuse(self, version: int, reason: str, found: Fingerprint, *, passing: bool) -> None:
-        log.error("version %d of %s is kept out: %s", version, self._name, reason)
+    def _refuse(self, name: str, version: int, reason: str, found: Fingerprint, *, passing: bool) -> None:
+        log.error("version %d of %s is kept out: %s", version, name, reason)
         until = time.monotonic() + AGAIN_SECONDS if passing else None
         with self._lock:
             self._refused[version] = Refusal(version, reason, found, until)
         self._note(VersionState(version, State.END, reason))
-        self._observer.refused(len(self._refused))
+        self._observer.refused(name, len(self._refused))
 
-    def _forget_refusals(self, found: list[int]) -> None:
+    def _forget_refusals(self, name: str, found: list[int]) -> None:
         with self._lock:
             for version in set(self._refused) - set(found):
                 del self._refused[version]
             for version in set(self._states) - set(found):
                 if self._states[version].state is State.END:
                     del self._states[version]
-        self._observer.refused(len(self._refused))
+        self._observer.refused(name, len(self._refused))
 
     def _explain(self, name: str, looked_at: list[int]) -> None:
         """Say why there is no model, when there is none."""
         if not looked_at:
-            self._no_model(no_version(self.models, name))
-        elif self._current is None:
-            last = self._refused[looked_at[-1]]
-            self._no_model(f"No version of {name} can be used; version {last.version}: {last.reason}")
+            self.cannot(no_version(self.models, name))
+        elif not self._loaded and (last := self._refused.get(looked_at[-1])) is not None:
+            self.cannot(f"No version of {name} can be used; version {last.version}: {last.reason}")
+        elif not self._loaded:
+            self.cannot(f"{self.models / name / SERVING_FILE} names no version of {name} that is there.")
 
     def _tell_what_is_passed_over(self, name: str) -> None:
         passed = passed_over_in_words(self.models, name)
@@ -419,26 +506,8 @@ class Registry:
             log.info("passed over in %s: %s", self.models / name, passed)
         self._passed_over = passed
 
-    def _no_model(self, reason: str) -> None:
-        """Note that the folder offers nothing. What is served stays: an unmounted folder is no reason to stop."""
-        if reason != self._reason:
-            log.warning("%s", reason)
-        self._reason = reason
-
-
-def _model_card(path: Path) -> str | None:
-    """Return the model card's Markdown; None where the version has none that can be read."""
-    try:
-        return read_regular(path / MODEL_CARD, _MOST_CARD).decode()
-    except (OSError, UnicodeDecodeError):
-        return None
-
 
 def _in_words(engine: Engine) -> str:
     """Return what was measured to choose the engine's precision, for the log."""
     measured = ", ".join(f"{name} {milliseconds:.2f} ms" for name, milliseconds in engine.measured.items())
     return f"; measured for an image: {measured}" if measured else ""
-
-
-def _served(name: str | None) -> str:
-    return f"{name!r} is served" if name else "none is served"

@@ -1,14 +1,15 @@
 """Versions are loaded where it costs least if they need too much memory, or the engine dies of them.
 
-| what came of the version before | of others     | it is loaded                                     |
-|---------------------------------|---------------|--------------------------------------------------|
-| it was refused                  |               | by nobody, until its files change                |
-| it was loaded whole             |               | by this worker                                   |
-| a worker died of it             |               | by a process of its own, and then by this worker |
-| nothing                         | something     | by a process of its own, and then by this worker |
-| nothing                         | nothing       | by this worker, which is watched                 |
+| what came of the version before | of others              | it is loaded                                     |
+|---------------------------------|------------------------|--------------------------------------------------|
+| it was refused                  |                        | by nobody, until its files change                |
+| it was loaded whole             |                        | by this worker                                   |
+| a worker died of it             |                        | by a process of its own, and then by this worker |
+| nothing                         | one answers here       | by a process of its own, and then by this worker |
+| nothing                         | one was refused        | by a process of its own, and then by this worker |
+| nothing                         | nothing, or all loaded | by this worker, which is watched                 |
 
-So a start takes no longer, and costs one worker at most, which has nothing to answer with yet. What came of a version
+So a start takes no longer, and costs one worker at most, which answers nobody yet. What came of a version
 is noted in a file that all workers of a service share, and those that come after them. One worker loads at a
 time, so that memory for one more version is enough.
 """
@@ -31,7 +32,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from artifact.files import Fingerprint
-from service.inference.loading import Refused, fault_of, is_passing
+from service.inference.loading import Refused, fault_of, is_passing, lacks_something
 from service.inference.trial import Outcome, Task
 from service.inference.watch import TOO_SLOW, Watch, spare_memory
 
@@ -105,6 +106,8 @@ class Trials:
         self._kind = kind
         self._workers = workers
         self._seconds = seconds
+        self.answering = False
+        """Whether this worker takes requests already, so that it must not die of what it loads."""
         self._stopping = threading.Event()
         self._child: subprocess.Popen[str] | None = None
 
@@ -123,8 +126,9 @@ class Trials:
                 notes.write()
                 if note.fault is not None:
                     raise Refused(note.fault, passing=note.until is not None)
-                if tried or not notes.want_a_trial(note, replaced):
-                    with self._noted(path, note, notes, watched=replaced is None):
+                answers = self.answering or replaced is not None
+                if tried or not notes.want_a_trial(note, answers=answers):
+                    with self._noted(path, note, notes, watched=not answers):
                         yield
                     return
             outcome = self._try_alone(path, fingerprint, replaced)
@@ -136,6 +140,11 @@ class Trials:
         """Say whether the version in folder ``path`` was loaded whole, by any worker."""
         with self._alone() as notes:
             return notes.of(path, fingerprint).loaded
+
+    def needs(self, path: Path) -> int:
+        """Return how many bytes the version in folder ``path`` takes; 0 where nobody knows."""
+        with self._alone() as notes:
+            return notes.needs(path)
 
     def stop(self) -> None:
         """Give up what is tried or waited for; nothing is noted of it."""
@@ -155,7 +164,7 @@ class Trials:
         try:
             file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b", buffering=0)
         except OSError as error:
-            log.warning("versions are loaded without a note of it: %s", error)
+            log.warning("versions are loaded, but that cannot be noted: %s", error)
             yield None
             return
         with file:
@@ -173,6 +182,8 @@ class Trials:
             with self._watched(path, note, notes) if watched else contextlib.nullcontext() as watch:
                 yield
         except Exception as error:
+            if note.loaded and lacks_something(error):  # it is known to be good
+                raise Untried(fault_of(error)) from error
             note.refuse(fault_of(error), passing=is_passing(error))
             raise
         else:
@@ -215,8 +226,8 @@ class Trials:
         quiet = subprocess.DEVNULL
         try:
             child = subprocess.Popen(command, cwd=_ROOT, stdin=quiet, stdout=subprocess.PIPE, stderr=quiet, text=True)
-        except OSError as error:
-            raise Untried(f"no process can be started to try it ({error})") from error
+        except (OSError, MemoryError) as error:
+            raise Untried(f"no process can be started to try it ({fault_of(error)})") from error
         with child:
             self._child = child
             outcome = self._outcome(child)
@@ -264,10 +275,13 @@ class _Notes:
         note = self._notes.get(str(path))
         return note.needs if note else 0
 
-    def want_a_trial(self, note: _Note, replaced: Path | None) -> bool:
-        """Say whether a process of its own has to load the version of ``note`` before a worker may."""
-        begun = any(other.loaded or other.fault is not None for other in self._notes.values())
-        return not note.loaded and (replaced is not None or note.deaths > 0 or begun)
+    def want_a_trial(self, note: _Note, *, answers: bool) -> bool:
+        """Say whether a process of its own has to load the version of ``note`` before a worker may.
+
+        ``answers`` says whether that has something to answer with.
+        """
+        refused = any(other.fault is not None for other in self._notes.values())
+        return not note.loaded and (answers or note.deaths > 0 or refused)
 
     def write(self) -> None:
         """Keep the newest notes."""
@@ -279,7 +293,7 @@ class _Notes:
             os.pwrite(self._file.fileno(), text.ljust(_NOTES_BYTES), 0)
             os.ftruncate(self._file.fileno(), max(len(text), _NOTES_BYTES))
         except OSError as error:
-            log.warning("what came of a version is not noted: %s", error)
+            log.warning("it cannot be noted what came of a version: %s", error)
 
 
 def _locked(file: BinaryIO) -> bool:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from types import TracebackType
 
-from machine import free_memory, own_memory, usable_memory
+from machine import free_memory, lasting_thread, own_memory, start_thread, usable_memory
 
 _INTERVAL_SECONDS = 0.005  # in which a process takes some tens of MB at most
 _SHARE_LEFT = 20  # of the memory, one part: what loading leaves for requests, and for what is taken between two looks
@@ -35,8 +35,9 @@ class Watch:
         self._seconds = seconds
         self._end = end
         self._before = self._peak = own_memory()
+        self._deadline = time.monotonic() + seconds
         self._done = threading.Event()
-        self._thread = threading.Thread(target=self._look, name="watch", daemon=True)
+        self._thread = lasting_thread(self._look, "watch")
 
     @property
     def taken(self) -> int:
@@ -45,7 +46,7 @@ class Watch:
 
     def __enter__(self) -> "Watch":
         """Begin to watch."""
-        self._thread.start()
+        start_thread(self._thread)
         return self
 
     def __exit__(
@@ -56,10 +57,9 @@ class Watch:
         self._thread.join()
 
     def _look(self) -> None:
-        deadline = time.monotonic() + self._seconds
         while not self._done.wait(_INTERVAL_SECONDS):
             self._peak = max(self._peak, own_memory())
             if self.taken > self._most_bytes:
                 self._end(NO_MEMORY.format(taken=self.taken / 1e6, most=self._most_bytes / 1e6))
-            if time.monotonic() > deadline:
+            if time.monotonic() > self._deadline:
                 self._end(TOO_SLOW.format(seconds=self._seconds))

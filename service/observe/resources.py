@@ -2,21 +2,24 @@
 
 import contextlib
 import os
+import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from machine import usable_cores, usable_memory
+from service import __version__
 from service.settings import Settings
 
 _PROCESSES = Path("/proc")
 _TICKS = float(os.sysconf("SC_CLK_TCK"))  # of /proc/PID/stat, in a second
 _TIMES = slice(11, 15)  # user and system time, then those of children that have ended, after a process's name
 _ATTEMPTS = 5
+_REVISION = "DARKROOM_REVISION"  # in an image: the commit that it was built from
 
 
 class Usage(NamedTuple):
@@ -64,6 +67,9 @@ class Resources(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics; called for each scrape. Without /proc, as on macOS, usage is not told."""
         limits = self._limits
+        yield InfoMetricFamily(
+            "darkroom_build", "The code that runs; an unknown revision is that of no image.", _build()
+        )
         yield _gauge("workers", "Workers that there should be.", limits.workers)
         yield _gauge("cores", "Cores that the service may keep busy.", limits.cores)
         yield _gauge("memory_limit_bytes", "Memory that the service may take.", limits.memory)
@@ -95,6 +101,11 @@ def usage(master: int, processes: Path = _PROCESSES) -> Usage:
         if [_cpu_seconds(process)[1] for process in tree] == [ended for _, ended in times]:
             break
     return Usage(sum(own + ended for own, ended in times), sum(_memory(process) for process in tree))
+
+
+def _build() -> dict[str, str]:
+    revision = os.environ.get(_REVISION) or "unknown"
+    return {"version": __version__, "revision": revision, "python": platform.python_version()}
 
 
 def _gauge(name: str, description: str, value: float) -> GaugeMetricFamily:

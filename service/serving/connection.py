@@ -360,7 +360,8 @@ class Connection(socket.socket):
         except OSError:
             pass  # the greenlet finds out; gevent's own methods would wait here
         except Exception:
-            log.exception("a request could not be refused, so it is answered")
+            with contextlib.suppress(MemoryError):  # to tell it
+                log.exception("a request could not be refused, so it is answered")
         waiter.switch(None)
 
     def _head_is_coming(self) -> bool:

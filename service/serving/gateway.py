@@ -55,24 +55,38 @@ class Gateway:
     A slow client keeps no thread busy while its body comes, and all bodies together stay within a limit.
     """
 
-    def __init__(self, application: Application, loop: Loop, *, max_body: int, room: Room, max_offloaded: int) -> None:
+    def __init__(
+        self,
+        application: Application,
+        loop: Loop,
+        *,
+        max_body: int,
+        room: Room,
+        max_offloaded: int,
+        overloaded: Callable[[], bool] | None = None,
+        lane_of: Callable[[Environ], str] = lambda _: "",
+    ) -> None:
         """Take the application and the loop.
 
         ``max_body`` is the most bytes of one body, ``room`` is for all that are here at one time; ``max_offloaded``
-        is how many requests with a body may be in threads or wait for one. What is beyond the last two gets a 503.
+        is how many requests with a body may be in threads or wait for one, of each lane, which ``lane_of`` tells: the
+        model that they are for. What is beyond the last two gets a 503, and so does what comes while the loop is
+        ``overloaded``.
         """
         self._application = application
         self._loop = loop
         self._max_body = max_body
         self._room = room
         self._max_offloaded = max_offloaded
-        self._offloaded = 0  # requests
+        self._lane_of = lane_of
+        self._overloaded = overloaded or loop.overloaded
+        self._offloaded: dict[str, int] = {}  # requests, by lane
         self._coming: dict[_Body, None] = {}  # the one that has waited longest for its block first
         self._late = Semaphore()
 
     def snapshot(self) -> Snapshot:
         """Return what bodies take and how many requests are offloaded now."""
-        return Snapshot(self._room.taken, self._offloaded)
+        return Snapshot(self._room.taken, sum(self._offloaded.values()))
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer one request."""
@@ -84,8 +98,14 @@ class Gateway:
                     self._loop.let_others_go_on()
             environ[RECEIVED] = time.monotonic()
             # An incomplete body is refused, which is quick, and what is left of it is read from the loop's socket.
-            if complete and _is_offloaded(environ, body.size) and not self._refuse_offloading(environ, body):
-                return self._offload(environ, start_response, body.size)
+            if complete and _is_offloaded(environ, body.size):
+                lane = self._lane_of(environ) if body.size else ""
+                if not self._refuse_offloading(environ, body, lane):
+                    try:
+                        return self._offload(environ, start_response, body.size, lane)
+                    except QueueFull as error:  # of the loop, which has no thread for it
+                        body.fail(error)
+                        environ["wsgi.input"] = body
             with self._loop.request():
                 return self._application(environ, start_response)
         finally:
@@ -107,21 +127,24 @@ class Gateway:
             if length > self._max_body:
                 return False
         try:
-            if length and self._loop.overloaded():
+            if length and self._overloaded():
                 raise QueueFull(OVERLOADED)
             while (block := self._count_block(body, length)) and body.read_block() == block:  # less is the end
                 if block == _LARGEST_BLOCK:  # a client that sends as fast as we read would keep all others out
                     self._loop.let_others_go_on()
             if body.size < length and not chunked:
                 raise InvalidRequest("The body is shorter than its Content-Length says; send the whole of it.")
+            if body.size <= self._max_body:
+                environ["wsgi.input"] = body.whole()
+                return True
         except TimeoutError:  # Werkzeug would take it for a client that is gone
-            body.error = SlowBody("The body stopped coming, or came too slowly; send it without long pauses.")
+            body.fail(SlowBody("The body stopped coming, or came too slowly; send it without long pauses."))
         except Exception as error:  # noqa: BLE001 - the socket and gunicorn's parser raise many things
-            body.error = error
+            body.fail(error)
         finally:
             self._coming.pop(body, None)
-        environ["wsgi.input"] = body if body.error or body.size > self._max_body else body.whole()
-        return environ["wsgi.input"] is not body
+        environ["wsgi.input"] = body
+        return False
 
     def _count_block(self, body: "_Body", length: int) -> int:
         """Count the bytes of the next block of a body of ``length`` bytes before they come; none at its end."""
@@ -138,17 +161,16 @@ class Gateway:
         self._coming[body] = None
         return block
 
-    def _refuse_offloading(self, environ: Environ, body: "_Body") -> bool:
+    def _refuse_offloading(self, environ: Environ, body: "_Body", lane: str) -> bool:
         """Refuse a request with a body where too many long ones wait, by what the application reads; say so."""
-        if not body.size or self._offloaded < self._max_offloaded:
+        if not body.size or self._offloaded.get(lane, 0) < self._max_offloaded:
             return False
-        body.error = QueueFull("Too many long requests wait already; try again in a moment.")
+        body.fail(QueueFull("Too many long requests wait already; try again in a moment."))
         environ["wsgi.input"] = body
         return True
 
-    def _offload(self, environ: Environ, start_response: Callable[..., Any], body: int) -> Iterable[bytes]:
+    def _offload(self, environ: Environ, start_response: Callable[..., Any], body: int, lane: str) -> Iterable[bytes]:
         """Answer in a thread: metrics and pages, which have no ``body``, do not wait for batches and photographs."""
-        offload = self._loop.offload if body else self._loop.offload_beside
         connection = environ.get("gunicorn.socket")
 
         def answer() -> list[bytes]:
@@ -161,11 +183,11 @@ class Gateway:
                 if hasattr(response, "close"):
                     response.close()
 
-        self._offloaded += 1
+        self._offloaded[lane] = self._offloaded.get(lane, 0) + 1
         try:
-            return offload(answer)
+            return self._loop.offload(answer, lane) if body else self._loop.offload_beside(answer)
         finally:
-            self._offloaded -= 1
+            self._offloaded[lane] -= 1
 
 
 class _Body:
@@ -203,6 +225,11 @@ class _Body:
         self._blocks.append(block)
         self.size += len(block)
         return len(block)
+
+    def fail(self, error: Exception) -> None:
+        """Let go of what was received; who reads it is told of ``error``."""
+        self._blocks.clear()
+        self.error = error
 
     def let_go(self) -> None:
         """Let go of what was received, also where others hold on to this, as an error's traceback does."""

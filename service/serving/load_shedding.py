@@ -26,6 +26,7 @@ class _Refusal:
     rule: str
     status: int
     path: str
+    reason: str
 
 
 class LoadShedder:
@@ -47,7 +48,7 @@ class LoadShedder:
         asked = _ID.search(request.head)
         request_id = asked[1] if asked else self._notes.new_id().encode()
         answered = Answered(refusal.rule, "POST", refusal.status, client, refusal.path, len(refusal.body))
-        self._notes.refused(request_id.decode(), answered)
+        self._notes.refused(request_id.decode(), answered, refusal.reason)
         lines = self._origins.lines(request.head)
         return b"%b%bX-Request-ID: %b\r\n\r\n%b" % (refusal.head, lines, request_id, refusal.body)
 
@@ -60,4 +61,4 @@ class LoadShedder:
         failure = failure_of(QueueFull(OVERLOADED), dialect)
         body = encode(failure, dialect)
         head = head_of(failure, body, "keep-alive").encode()
-        return _Refusal(head, body, prediction.rule, failure.status, path)
+        return _Refusal(head, body, prediction.rule, failure.status, path, failure.name)

@@ -80,7 +80,7 @@ def _bounded(blocks: Iterator[bytes]) -> Iterator[bytes]:
         size += len(block)
         if number > _MOST_CHUNKS + size // _LEAST_CHUNK:
             raise InvalidRequest(
-                f"The body comes in chunks of {size / number:.0f} bytes; send longer ones, or the body's length."
+                f"The body comes in chunks of {size / number:.0f} bytes; send longer chunks, or the body's length."
             )
         if number % _CHUNKS_AT_ONCE == 0:
             gevent.sleep(_PAUSE)  # by a timer, so that the loop looks at its sockets

@@ -12,8 +12,9 @@ import signal
 import struct
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -46,8 +47,11 @@ _SHARE_OF_BODIES = 4
 _SHARE_OF_CONNECTIONS = 4
 _SHARE_OF_ANSWERS = 16
 
+_SHARE_OF_GRPC = 4  # of all connections, one part
+
 _MEMORY_OF_A_WORKER = 192 * 1024 * 1024  # bytes, with a small model and without any request
 _LOAD_PATIENCE = 15.0  # seconds that a worker waits for its model before it takes requests
+_WARM_SECONDS = 0.5  # after which what the first answers do not need is started
 _LOOK_SECONDS = 0.5  # between two looks at whether workers live
 
 
@@ -144,6 +148,18 @@ class DrainingArbiter(Arbiter):
             self.manage_workers()
         raise StopIteration  # how gunicorn's own handler starts the graceful stop
 
+    def spawn_worker(self) -> int:
+        """Start a worker; where that cannot be, as where memory is short, it is tried again at the next look.
+
+        gunicorn's own ends the service, with all workers that are well.
+        """
+        try:
+            pid: int = super().spawn_worker()
+        except (OSError, MemoryError) as error:
+            log.error("no worker can be started, which is tried again: %s", str(error) or type(error).__name__)
+            return 0
+        return pid
+
     def wait_for_signals(self, timeout: float | None = None) -> list[int]:
         """Return the signals that came, after half a second at the latest."""
         signals: list[int] = super().wait_for_signals(_LOOK_SECONDS)
@@ -188,12 +204,16 @@ class Server(BaseApplication):
         self._drain = DrainFlag()
         self._killed = KillCount()
         self._connections = most_connections(usable_memory() // settings.workers)
+        self._grpc_connections = 0 if settings.grpc_port is None else self._connections // _SHARE_OF_GRPC
+        self._connections -= self._grpc_connections
         self._started = time.time()
         self._close: Any = None
         self._loop: Any = None
+        self._models: Any = None
         self._room: Any = None
         self._load_shedder: Any = None
         self._short_requests: Any = None
+        self._grpc: Any = None
         super().__init__()
 
     def load_config(self) -> None:
@@ -208,39 +228,80 @@ class Server(BaseApplication):
         from service.app import DIALECTS, create_app, make_services
         from service.observe.metrics import Metrics
         from service.observe.resources import Limits, Resources
+        from service.observe.tracing import make_tracer
         from service.serving.gateway import Gateway, Room
         from service.serving.load_shedding import LoadShedder
         from service.serving.loop import Loop
         from service.serving.short_requests import ShortRequests
+        from service.web.which import lane_of
 
         settings = self._settings
         metrics = Metrics(
-            CollectorRegistry(), Resources(Limits.of(settings, self._started), os.getppid(), self._killed)
+            CollectorRegistry(),
+            Resources(Limits.of(settings, self._started), os.getppid(), self._killed),
+            settings.drift_window,
         )
         metrics.worker_starts.inc()
         metrics.write()  # it may die of its model
         busy = metrics.loop_busy_seconds.inc
         self._loop = loop = Loop(settings.threads, settings.queue_length, tell_busy=busy, each_turn=metrics.write)
         services = make_services(
-            settings, metrics, self._drain, runtime=loop, notes_of_versions=self._scratch / "versions"
+            settings,
+            metrics,
+            self._drain,
+            runtime=loop,
+            notes=self._scratch,
+            tracer=make_tracer(os.environ, time.monotonic, addresses=settings.access_log),
         )
-        self._close = services.registry.close
-        services.registry.start(settings.model_poll_seconds, patience=_LOAD_PATIENCE)
-        services.predictor.warm()
-        application = create_app(services)
+        self._close = services.close
+        self._models = services.models
+        services.models.start(settings.model_poll_seconds)
+        if services.source is not None:
+            services.source.start()
+        if services.captures is not None:
+            services.captures.start()
+        application = create_app(services)  # while OpenVINO loads the model, mostly outside of Python
         self._load_shedder = LoadShedder(application, DIALECTS, services.notes, services.origins)
         # The largest body, and the byte that shows of one in chunks that it is larger.
-        self._room = room = Room(
-            max(settings.max_body_bytes + 1, usable_memory() // _SHARE_OF_BODIES // settings.workers)
-        )
+        self._room = room = Room(max(settings.max_body_bytes + 1, self._memory_for_bodies()))
         self._short_requests = ShortRequests(application, DIALECTS, services, loop, room)
+        services.models.wait(_LOAD_PATIENCE)
+        later = threading.Timer(_WARM_SECONDS, services.predictor.warm)
+        later.daemon = True
+        later.start()
+        if settings.grpc_port is not None:
+            self._open_grpc(services, settings.grpc_port)
         return Gateway(
             application,
             loop,
             max_body=settings.max_body_bytes,
             room=room,
             max_offloaded=settings.queue_length,
+            overloaded=self.overloaded,
+            lane_of=lambda environ: lane_of(environ, services.models),
         )
+
+    def _memory_for_bodies(self) -> int:
+        """Return how many bytes the bodies that come by HTTP may take in one worker; as many may come by gRPC."""
+        ways = 1 if self._settings.grpc_port is None else 2
+        return usable_memory() // _SHARE_OF_BODIES // self._settings.workers // ways
+
+    def _open_grpc(self, services: Any, port: int) -> None:
+        from service.serving.grpc_port import GrpcPort, Most
+
+        most = Most(self._memory_for_bodies(), self.most_unsent(), self._grpc_connections)
+        self._grpc = GrpcPort(services, self._loop.in_turn, port, most, self._scratch)
+
+    def leave_grpc(self) -> Callable[[], bool]:
+        """Begin to end the calls by gRPC; return what says whether they have ended."""
+        if self._grpc is None:
+            return lambda: True
+        ended: Callable[[], bool] = self._grpc.leave(self._drain)
+        return ended
+
+    def lost_grpc(self) -> bool:
+        """Say whether calls by gRPC are not taken any more, though nobody has ended that."""
+        return self._grpc is not None and bool(self._grpc.lost)
 
     def draining(self) -> bool:
         """Say whether the service is stopping; asked by the workers."""
@@ -252,7 +313,7 @@ class Server(BaseApplication):
 
     def overloaded(self) -> bool:
         """Say whether requests come faster than they can be answered; asked by the workers."""
-        return bool(self._loop.overloaded())
+        return bool(self._loop.overloaded(self._models.count))
 
     def refuse(self, request: PlainRequest, client: str | None) -> bytes | None:
         """Return a 503 to ``request``; None where it may not be refused."""
@@ -326,6 +387,8 @@ class Server(BaseApplication):
 
     def _worker_exit(self, _arbiter: Arbiter, _worker: Worker) -> None:
         """Stop the threads that call native code before the interpreter goes."""
+        if self._grpc is not None:
+            self._grpc.close()
         if self._close is not None:
             self._close()
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 from flask import Flask, Response
 
+from service.inference.errors import InvalidRequest
 from service.inference.offload import offloads_plain_request
 from service.serving.gateway import Room
 from service.serving.loop import Loop
@@ -24,7 +25,7 @@ from service.web.bodies import ShortRequest, compress, compressible
 from service.web.errors import Dialect, response_to
 from service.web.headers import EVERY_ANSWER_LINES, complete
 from service.web.notes import Answered
-from service.web.operations import JSON, Prediction, prediction_at, response_of
+from service.web.operations import JSON, Prediction, prediction_at, query_fault, response_of
 from service.web.services import Services
 
 _FILE = re.compile(rb"\r\ncontent-type:[ \t]*(?:image/|multipart/form-data)", re.IGNORECASE)
@@ -33,11 +34,12 @@ _JSON_HEADER = f"Content-Type: {JSON}\r\n{EVERY_ANSWER_LINES}"
 
 
 class _Route(NamedTuple):
-    """What answers a target: the view, and what its path and its query say."""
+    """What answers a target: the view, what its path and its query say, and what is wrong with the query, if any."""
 
     prediction: Prediction
     path: str
     query: str
+    fault: str | None
 
 
 class ShortRequests:
@@ -48,6 +50,7 @@ class ShortRequests:
         self._app = app
         self._dialects = dialects
         self._notes = services.notes
+        self._captures = services.captures
         self._access = services.access
         self._origins = services.origins
         self._loop = loop
@@ -68,8 +71,10 @@ class ShortRequests:
         environ = _environ(request, client) if route is not None else None
         if route is None or environ is None or not self._room.take(request.length):
             return None
-        begun = self._notes.begin(environ.get("HTTP_X_REQUEST_ID", ""))
+        begun = self._notes.begin(environ, route.prediction.rule, route.path)
         client = self._access.client(environ)
+        if self._captures is not None:
+            self._captures.heed(environ.get("HTTP_X_DARKROOM_CAPTURE"))
         try:
             with self._loop.request():
                 user, status, headers, body = self._respond(route, environ, request.body)
@@ -88,6 +93,8 @@ class ShortRequests:
         user = None
         try:
             user = self._access.check(environ, route.prediction.rule)
+            if route.fault is not None:
+                raise InvalidRequest(route.fault)
             answer = route.prediction.operation.answer(request, **route.prediction.values)
             if isinstance(answer, msgspec.Struct) and not self._origins.headers(environ):
                 body = msgspec.json.encode(answer) + b"\n"
@@ -95,7 +102,7 @@ class ShortRequests:
                     return user, 200, _JSON_HEADER, body
             response = response_of(answer)
         except Exception as error:  # noqa: BLE001 - a view may raise anything, as in Flask
-            response = response_to(error, "POST", route.path, self._dialects)
+            response = response_to(error, "POST", route.path, self._dialects, self._notes.error)
         compress(request, response)
         complete(response)
         self._origins.allow(environ, response)
@@ -104,7 +111,9 @@ class ShortRequests:
     def _route(self, target: bytes) -> _Route | None:
         path, _, query = target.decode("ascii").partition("?")
         prediction = None if "%" in path else prediction_at(self._app, path)  # the parser unquotes
-        return _Route(prediction, path, query) if prediction else None
+        if prediction is None:
+            return None
+        return _Route(prediction, path, query, query_fault(prediction.operation, path, query, self._dialects))
 
 
 def _environ(request: PlainRequest, client: str | None) -> dict[str, Any] | None:

@@ -9,9 +9,9 @@ import os
 import secrets
 import struct
 import sys
-import threading
 import time
-from types import FrameType
+from collections.abc import Callable
+from types import FrameType, TracebackType
 from typing import Any, Protocol, cast
 
 import gevent
@@ -31,6 +31,8 @@ from gunicorn.http.errors import (  # type: ignore[attr-defined]  # the types la
 from gunicorn.http.message import Request
 from gunicorn.workers.ggevent import GeventWorker
 
+from machine import lasting_thread, start_thread
+from service.observe import logs
 from service.serving.connection import KEEPALIVE_SECONDS, Answering, Connection
 from service.serving.connection_table import ConnectionTable
 from service.serving.request_body import announced, watch
@@ -47,6 +49,7 @@ _ACCEPTED_AT_ONCE = 100  # a tenth of a millisecond each
 _ACCEPTED_BESIDE_OTHERS = 8  # leave some for the other workers
 _REQUESTS_AT_ONCE = 16
 _PAUSE = 0.0005  # seconds; not 0, so that the loop looks at its sockets
+_AGAIN_SECONDS = 1.0  # until another worker begins, where one could not
 _MOST_TOLD = 200  # characters of what a client sent, in an answer or in the log
 
 # What gunicorn's parser finds wrong, where it is not a 400. An unknown transfer coding is one too, and no 501: alerts
@@ -88,6 +91,12 @@ class Served(Answering, Protocol):
     def most_unsent(self) -> int:
         """Return how many bytes of answers one worker may hold for clients that do not take them."""
 
+    def lost_grpc(self) -> bool:
+        """Say whether calls by gRPC are not taken any more, though nobody has ended that."""
+
+    def leave_grpc(self) -> Callable[[], bool]:
+        """Begin to end the calls by gRPC; return what says whether they have ended."""
+
 
 class _Response(wsgi.Response):
     """An answer that does not tell what serves it."""
@@ -114,6 +123,7 @@ class DarkroomWorker(GeventWorker):
         self._table = ConnectionTable(self.worker_connections, self.served.most_unsent())
         self._connections = _Connections(self._table)
         self._stopping = Event()
+        gevent.get_hub().print_exception = _tell  # type: ignore[method-assign, assignment]
 
     @property
     def served(self) -> Served:
@@ -126,14 +136,35 @@ class DarkroomWorker(GeventWorker):
         _beat(self.tmp.fileno(), ahead=_LOAD_PATIENCE)
         super().init_process()
 
+    def load_wsgi(self) -> None:
+        """Load the application; called by gunicorn in the worker's process.
+
+        One that takes another's place leaves without a word to the master where it cannot begin, as where memory is
+        short: gunicorn's would end the service, with all workers that are well.
+        """
+        try:
+            super().load_wsgi()
+        except Exception as error:
+            if self.age <= self.cfg.workers:  # at the start somebody looks at what is wrong
+                raise
+            log.exception("a worker cannot begin; another one tries it soon")
+            time.sleep(_AGAIN_SECONDS)
+            raise SystemExit(1) from error
+
     def run(self) -> None:
         """Accept connections until a signal stops the worker, then let them end."""
-        threading.Thread(target=self._keep_beating, name="heart", daemon=True).start()
+        start_thread(lasting_thread(self._keep_beating, "heart"))
         servers = [self._serve(listener) for listener in self.sockets]
         while self.alive:
             self.notify()
             self._stopping.wait(_LOOK_SECONDS)
             self._table.hang_up(KEEPALIVE_SECONDS)
+            if self.alive:
+                for server in servers:
+                    _look_again(server)
+                if self.served.lost_grpc():
+                    log.error("calls by gRPC are not taken any more: the worker ends, and another one takes its place")
+                    self.alive = False
         self._leave(servers)
         self._turned = math.inf
 
@@ -149,9 +180,12 @@ class DarkroomWorker(GeventWorker):
         is stopped, or that never lets go of the interpreter, is.
         """
         file = os.dup(self.tmp.fileno())  # gunicorn closes its own before the worker has ended
-        while time.monotonic() - self._turned < _TURN_PATIENCE:
-            _beat(file)
-            time.sleep(_BEAT_SECONDS)
+        try:
+            while time.monotonic() - self._turned < _TURN_PATIENCE:
+                _beat(file)
+                time.sleep(_BEAT_SECONDS)
+        finally:
+            os.close(file)
 
     def handle(self, listener: Any, client: Any, address: Any) -> None:
         """Answer the requests of one connection; runs in a greenlet of its own."""
@@ -200,15 +234,17 @@ class DarkroomWorker(GeventWorker):
         gunicorn's own sends a page of HTML, and closes a connection that is still sent to, so that the answer is lost.
         """
         unreadable = isinstance(exc, ParseException) and not isinstance(exc, _OF_THE_APPLICATION)
-        if not unreadable:
+        if not (unreadable or isinstance(exc, MemoryError)):
             super().handle_error(req, client, addr, exc)
             return
         request_id = secrets.token_hex(16)
         fields = {"client": addr[0] if addr else None, "request_id": request_id}
-        reason = str(exc)[:_MOST_TOLD]
-        log.warning("a request cannot be read: %s", reason, extra={"fields": fields})
-        status = _STATUSES.get(type(exc), 400)
-        client.sendall(self.served.reject(status, f"The request cannot be read: {reason}.", request_id))
+        if unreadable:
+            reason, status = f"The request cannot be read: {str(exc)[:_MOST_TOLD]}.", _STATUSES.get(type(exc), 400)
+        else:
+            reason, status = "There is no memory for this request at the moment; try again later.", 503
+        log.warning("a request is refused: %s", reason, extra={"fields": fields})
+        client.sendall(self.served.reject(status, reason, request_id))
         client.flush()
         client.drain()
 
@@ -229,14 +265,15 @@ class DarkroomWorker(GeventWorker):
         A worker that stops alone leaves the port to the others. gunicorn's own closes it while the kernel still holds
         connections that nobody accepted, which are reset.
         """
+        started = time.monotonic()
+        calls_ended = self.served.leave_grpc()
         if self.served.draining():
             for server in servers:
-                _refuse_new_connections(server.socket)
+                refuse_new_connections(server.socket)
             gevent.sleep(_HANDSHAKE_SECONDS)  # in which those that are connected already are accepted
         for server in servers:
             server.close()
-        started = time.monotonic()
-        while self._connections and time.monotonic() < started + self.cfg.graceful_timeout:
+        while (self._connections and time.monotonic() < started + self.cfg.graceful_timeout) or not calls_ended():
             self.notify()
             if time.monotonic() > started + _SILENT_SECONDS:
                 # Who is connected and says nothing (browsers do that) must not hold up the end.
@@ -263,13 +300,26 @@ class _Connections(Pool):
         greenlet.switch()
 
 
+def _look_again(server: StreamServer) -> None:
+    """Let ``server`` look at its port: gevent does not where a look failed, as it does where memory is short."""
+    server.stop_accepting()
+    server.start_accepting()
+
+
+def _tell(context: object, kind: Any, error: Any, trace: TracebackType | None) -> None:
+    """Log what failed on the event loop, where gevent would write it in plain text; raise nothing."""
+    with contextlib.suppress(MemoryError):  # there is none to tell it either
+        of_what = "" if context is None else f" ({type(context).__name__})"
+        logs.failed(f"what runs on the event loop{of_what}", kind, error, trace)
+
+
 def _beat(file: int, ahead: float = 0.0) -> None:
     """Give a sign of life, or one for some seconds ``ahead``, by the times of a file: gunicorn's master looks there."""
     now = time.monotonic() + ahead
     os.utime(file, (now, now))
 
 
-def _refuse_new_connections(listener: Any) -> None:
+def refuse_new_connections(listener: Any) -> None:
     """Make the kernel ignore new connections to ``listener`` while those it has stay acceptable.
 
     A connection that the kernel completes after the last ``accept`` and before ``close`` would be reset, perhaps with

@@ -16,6 +16,7 @@ from typing import Any
 from werkzeug.datastructures import Authorization, WWWAuthenticate
 from werkzeug.exceptions import MisdirectedRequest, NotFound, TooManyRequests, Unauthorized
 
+from service.captures.errors import Forbidden
 from service.settings import Settings, Token, read_tokens
 
 log = logging.getLogger(__name__)
@@ -24,10 +25,20 @@ _LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 _NAME = re.compile(r"(\[[0-9a-f:.]+\]|[^:@/\s\[\]]+)(?::[0-9]*)?")  # of a Host, before its port
 _IPV6_NETWORK = 64  # bits: what one client has of addresses at the least
 
-_PROBES = ("/health", "/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready")
+_PROBES = (
+    *("/health", "/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"),
+    *("/inference.GRPCInferenceService/ServerLive", "/inference.GRPCInferenceService/ServerReady"),
+    "/grpc.health.v1.Health/Check",
+)
 _METRICS = ("/metrics",)
 _OF_ADMIN = (*_METRICS, *(rule for rule in _PROBES if rule.startswith("/health")))  # moves to its port
-_OPEN = {"probes": _PROBES, "metrics": _METRICS, "nothing": ()}
+_OPEN = {"probes": _PROBES, "metrics": _METRICS, "predictions": (), "nothing": ()}
+# What these begin with shows people's pictures, or changes something.
+_GUARDED = (
+    *("/review", "/captured", "/v2/repository/models/"),
+    *("/inference.GRPCInferenceService/RepositoryModel", "/tensorflow.serving.ModelService/HandleReloadConfigRequest"),
+)
+_CHANGING = ("PUT", "DELETE")
 
 _SECONDS_BETWEEN_LOOKS = 1.0  # at the file of tokens
 
@@ -41,6 +52,7 @@ class Access:
         self._proxies = settings.trusted_proxies
         self._admin_port = None if settings.admin_port is None else str(settings.admin_port)
         self._open = frozenset(rule for what in settings.without_token for rule in _OPEN[what])
+        self._predicts_openly = "predictions" in settings.without_token
         self._unlimited = frozenset((*_PROBES, *_METRICS))
         self._rates = Rates(settings.rate_limit) if settings.rate_limit else None
         has_tokens = settings.api_tokens is not None or settings.api_tokens_file is not None
@@ -58,6 +70,7 @@ class Access:
         ``environ`` is WSGI's, ``rule`` what the path matches, if anything. A ``preflight`` never has a token.
 
         Raises:
+            Forbidden: it is for what always needs a token, and there is none, or a page of another origin sent it.
             MisdirectedRequest: it asks for a name that is not one of this service.
             NotFound: the route is not for this port.
             TooManyRequests: its client asks more often than is allowed.
@@ -65,16 +78,34 @@ class Access:
         """
         if "HTTP_HOST" in environ and not self._hosts.include(environ["HTTP_HOST"]):
             raise MisdirectedRequest(
-                "The request is for another host than this service is known by; its setting ALLOWED_HOSTS lists those."
+                "This service is not known by the name in Host; its setting ALLOWED_HOSTS lists its names."
             )
         if self._is_for_admin(environ, rule) or preflight:
             return None
         # Before the token is looked at, so that guessing is slow too.
         if self._rates is not None and rule not in self._unlimited:
             self._rates.check(self.client(environ))
-        if self._tokens is None or rule in self._open:
+        guarded = rule is not None and (rule.startswith(_GUARDED) or environ["REQUEST_METHOD"] in _CHANGING)
+        if guarded:
+            self._guard(environ)
+        if self._tokens is None or (not guarded and self._is_open(rule)):
             return None
         return self._tokens.check(environ.get("HTTP_AUTHORIZATION"))
+
+    def _is_open(self, rule: str | None) -> bool:
+        """Say whether what is not guarded is answered without a token, where there are tokens."""
+        return rule in self._open or (self._predicts_openly and rule not in (*_PROBES, *_METRICS))
+
+    def _guard(self, environ: Mapping[str, Any]) -> None:
+        """Refuse what nobody may do, and what a page of another origin makes a browser do with what that keeps.
+
+        A link to a page is let through: nobody else reads what it shows.
+        """
+        if self._tokens is None:
+            raise Forbidden("This needs a token, and the service has none: set API_TOKENS or API_TOKENS_FILE.")
+        follows_link = environ["REQUEST_METHOD"] == "GET" and environ.get("HTTP_SEC_FETCH_MODE") == "navigate"
+        if environ.get("HTTP_SEC_FETCH_SITE", "none") not in ("same-origin", "none") and not follows_link:
+            raise Forbidden("A page of another origin may not ask for this.")
 
     def client(self, environ: Mapping[str, Any]) -> str | None:
         """Return the address of the client, who may be behind proxies that are trusted to tell it."""
@@ -200,7 +231,7 @@ class Rates:
                 reset = self._limiter.get_window_stats(limit, key).reset_time
                 seconds = max(1, math.ceil(reset - time.time()))
                 raise TooManyRequests(
-                    f"You ask more often than the {limit} that are allowed; try again later.", retry_after=seconds
+                    f"You ask more often than the {limit} that is allowed; try again later.", retry_after=seconds
                 )
 
 

@@ -1,20 +1,24 @@
 """The Flask application without its routes: who may ask, bounded bodies, errors in JSON, request ids, metrics, log."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from flask import Blueprint, Flask, Request, Response, g, request
 from flask.sessions import NullSession, SessionInterface
 from werkzeug.routing import BaseConverter
 
+from service.inference.errors import InvalidRequest
+from service.inference.plan import LABEL, NUMBER
 from service.settings import Settings
 from service.web import errors
 from service.web.bodies import BodyRequest, bound_body, compress
-from service.web.errors import Dialect
+from service.web.errors import Dialect, dialect_of
 from service.web.headers import complete
 from service.web.notes import Answered
+from service.web.operations import declared, query_fault
 from service.web.services import Services
+from service.web.which import version_in
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _UNKNOWN = "unknown"
@@ -25,6 +29,22 @@ class ModelConverter(BaseConverter):
     """The name of a model in a path; what follows a colon is what to do with it."""
 
     regex = "[^/:]+"
+
+
+class VersionConverter(BaseConverter):
+    """A version in a path: its number, or a label."""
+
+    regex = f"{NUMBER.pattern}|{LABEL.pattern}"
+
+    def to_python(self, value: str) -> int | str:
+        """Return the number, or the label."""
+        return version_in(value)
+
+
+class LabelConverter(BaseConverter):
+    """The label of a version in a path."""
+
+    regex = LABEL.pattern
 
 
 class NoSessions(SessionInterface):
@@ -45,16 +65,30 @@ def make_app(services: Services, routes: Iterable[Blueprint], dialects: Sequence
     app.session_interface = NoSessions()
     app.config["MAX_CONTENT_LENGTH"] = services.settings.max_body_bytes
     app.config["MAX_FORM_PARTS"] = services.settings.max_batch
-    app.url_map.converters["model"] = ModelConverter
+    app.url_map.converters.update(model=ModelConverter, version=VersionConverter, label=LabelConverter)
     _merge_slashes(app)
-    errors.register(app, dialects)
+    errors.register(app, dialects, services.notes.error)
     _observe(app, services)
     _admit(app, services)
+    _check_query(app, dialects)
     _limit_body(app, services.settings)
     app.after_request(_compress)
     for blueprint in routes:
         app.register_blueprint(blueprint)
+    services.notes.expect(_answers(app, dialects, services.access.refusals), errors.REASONS)
     return app
+
+
+def _answers(app: Flask, dialects: Sequence[Dialect], refusals: Sequence[int]) -> Iterator[tuple[str, str, int]]:
+    """Yield what requests that are traffic may get: the route, the method and the status of each answer."""
+    for rule in app.url_map.iter_rules():
+        operation = declared(app.view_functions[rule.endpoint])
+        if operation is None or "POST" not in (rule.methods or ()):
+            continue
+        dialect = dialect_of(rule.rule, dialects)
+        faults = (dialect.status(error) for error in (*operation.errors, *errors.BODY_ERRORS))
+        for status in {*operation.answers, *faults, *refusals, 500}:
+            yield rule.rule, "POST", int(status)
 
 
 def _merge_slashes(app: Flask) -> None:
@@ -72,6 +106,20 @@ def _merge_slashes(app: Flask) -> None:
 def _compress(response: Response) -> Response:
     compress(request, response)
     return response
+
+
+def _check_query(app: Flask, dialects: Sequence[Dialect]) -> None:
+    """Refuse parameters that a route does not take: one that is misspelt would else be as good as none."""
+
+    @app.before_request
+    def refuse_unknown_parameters() -> None:
+        if not request.query_string or request.endpoint is None or request.method == "OPTIONS":
+            return
+        operation = declared(app.view_functions[request.endpoint])
+        query = request.query_string.decode("latin-1")
+        fault = operation and query_fault(operation, request.path, query, dialects)
+        if fault:
+            raise InvalidRequest(fault)
 
 
 def _limit_body(app: Flask, settings: Settings) -> None:
@@ -102,7 +150,9 @@ def _observe(app: Flask, services: Services) -> None:
 
     @app.before_request
     def begin() -> None:
-        g.begun = notes.begin(request.headers.get("X-Request-ID", ""))
+        g.begun = notes.begin(request.environ, request.url_rule.rule if request.url_rule else None, request.path)
+        if services.captures is not None:
+            services.captures.heed(request.headers.get("X-Darkroom-Capture"))
 
     @app.after_request
     def end(response: Response) -> Response:

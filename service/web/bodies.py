@@ -148,7 +148,7 @@ def parse_json(text: bytes | memoryview, type_: type[Document], max_values: int)
     try:
         return msgspec.json.decode(text, type=type_)
     except RecursionError as error:
-        raise InvalidRequest("The JSON is nested too deep.") from error
+        raise InvalidRequest("The JSON is nested too deeply.") from error
     except msgspec.ValidationError as error:
         raise InvalidRequest(f"The JSON is not what is taken here: {error}.") from error
     except ValueError as error:  # also UnicodeDecodeError

@@ -1,28 +1,30 @@
-"""``GET /model/card``: the page on the model that answers: the report of its training, and its model card."""
+"""``GET /model/card``: the page on the model that answers: the report of its training, its model card, its versions."""
 
 import base64
 import hashlib
-from functools import cache
-from pathlib import Path
-from typing import NamedTuple
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple
+from urllib.parse import urlencode
 
 from flask import Blueprint, Response, request
-from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 from werkzeug.exceptions import NotFound
 
 from artifact.files import read_regular
 from artifact.layout import EXTRA, REPORT
-from service.inference.errors import ModelUnavailable
-from service.inference.registry import LoadedModel
+from service.inference.errors import ModelUnavailable, UnknownModel
+from service.inference.loaded import LoadedModel
+from service.inference.registry import Registry
 from service.web import markdown
 from service.web.errors import ErrorAnswer
 from service.web.headers import ISOLATED
-from service.web.operations import JSON, operation
+from service.web.operations import JSON, operation, read_query
 from service.web.services import Services
-from service.web.static_files import respond
+from service.web.static_files import page, respond
+from service.web.versions import side_by_side
+from service.web.which import WHICH_QUERY, WhichQuery, asked
 
-HTML, MARKDOWN = "text/html", "text/markdown"
+HTML, MARKDOWN, PNG = "text/html", "text/markdown", "image/png"
 _MOST_BYTES = 16 * 1024 * 1024  # of a report or a plot
 
 
@@ -34,26 +36,52 @@ class Report(NamedTuple):
 
 
 def blueprint(services: Services) -> Blueprint:
-    """Return the route of the page."""
+    """Return the routes of the page and of the plots on it."""
     routes = Blueprint("card", __name__)
 
     @routes.get("/model/card")
-    @operation(answers={200: {HTML: str, MARKDOWN: str}, 304: {}, 404: {JSON: ErrorAnswer}}, errors=(ModelUnavailable,))
+    @operation(
+        query=WHICH_QUERY,
+        answers={200: {HTML: str, MARKDOWN: str}, 304: {}, 404: {JSON: ErrorAnswer}},
+        errors=(UnknownModel, ModelUnavailable),
+    )
     def card() -> Response:
         """Show what is known of the version that answers: the report of its training, and its model card.
 
         To a client that accepts text/markdown rather than text/html it is the model card as it is in the version.
         """
-        registry = services.registry
-        model = registry.current
-        if model is None:
-            raise ModelUnavailable(registry.reason)
+        model, registry = _asked(services)
         wanted = request.accept_mimetypes.best_match((HTML, MARKDOWN), default=HTML)
-        response = _card(model) if wanted == MARKDOWN else _page(model)
+        response = _card(model) if wanted == MARKDOWN else _page(model, registry)
         response.vary.add("Accept")
         return response
 
+    @routes.get("/model/<plot>")
+    @operation(
+        query=WHICH_QUERY,
+        answers={200: {PNG: Any}, 304: {}, 404: {JSON: ErrorAnswer}},
+        errors=(UnknownModel, ModelUnavailable),
+    )
+    def plot(plot: str) -> Response:
+        """Give a plot that the model card shows."""
+        model, _ = _asked(services)
+        content = _content(model, f"{EXTRA}/{plot}") if plot in _plots(model) else None
+        if content is None:
+            raise NotFound
+        return respond(request, content, PNG)
+
     return routes
+
+
+def _asked(services: Services) -> tuple[LoadedModel, Registry]:
+    """Return the version that the request is for, and the registry of its model."""
+    name, version, _ = asked(request, read_query(request, WhichQuery))
+    registry = services.models.of(name)
+    if version is not None:
+        return registry.check(version), registry
+    if (model := registry.current) is None:
+        raise ModelUnavailable(registry.reason)
+    return model, registry
 
 
 def _card(model: LoadedModel) -> Response:
@@ -62,25 +90,27 @@ def _card(model: LoadedModel) -> Response:
     return respond(request, model.card.encode(), f"{MARKDOWN}; charset=utf-8")
 
 
-def _page(model: LoadedModel) -> Response:
+def _page(model: LoadedModel, registry: Registry) -> Response:
     """Return the page; only the style that the report came with is let through, and no script at all."""
     report = _report(model)
-    pictures = {} if report else _plots(model)  # the report has all of them, and more
-    page = (
-        _environment()
-        .get_template("card.html")
-        .render(
-            name=model.name,
-            version=model.version,
-            report=report and {"style": Markup(report.style), "body": Markup(report.body)},  # noqa: S704 - see the policy
-            card=None if model.card is None else markdown.to_html(model.card, pictures),
-        )
+    this = urlencode({"model": model.name, "version": model.version})
+    # The report has all of them, and more. They lie beside the page.
+    pictures = {} if report else {name: f"{name}?{this}" for name in _plots(model)}
+    content = page(
+        "card.html",
+        up="../",
+        name=model.name,
+        version=model.version,
+        this=this,
+        answers=model.version in registry.shares(),
+        report=report and {"style": Markup(report.style), "body": Markup(report.body)},  # noqa: S704 - see the policy
+        versions=side_by_side(registry, model),
+        parts=markdown.parts(model.card or "", pictures),
+        card=None if model.card is None else markdown.to_html(model.card, pictures),
     )
     digest = base64.b64encode(hashlib.sha256(report.style.encode()).digest()).decode() if report else ""
     style = f"'self' 'sha256-{digest}'" if report else "'self'"
-    return respond(
-        request, page.encode(), f"{HTML}; charset=utf-8", f"{ISOLATED}; style-src {style}; img-src 'self' data:"
-    )
+    return respond(request, content, f"{HTML}; charset=utf-8", f"{ISOLATED}; style-src {style}; img-src 'self' data:")
 
 
 def _report(model: LoadedModel) -> Report | None:
@@ -93,11 +123,10 @@ def _report(model: LoadedModel) -> Report | None:
     return Report(style, body) if opened and closed and begun and ended else None
 
 
-def _plots(model: LoadedModel) -> dict[str, str]:
-    """Return the plots of a version by name, each as an address that has the picture itself."""
-    names = (Path(name) for name in model.metadata.files if name.startswith(f"{EXTRA}/") and name.endswith(".png"))
-    found = ((name.name, _content(model, str(name))) for name in names)
-    return {name: f"data:image/png;base64,{base64.b64encode(png).decode()}" for name, png in found if png}
+def _plots(model: LoadedModel) -> set[str]:
+    """Return the names of the plots of a version: those that its metadata list, and no other file."""
+    listed = (PurePosixPath(name) for name in model.metadata.files)
+    return {path.name for path in listed if path.parent == PurePosixPath(EXTRA) and path.suffix == ".png"}
 
 
 def _content(model: LoadedModel, name: str) -> bytes | None:
@@ -106,9 +135,3 @@ def _content(model: LoadedModel, name: str) -> bytes | None:
         return read_regular(model.path / name, _MOST_BYTES)
     except OSError:
         return None
-
-
-@cache
-def _environment() -> Environment:
-    folder = Path(__file__).parent / "templates"
-    return Environment(loader=FileSystemLoader(folder), autoescape=True, trim_blocks=True, lstrip_blocks=True)

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from flask import Blueprint, Response, current_app, request
+import msgspec
+from flask import Blueprint, Flask, Response, current_app, request
 from werkzeug.exceptions import NotFound
 
 from service.web import openapi
@@ -28,11 +29,13 @@ def blueprint(services: Services, dialects: Sequence[Dialect]) -> Blueprint:
     blueprint = Blueprint("docs", __name__)
     file_name = only(str, "A file of Swagger UI.", *SWAGGER_FILES)
 
+    described = _Description(services, dialects)
+
     @blueprint.get("/openapi.json")
-    @operation()
-    def description() -> dict[str, Any]:
-        """Describe every route by OpenAPI 3.1, with the images that the model takes."""
-        return openapi.describe(current_app, dialects, services.registry.current, services.access.refusals)
+    @operation(answers={200: {JSON: dict[str, Any]}})
+    def description() -> Response:
+        """Describe every route by OpenAPI 3.1, with the images that the model takes and the labels that it knows."""
+        return Response(described.encoded(current_app), content_type=JSON)
 
     @blueprint.get("/docs")
     @operation(answers=answers(".html"))
@@ -49,6 +52,26 @@ def blueprint(services: Services, dialects: Sequence[Dialect]) -> Blueprint:
         return send(request, _swagger_ui() / name)
 
     return blueprint
+
+
+class _Description:
+    """The description as JSON, which takes milliseconds to make and is the same as long as a version answers."""
+
+    def __init__(self, services: Services, dialects: Sequence[Dialect]) -> None:
+        self._services = services
+        self._dialects = dialects
+        self._made: tuple[object, bytes] | None = None  # of which version, and the description
+
+    def encoded(self, app: Flask) -> bytes:
+        """Return the description of ``app`` with the version that answers now."""
+        model, several = self._services.registry.current, self._services.models.count > 1
+        version = None if model is None else (model.name, model.version, model.loaded_at, model.labels, several)
+        made = self._made
+        if made is None or made[0] != version:
+            refusals = self._services.access.refusals
+            description = openapi.describe(app, self._dialects, model, refusals, several=several)
+            made = self._made = (version, msgspec.json.encode(description) + b"\n")
+        return made[1]
 
 
 def _swagger_ui() -> Path:

@@ -14,6 +14,7 @@ from flask import Flask, Response, request
 from msgspec import Struct
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
+from service.captures.errors import FolderFails, Forbidden, NothingKept, TakenByAnother, UnknownCapture
 from service.inference.errors import (
     BodyTooLarge,
     DeadlineExceeded,
@@ -21,8 +22,11 @@ from service.inference.errors import (
     ImageTooLarge,
     InvalidImage,
     InvalidRequest,
+    ModelLoading,
     ModelUnavailable,
+    NotExplainable,
     QueueFull,
+    ReadOnlyModels,
     ServiceError,
     SlowBody,
     TooManyItems,
@@ -46,17 +50,28 @@ _RENDERINGS: dict[type[ServiceError], _Rendering] = {
     InvalidRequest: _Rendering(400, "invalid_request", content=True),
     InvalidImage: _Rendering(400, "invalid_image", content=True),
     UnknownModel: _Rendering(404, "unknown_model"),
+    Forbidden: _Rendering(403, "forbidden"),
+    NothingKept: _Rendering(404, "nothing_kept"),
+    UnknownCapture: _Rendering(404, "unknown_capture"),
     SlowBody: _Rendering(408, "slow_body"),
+    TakenByAnother: _Rendering(409, "taken_by_another"),
+    ReadOnlyModels: _Rendering(409, "read_only_models"),
     ImageTooLarge: _Rendering(413, "image_too_large", content=True),
     BodyTooLarge: _Rendering(413, "body_too_large"),
     TooManyItems: _Rendering(413, "too_many_items", content=True),
     UnsupportedImage: _Rendering(415, "unsupported_image", content=True),
     UnsupportedBody: _Rendering(415, "unsupported_body"),
     EngineFailed: _Rendering(500, "engine_failed"),
+    NotExplainable: _Rendering(501, "not_explainable"),
+    FolderFails: _Rendering(503, "folder_fails", retry_after=5),
     QueueFull: _Rendering(503, "queue_full", retry_after=1),
     ModelUnavailable: _Rendering(503, "model_unavailable", retry_after=5),
+    ModelLoading: _Rendering(503, "model_loading", retry_after=1),
     DeadlineExceeded: _Rendering(504, "deadline_exceeded"),
 }
+
+REASONS = (*(rendering.name for rendering in _RENDERINGS.values()), "internal_error")
+"""The names that errors of predictions have; what is no request at all is named after its status."""
 
 # Where these come from is the same for every route.
 BODY_ERRORS = (InvalidRequest, SlowBody, BodyTooLarge, UnsupportedBody)
@@ -70,11 +85,13 @@ PREDICTION_ERRORS = (
     ModelUnavailable,
     DeadlineExceeded,
 )
+CAPTURE_ERRORS = (Forbidden, NothingKept, FolderFails)
 
 # Names for what cannot be read as a request, where they are not the status's own; Python renamed that of 414.
 _UNREAD = {400: _RENDERINGS[InvalidRequest].name, 414: "uri_too_long"}
 
 _IMPLIED_METHODS = {"HEAD", "OPTIONS"}
+_KEPT_HEADERS = ("allow", "location", "retry-after", "www-authenticate")
 _NO_ROUTE = "There is nothing here; POST a picture to /predict, or look at /docs, which lists every route."
 
 
@@ -158,18 +175,40 @@ def whole_answer(status: int, message: str, request_id: str) -> bytes:
     return f"{head_of(failure, body, 'close')}X-Request-ID: {request_id}\r\n\r\n".encode() + body
 
 
-def register(app: Flask, dialects: Sequence[Dialect] = ()) -> None:
-    """Make every error of ``app`` a JSON answer in the dialect of its path."""
+def register(app: Flask, dialects: Sequence[Dialect] = (), note: Callable[[str], None] = lambda name: None) -> None:
+    """Make every error of ``app`` a JSON answer in the dialect of its path; ``note`` is told the error's name."""
 
     def answer(error: Exception) -> Response:
-        return response_to(error, request.method, request.path, dialects)
+        return response_to(error, request.method, request.path, dialects, note)
 
     app.register_error_handler(Exception, answer)
 
 
-def response_to(error: Exception, method: str, path: str, dialects: Sequence[Dialect]) -> Response:
-    """Return the answer that tells the client who asked for ``path`` of ``error``; log what is the service's fault."""
+def response_to(
+    error: Exception, method: str, path: str, dialects: Sequence[Dialect], note: Callable[[str], None]
+) -> Response:
+    """Return the answer that tells the client who asked for ``path`` of ``error``; log what is the service's fault.
+
+    ``note`` is told the error's name.
+    """
     dialect = dialect_of(path, dialects)
+    failure, headers = _failure(error, method, path, dialect)
+    note(failure.name)
+    response = Response(encode(failure, dialect), failure.status, content_type="application/json")
+    if failure.retry_after is not None:
+        response.headers["Retry-After"] = str(failure.retry_after)
+    for header, value in headers:
+        response.headers.add(header, value)
+    return response
+
+
+def failure_of_call(error: Exception, path: str) -> Failure:
+    """Return what ``error`` is to a client who called ``path`` by another way than HTTP; see ``response_to``."""
+    return _failure(error, "POST", path, OWN)[0]
+
+
+def _failure(error: Exception, method: str, path: str, dialect: Dialect) -> tuple[Failure, list[tuple[str, str]]]:
+    """Return what ``error`` is to the client, and the headers that belong to it."""
     if isinstance(error, MemoryError):
         log.warning("%s is refused: there is no memory for it", path)
         error = QueueFull("There is no memory for this request at the moment; try again later, or send less at once.")
@@ -177,30 +216,15 @@ def response_to(error: Exception, method: str, path: str, dialects: Sequence[Dia
         failure = failure_of(error, dialect)
         if failure.status == HTTPStatus.INTERNAL_SERVER_ERROR:
             log.error("%s answers %d: %s", path, failure.status, error)  # what failed has no request's id
-        return _render(dialect, failure)
+        return failure, []
     if isinstance(error, HTTPException):
-        return _http_response(error, method, path, dialect)
+        status, message = error.code or 500, _message(error)
+        if isinstance(error, NotFound):
+            status, message = dialect.unknown_path, dialect.no_route(method, path)
+        kept = [(name, value) for name, value in error.get_headers() if name.lower() in _KEPT_HEADERS]
+        return Failure(status, _short_name(status), message), kept
     log.error("unexpected error", exc_info=error)
-    message = "The service failed on this request; its log has the details."
-    return _render(dialect, Failure(500, "internal_error", message))
-
-
-def _http_response(error: HTTPException, method: str, path: str, dialect: Dialect) -> Response:
-    status, message = error.code or 500, _message(error)
-    if isinstance(error, NotFound):
-        status, message = dialect.unknown_path, dialect.no_route(method, path)
-    response = _render(dialect, Failure(status, _short_name(status), message))
-    for header, value in error.get_headers():
-        if header.lower() in ("allow", "location", "retry-after", "www-authenticate"):
-            response.headers.add(header, value)
-    return response
-
-
-def _render(dialect: Dialect, failure: Failure) -> Response:
-    response = Response(encode(failure, dialect), failure.status, content_type="application/json")
-    if failure.retry_after is not None:
-        response.headers["Retry-After"] = str(failure.retry_after)
-    return response
+    return Failure(500, "internal_error", "The service failed on this request; its log has the details."), []
 
 
 def _short_name(status: int) -> str:

@@ -9,6 +9,9 @@ from flask import Response
 # What a page may do, as a Content-Security-Policy: nothing but what its rules name.
 ISOLATED = "default-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 
+PAGE = f"{ISOLATED}; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'"
+"""The same of a page with scripts, styles and pictures of the service's own."""
+
 EVERY_ANSWER = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": ISOLATED,
@@ -20,7 +23,10 @@ EVERY_ANSWER = {
 EVERY_ANSWER_LINES = "".join(f"{name}: {value}\r\n" for name, value in EVERY_ANSWER.items())
 
 _EXPOSED = "Inference-Header-Content-Length, Retry-After, X-Request-ID"
-_ALLOWED_HEADERS = "Authorization, Content-Encoding, Content-Type, Inference-Header-Content-Length, X-Request-ID"
+_ALLOWED_HEADERS = (
+    "Authorization, Content-Encoding, Content-Type, Inference-Header-Content-Length, X-Darkroom-Capture, "
+    "X-Darkroom-Sticky, X-Request-ID"
+)
 _PREFLIGHT_SECONDS = "600"
 _ORIGIN = re.compile(rb"\r\norigin:[ \t]*([!-~]+)[ \t]*(?=\r|\Z)", re.IGNORECASE)
 

@@ -4,14 +4,17 @@ All else stands there as it was written, HTML too: a card comes with a model, an
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import groupby
+from typing import NamedTuple
 
 from markupsafe import Markup, escape
 
 _HEADING = re.compile(r"(#{1,5}) +(.*)")
 _PICTURE = re.compile(r"!\[([^\]]*)\]\(([^)\s]*)\)")
 _RULE = re.compile(r"[\s|:-]+")
+_SECTION = 2  # the level of the headings that divide a card
+_NO_WORD = re.compile(r"\W+")
 _INLINE = re.compile(r"\*\*(?P<bold>[^*]+)\*\*|`(?P<code>[^`]+)`")
 
 
@@ -23,6 +26,24 @@ def to_html(text: str, pictures: Mapping[str, str]) -> Markup:
     """
     blocks = (list(lines) for kind, lines in groupby(text.splitlines(), _kind) if kind is not _nothing)
     return Markup("\n").join(_kind(block[0])(block, pictures) for block in blocks)
+
+
+class Part(NamedTuple):
+    """A part of a card that the page can lead to: the id of its element, and its title."""
+
+    id: str
+    title: str
+
+
+def parts(text: str, pictures: Collection[str]) -> list[Part]:
+    """Return the sections of ``text``, below its title, and its ``pictures``, in their order."""
+    found = []
+    for line in text.splitlines():
+        if (match := _HEADING.fullmatch(line)) and len(match[1]) == _SECTION:
+            found.append(Part(_id(match[2]), match[2]))
+        elif (match := _PICTURE.fullmatch(line.strip())) and match[2] in pictures:
+            found.append(Part(_id(match[1]), match[1].partition(":")[0]))
+    return found
 
 
 Block = Callable[[Sequence[str], Mapping[str, str]], Markup]
@@ -47,7 +68,10 @@ def _nothing(_lines: Sequence[str], _known: Mapping[str, str]) -> Markup:
 
 def _headings(lines: Sequence[str], _known: Mapping[str, str]) -> Markup:
     found = [match for match in map(_HEADING.fullmatch, lines) if match]
-    return Markup("\n").join(Markup("<h{0}>{1}</h{0}>").format(1 + len(match[1]), _inline(match[2])) for match in found)
+    return Markup("\n").join(
+        Markup('<h{0} id="{1}">{2}</h{0}>').format(1 + len(match[1]), _id(match[2]), _inline(match[2]))
+        for match in found
+    )
 
 
 def _paragraph(lines: Sequence[str], _known: Mapping[str, str]) -> Markup:
@@ -62,8 +86,8 @@ def _list(lines: Sequence[str], _known: Mapping[str, str]) -> Markup:
 def _pictures(lines: Sequence[str], known: Mapping[str, str]) -> Markup:
     found = (_PICTURE.fullmatch(line.strip()) for line in lines)
     return Markup("\n").join(
-        Markup('<figure><img src="{}" alt="{}"><figcaption>{}</figcaption></figure>').format(
-            known[match[2]], match[1], match[1]
+        Markup('<figure id="{}"><img src="{}" alt="{}"><figcaption>{}</figcaption></figure>').format(
+            _id(match[1]), known[match[2]], match[1], match[1]
         )
         for match in found
         if match and match[2] in known
@@ -100,3 +124,8 @@ def _inline(text: str) -> Markup:
         ]
         at = match.end()
     return Markup().join([*parts, escape(text[at:])])
+
+
+def _id(title: str) -> str:
+    """Return the id of the element with this title; those of the report are others."""
+    return f"card-{_NO_WORD.sub('-', title.lower()).strip('-')}"

@@ -3,7 +3,7 @@
 import importlib
 import inspect
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, NamedTuple, cast
 
@@ -12,14 +12,16 @@ from flask import Flask
 from werkzeug.routing import Rule
 
 from service import __version__
-from service.inference.errors import ServiceError
-from service.inference.registry import LoadedModel
-from service.web.errors import BODY_ERRORS, Dialect, dialect_of
+from service.inference.errors import InvalidRequest, ServiceError
+from service.inference.loaded import LoadedModel
+from service.web.errors import BODY_ERRORS, OWN, Dialect, dialect_of
 from service.web.operations import JSON, AnyOf, Content, Operation, PerModel, declared
 
 _DESCRIPTION = (
     "Classifies pictures. Errors say what to change. Bodies may be compressed with gzip or deflate, both ways. "
-    "Every answer has an ``X-Request-ID``: the one of the request, where it has one of 1 to 128 printable characters."
+    "Every answer has an ``X-Request-ID``: the one of the request, where it has one of 1 to 128 printable characters. "
+    "A service may keep pictures for people to label, and says so on its page; of a request with "
+    "``X-Darkroom-Capture: no`` it keeps none."
 )
 _REFERENCE = "#/components/schemas/{name}"
 _IMPLIED_METHODS = ("HEAD", "OPTIONS")
@@ -27,6 +29,14 @@ _REQUEST_ID = {"description": "The request's name in the log.", "schema": {"type
 _RETRY_AFTER = {"description": "Seconds to wait before trying again.", "schema": {"type": "integer"}}
 _TEXTS = ("summary", "description")
 _BODY_METHODS = ("POST", "PUT", "PATCH")
+
+# Of blueprints: those that stand first in the description, and the names that are not made of their own.
+_ORDER = ("predict", "model", "health", "metrics")
+_TITLES = {
+    "open_inference": "Open Inference Protocol V2",
+    "tensorflow_serving": "TensorFlow Serving",
+    "docs": "OpenAPI",
+}
 
 Schema = dict[str, Any]
 
@@ -38,18 +48,23 @@ class _Route(NamedTuple):
 
 
 def describe(
-    app: Flask, dialects: Sequence[Dialect], model: LoadedModel | None, refusals: Sequence[HTTPStatus] = ()
+    app: Flask,
+    dialects: Sequence[Dialect],
+    model: LoadedModel | None,
+    refusals: Sequence[HTTPStatus] = (),
+    *,
+    several: bool = False,
 ) -> Schema:
-    """Return the description of all routes of ``app``, any of which may answer with one of ``refusals`` as well.
+    """Return the description of the routes of ``app`` that are for programs; any may answer with one of ``refusals``.
 
     What they take depends on ``model``, such as on the size of its images; without a model there is no more to say of
-    it than that it is anything.
+    it than that it is anything. Where ``several`` are served, ``model`` is the default one.
 
     Raises:
         ValueError: a route does not declare what it takes and gives.
     """
-    routes = list(_routes(app))
-    schemas = _Schemas(routes, dialects, model)
+    routes = [route for route in _routes(app) if not route.operation.is_page]
+    schemas = _Schemas(routes, dialects, model, several=several)
     paths: dict[str, Schema] = {}
     for route in routes:
         paths.setdefault(_path(route.rule), {})[route.method.lower()] = _operation(route, schemas, dialects, refusals)
@@ -88,8 +103,11 @@ def _routes(app: Flask) -> Iterator[_Route]:
 class _Schemas:
     """The schemas of all types of all routes, by type."""
 
-    def __init__(self, routes: Sequence[_Route], dialects: Sequence[Dialect], model: LoadedModel | None) -> None:
+    def __init__(
+        self, routes: Sequence[_Route], dialects: Sequence[Dialect], model: LoadedModel | None, *, several: bool
+    ) -> None:
         self._model = model
+        self._several = several
         self._chosen: dict[int, Any] = {}
         types = {id(type_): type_ for route in routes for type_ in self._types(route, dialects)}
         found, self.components = msgspec.json.schema_components(list(types.values()), ref_template=_REFERENCE)
@@ -107,6 +125,12 @@ class _Schemas:
         schema: Schema = self.components[self.of(type_)["$ref"].rpartition("/")[2]]
         return schema
 
+    def example(self, make: Callable[[LoadedModel], Any] | None) -> Schema:
+        """Return what says that ``make`` gives an example; nothing where it does not, or where there is no model."""
+        if make is None or self._model is None:
+            return {}
+        return {"example": msgspec.to_builtins(make(self._model))}
+
     def _types(self, route: _Route, dialects: Sequence[Dialect]) -> Iterator[Any]:
         operation = route.operation
         for content in operation.body:
@@ -117,7 +141,7 @@ class _Schemas:
         yield from (header.type for header in operation.headers)
         yield dialect_of(route.rule.rule, dialects).body
         if operation.query:
-            yield operation.query
+            yield self._resolved(operation.query)
 
     def _resolved(self, type_: Any) -> Any:
         """Return the type that holds for the model, the same object each time."""
@@ -132,6 +156,8 @@ class _Schemas:
             return type_
         if self._model is None:
             return Any if type_ is per_model else type_
+        if self._several and per_model.of_several is not None:
+            return per_model.of_several
         return per_model.type_for(self._model)
 
 
@@ -140,15 +166,23 @@ def _alternatives(type_: Any) -> tuple[Any, ...]:
 
 
 def _tags(app: Flask, routes: Sequence[_Route]) -> Iterator[Schema]:
-    """Yield the groups of routes: a blueprint each, described by the first paragraph of its module."""
-    for name in dict.fromkeys(_tag(route) for route in routes):
+    """Yield the groups of routes: a blueprint each, described by the first paragraph of its module.
+
+    They stand in the order in which people meet them; what most come for is first.
+    """
+    names = dict.fromkeys(_blueprint(route) for route in routes)
+    for name in sorted(names, key=lambda name: _ORDER.index(name) if name in _ORDER else len(_ORDER)):
         module = importlib.import_module(app.blueprints[name].import_name)
-        yield {"name": name, "description": (module.__doc__ or "").partition("\n\n")[0].replace("\n", " ")}
+        yield {"name": _title(name), "description": (module.__doc__ or "").partition("\n\n")[0].replace("\n", " ")}
 
 
-def _tag(route: _Route) -> str:
+def _blueprint(route: _Route) -> str:
     endpoint: str = route.rule.endpoint
     return endpoint.partition(".")[0]
+
+
+def _title(blueprint: str) -> str:
+    return _TITLES.get(blueprint, blueprint.replace("_", " ").capitalize())
 
 
 def _markdown(node: Any) -> Any:
@@ -172,7 +206,7 @@ def _operation(route: _Route, schemas: _Schemas, dialects: Sequence[Dialect], re
     operation, dialect = route.operation, dialect_of(route.rule.rule, dialects)
     described: Schema = {
         "operationId": route.rule.endpoint.replace(".", "_"),
-        "tags": [_tag(route)],
+        "tags": [_title(_blueprint(route))],
         "summary": operation.summary,
         "responses": _responses(operation, schemas, dialect, route.method),
     }
@@ -214,9 +248,7 @@ def _parameter(place: str, name: str, schema: Mapping[str, Any], *, required: bo
 def _contents(body: Sequence[Content], schemas: _Schemas) -> Schema:
     contents: Schema = {}
     for content in body:
-        described: Schema = {"schema": schemas.of(content.type)}
-        if content.example is not None:
-            described["example"] = content.example
+        described: Schema = {"schema": schemas.of(content.type), **schemas.example(content.example)}
         contents.update(dict.fromkeys(content.media_types, described))
     return contents
 
@@ -225,13 +257,13 @@ def _responses(operation: Operation, schemas: _Schemas, dialect: Dialect, method
     by_status: dict[int, dict[str, list[Schema]]] = {}
     for status, answer in operation.answers.items():
         by_status[status] = {media_type: [schemas.of(type_)] for media_type, type_ in answer.items()}
-    errors = _errors(operation, method)
+    errors = _errors(operation, method, dialect)
     for error in errors:
         alternatives = by_status.setdefault(dialect.status(error), {}).setdefault(JSON, [])
         told = schemas.of(dialect.body)
         if told not in alternatives:
             alternatives.append(told)
-    return {
+    responses: Schema = {
         str(status): {
             "description": _description(status, errors, dialect),
             "headers": _headers(status),
@@ -242,10 +274,15 @@ def _responses(operation: Operation, schemas: _Schemas, dialect: Dialect, method
         }
         for status, contents in sorted(by_status.items())
     }
+    if JSON in by_status.get(200, {}):
+        responses["200"]["content"][JSON].update(schemas.example(operation.example))
+    return responses
 
 
-def _errors(operation: Operation, method: str) -> tuple[type[ServiceError], ...]:
-    return (*operation.errors, *(BODY_ERRORS if method in _BODY_METHODS or operation.query else ()))
+def _errors(operation: Operation, method: str, dialect: Dialect) -> tuple[type[ServiceError], ...]:
+    if method in _BODY_METHODS or operation.query:
+        return (*operation.errors, *BODY_ERRORS)
+    return (*operation.errors, InvalidRequest) if dialect is OWN else operation.errors  # a parameter that is not taken
 
 
 def _description(status: int, errors: Sequence[type[ServiceError]], dialect: Dialect) -> str:

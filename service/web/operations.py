@@ -4,11 +4,13 @@ The types of an operation do three things at once: msgspec parses requests by th
 ``/openapi.json`` is made of them. So the description of the service cannot say anything else than its code does.
 """
 
+import difflib
 import functools
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, NamedTuple, TypeVar
+from urllib.parse import parse_qsl
 
 import msgspec
 from flask import Flask, Request, Response
@@ -17,7 +19,9 @@ from msgspec import Struct
 from werkzeug.exceptions import HTTPException
 
 from service.inference.errors import InvalidRequest, QueueFull, ServiceError
-from service.inference.registry import LoadedModel
+from service.inference.loaded import LoadedModel
+from service.inference.plan import LABEL
+from service.web.errors import OWN, Dialect, dialect_of
 
 JSON = "application/json"
 Binary = Annotated[Any, msgspec.Meta(extra_json_schema={"type": "string", "format": "binary"})]  # bytes as they are
@@ -26,16 +30,20 @@ Query = TypeVar("Query", bound=Struct)
 View = Callable[..., Any]
 
 _ATTRIBUTE = "operation"
+_PAGE_TYPES = {"text/html", "text/css", "text/javascript", "image/png", "image/svg+xml", "image/webp"}
+_NAMED_PARAMETER = 40  # characters of one that is not known
 
 
 @dataclass(frozen=True)
 class PerModel:
     """A type that depends on the model that is served, such as an image of its height and width.
 
-    In ``Annotated`` it stands beside the type that holds for all models.
+    In ``Annotated`` it stands beside the type that holds for all models. Where several are served, ``of_several`` takes
+    its place, if there is that.
     """
 
     type_for: Callable[[LoadedModel], Any]
+    of_several: Any = None
 
 
 @dataclass(frozen=True)
@@ -50,18 +58,51 @@ def only(type_: type, description: str, *values: object) -> Any:
     return Annotated[type_, msgspec.Meta(description=description, extra_json_schema={"enum": list(values)})]
 
 
-# What the paths of the protocols name. That a value is the one that is served is checked by the registry.
-ModelName = Annotated[str, PerModel(lambda model: only(str, "The model that is served.", model.name))]
-ModelVersion = Annotated[int, PerModel(lambda model: only(int, "The version that is served.", model.version))]
+# What the paths of the protocols name. That a value is one that is served is checked by the registry.
+ModelName = Annotated[
+    str,
+    PerModel(
+        lambda model: only(str, "The model that is served.", model.name),
+        Annotated[str, msgspec.Meta(description="The name of a model; GET /models lists them.")],
+    ),
+]
+ModelVersion = Annotated[
+    int | str,
+    PerModel(
+        lambda model: only(int, "The version that is served, or a label of it.", model.version),
+        Annotated[int | str, msgspec.Meta(description="The number of a version that is served, or its label.")],
+    ),
+]
+
+
+_LABEL = Annotated[
+    str,
+    msgspec.Meta(
+        description="What a version is called, by serving.json: letters, digits, '.', '_' and '-'.",
+        extra_json_schema={"pattern": f"^{LABEL.pattern}$"},
+    ),
+]
+VersionLabel = Annotated[
+    str,
+    PerModel(
+        lambda model: (
+            only(str, "What a version is called, by serving.json.", *model.labels) if model.labels else _LABEL
+        ),
+        _LABEL,
+    ),
+]
 
 
 @dataclass(frozen=True)
 class Content:
-    """One way to send a request's body: its media types and its type, for msgspec; ``Any`` says nothing of it."""
+    """One way to send a request's body: its media types and its type, for msgspec; ``Any`` says nothing of it.
+
+    ``example`` makes one that the model answers.
+    """
 
     media_types: tuple[str, ...]
     type: Any = Any
-    example: Any = None
+    example: Callable[[LoadedModel], Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +128,13 @@ class Operation:
     errors: tuple[type[ServiceError], ...]
     answer: Callable[..., Any]  # takes the request and the path's parameters
     path: Mapping[str, Any] = field(default_factory=dict)  # parameter -> type
+    example: Callable[[LoadedModel], Any] | None = None  # of what a 200 has as JSON
+
+    @property
+    def is_page(self) -> bool:
+        """Whether it gives a page for people, or a file that pages need, which is no API."""
+        types = set(self.answers.get(200, ()))
+        return bool(types) and types <= _PAGE_TYPES
 
 
 def operation(
@@ -98,6 +146,7 @@ def operation(
     answers: Mapping[int, Mapping[str, Any]] | None = None,
     also: tuple[int, ...] = (),
     errors: tuple[type[ServiceError], ...] = (),
+    example: Callable[[LoadedModel], Any] | None = None,
 ) -> Callable[[View], View]:
     """Declare what a view takes and gives; the view may then return a Struct, or a Struct and a status.
 
@@ -106,6 +155,7 @@ def operation(
     The docstring's first line is the summary, the rest the description. The type of a 200 is what the view returns;
     ``also`` names other statuses with the same type. ``answers`` (status -> media type -> type) replaces both where a
     view makes its Response itself. ``errors`` is what can go wrong, beside the limits on bodies, which hold everywhere.
+    ``example`` makes an example of the answer, of the model that is loaded.
     """
 
     def declare(view: View) -> View:
@@ -124,6 +174,7 @@ def operation(
             errors=errors,
             answer=view if wants_request else lambda _, **values: view(**values),
             path=hints,
+            example=example,
         )
 
         @functools.wraps(view)
@@ -162,8 +213,32 @@ def prediction_at(app: Flask, path: str) -> Prediction | None:
     return Prediction(rule.rule, values, operation) if operation and predicts else None
 
 
+def query_fault(operation: Operation, path: str, query: str, dialects: Sequence[Dialect]) -> str | None:
+    """Return what is told a client whose ``query`` has a parameter that the operation at ``path`` does not take.
+
+    It is None where there is no such parameter, where a protocol of ``dialects`` says what becomes of it, and for
+    pages, to which links may have any.
+    """
+    if not query or operation.is_page or dialect_of(path, dialects) is not OWN:
+        return None
+    taken = _parameters(operation.query)
+    unknown = next((name for name, _ in parse_qsl(query, keep_blank_values=True) if name not in taken), None)
+    if unknown is None:
+        return None
+    hint = f"it takes {', '.join(taken)}." if taken else "it takes none."
+    for near in difflib.get_close_matches(unknown.lower(), taken, n=1):
+        hint = f"did you mean {near}?"
+    return f"This route has no query parameter {unknown[:_NAMED_PARAMETER]!r}; {hint}"
+
+
+def _parameters(query: Any) -> tuple[str, ...]:
+    """Return the names of the parameters in ``query``, which may be described for each model."""
+    kind = typing.get_args(query)[0] if typing.get_origin(query) is Annotated else query
+    return () if kind is None else kind.__struct_fields__
+
+
 def read_query(request: Request, query: type[Query]) -> Query:
-    """Return the query parameters of ``request``; those that ``query`` does not have are ignored.
+    """Return the query parameters of ``request``; that there are no others is checked before, by ``query_fault``.
 
     Raises:
         InvalidRequest: one has a value that is not allowed, or several.
@@ -172,7 +247,7 @@ def read_query(request: Request, query: type[Query]) -> Query:
         return msgspec.convert({}, query)
     for name in query.__struct_fields__:
         if len(request.args.getlist(name)) > 1:
-            raise InvalidRequest(f"The query parameter {name} is there more than once.")
+            raise InvalidRequest(f"The query parameter {name} is given more than once.")
     try:
         return msgspec.convert(request.args.to_dict(), query, strict=False)
     except msgspec.ValidationError as error:

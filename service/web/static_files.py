@@ -1,4 +1,4 @@
-"""The files of the pages for people: kept in memory, sent again only when they changed, and tied to this origin.
+"""The pages for people and their files: kept in memory, sent again only when they changed, and tied to this origin.
 
 Not by Flask's ``send_file``: its ETag is made of a file's time, which differs between replicas or stays the same in
 images that are built reproducibly, and what it streams is neither compressed nor safe to compress where it is a range.
@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from flask import Request, Response
+from jinja2 import Environment, FileSystemLoader
 from werkzeug.exceptions import NotFound
 
 from service.web.headers import ISOLATED
 
 PAGES = Path(__file__).parent / "static"
+HTML = "text/html; charset=utf-8"
 
 MEDIA_TYPES: dict[str, str] = {
     ".css": "text/css",
@@ -46,6 +48,11 @@ def send(request: Request, path: Path, policy: str = ISOLATED) -> Response:
     return _answer(request, file, policy)
 
 
+def page(template: str, **values: object) -> bytes:
+    """Return the page that ``template`` makes of ``values``, which are text unless they say that they are HTML."""
+    return _templates().get_template(template).render(values).encode()
+
+
 def respond(request: Request, content: bytes, content_type: str, policy: str = ISOLATED) -> Response:
     """Return ``content`` that was made for a request in the same way."""
     return _answer(request, _File(content, content_type, _etag(content)), policy)
@@ -65,6 +72,12 @@ def _answer(request: Request, file: _File, policy: str) -> Response:
 def answers(*suffixes: str) -> dict[int, dict[str, Any]]:
     """Return what ``operation`` declares of files with one of ``suffixes``: status -> media type -> type."""
     return {200: {MEDIA_TYPES[suffix]: Any if suffix == ".webp" else str for suffix in suffixes}, 304: {}}
+
+
+@functools.cache
+def _templates() -> Environment:
+    folder = Path(__file__).parent / "templates"
+    return Environment(loader=FileSystemLoader(folder), autoescape=True, trim_blocks=True, lstrip_blocks=True)
 
 
 @functools.cache

@@ -33,10 +33,11 @@ def services_of() -> Iterator[MakeServices]:
     with ExitStack() as stack:
 
         def make(*, draining: bool = False, **values: object) -> Services:
-            settings = Settings(**values)  # type: ignore[arg-type]  # by name
+            # One precision, unless a test asks for another: compiling several to measure them takes most of a start.
+            settings = Settings(**{"precision": "float32", **values})  # type: ignore[arg-type]  # by name
             services = make_services(settings, Metrics(CollectorRegistry()), draining=lambda: draining)
-            stack.callback(services.registry.close)
-            services.registry.refresh()
+            stack.callback(services.close)
+            services.models.refresh()
             return services
 
         yield make
@@ -47,9 +48,9 @@ def app(shared_models: Path) -> Iterator[Flask]:
     """The application with the colours model and small limits."""
     settings = Settings(model_dir=shared_models, max_body_bytes=1_000_000, max_image_pixels=4_000_000, max_batch=100)
     services = make_services(settings, Metrics(CollectorRegistry()), draining=lambda: False)
-    services.registry.refresh()
+    services.models.refresh()
     yield create_app(services)
-    services.registry.close()
+    services.models.close()
 
 
 @pytest.fixture

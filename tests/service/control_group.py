@@ -1,8 +1,10 @@
 """A control group with a limit on memory, as a container has one: the kernel kills what takes more."""
 
 import contextlib
+import errno
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -32,7 +34,21 @@ def limited(memory: int) -> Iterator[Callable[[], None]]:
             (group / swap).write_text(str(memory) if swap.startswith("memory.memsw") else "0")
         yield lambda: _join(group)
     finally:
-        group.rmdir()
+        _remove(group)
+
+
+def _remove(group: Path) -> None:
+    """Remove ``group`` as soon as the kernel has cleared away the processes in it, which end a little later than told."""
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            group.rmdir()
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return
 
 
 def _join(group: Path) -> None:

@@ -4,6 +4,7 @@ import io
 import zlib
 from typing import Any
 
+import pillow_heif
 from PIL import Image
 
 SIZE = (32, 32)
@@ -12,7 +13,13 @@ SIZE = (32, 32)
 def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     """Return ``image`` as the content of a file of ``kind``."""
     stream = io.BytesIO()
-    image.save(stream, kind, **options)
+    if kind == "HEIF":  # pi_heif, by which it is read, has no encoder
+        heif = pillow_heif.from_pillow(image)
+        if "exif" in options:  # as telephones do it, an orientation is written into the container as well
+            heif.info["exif"] = options.pop("exif").tobytes()
+        heif.save(stream, **options)
+    else:
+        image.save(stream, kind, **options)
     return stream.getvalue()
 
 

@@ -27,6 +27,7 @@ class RunningService:
     process: subprocess.Popen[bytes]
     url: str
     stderr: IO[bytes]
+    grpc: str = ""  # the address of the port for gRPC, where there is one
 
     def get(self, path: str) -> requests.Response:
         """GET ``path`` on a connection of its own."""
@@ -92,7 +93,21 @@ def start(environment: Mapping[str, str], before_exec: Callable[[], None] | None
         start_new_session=True,
         preexec_fn=before_exec,
     )
-    return RunningService(process, f"http://127.0.0.1:{port}", stderr)
+    grpc = f"127.0.0.1:{environment['GRPC_PORT']}" if "GRPC_PORT" in environment else ""
+    return RunningService(process, f"http://127.0.0.1:{port}", stderr, grpc)
+
+
+def run_to_the_end(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """Run ``python -m service`` until it ends by itself, with these ``arguments`` and this ``environment``."""
+    return subprocess.run(
+        [sys.executable, "-m", "service", *arguments],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 def workers(running: RunningService) -> list[int]:

@@ -116,18 +116,20 @@ def test_metrics_count_what_happened(own_app: Flask) -> None:
     assert sample(client, "request_seconds_count", **ok) == 3
     assert sample(client, "requests_total", **{**ok, "status": "415"}) == 1
     assert sample(client, "requests_total", **{**ok, "route": "/predict/batch"}) == 1
-    assert sample(client, "predictions_total", version="1", label="red") == 2 + 64
-    assert sample(client, "predictions_total", version="1", label="blue") == 1
-    assert sample(client, "decode_seconds_count", version="1") == 4
-    assert sample(client, "batch_size_sum", version="1") == 3 + 64
-    assert sample(client, "engine_seconds_count", version="1") == sample(client, "batch_size_count", version="1")
-    assert sample(client, "queue_seconds_count", version="1") == 3 + 2
+    assert sample(client, "predictions_total", model="colours", version="1", label="red") == 2 + 64
+    assert sample(client, "predictions_total", model="colours", version="1", label="blue") == 1
+    assert sample(client, "decode_seconds_count", model="colours", version="1") == 4
+    assert sample(client, "batch_size_sum", model="colours", version="1") == 3 + 64
+    assert sample(client, "engine_seconds_count", model="colours", version="1") == sample(
+        client, "batch_size_count", model="colours", version="1"
+    )
+    assert sample(client, "queue_seconds_count", model="colours", version="1") == 3 + 2
     assert sample(client, "queue_images") == 0
     assert sample(client, "requests_in_flight") == 1
-    assert sample(client, "model_version", name="colours") == 1
-    assert sample(client, "model_workers", name="colours", version="1") == 1
+    assert sample(client, "model_version", model="colours") == 1
+    assert sample(client, "model_workers", model="colours", version="1") == 1
     created = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
-    assert sample(client, "model_created_timestamp_seconds", name="colours") == created
+    assert sample(client, "model_created_timestamp_seconds", model="colours") == created
 
 
 @pytest.mark.parametrize(
@@ -136,8 +138,8 @@ def test_metrics_count_what_happened(own_app: Flask) -> None:
 def test_when_a_model_was_trained(created: str, seconds: float | None) -> None:
     """A time without a zone is UTC; what is no time at all is not told, and keeps no model out."""
     metrics = Metrics(CollectorRegistry())
-    metrics.serving("colours", 1, created, active=True)
-    labels = {"name": "colours"}
+    metrics.answering("colours", 1, created)
+    labels = {"model": "colours"}
     assert metrics.registry.get_sample_value("darkroom_model_created_timestamp_seconds", labels) == seconds
     assert metrics.registry.get_sample_value("darkroom_model_version", labels) == 1
 
@@ -145,13 +147,13 @@ def test_when_a_model_was_trained(created: str, seconds: float | None) -> None:
 def test_pictures_that_are_not_familiar_are_counted(telling: FlaskClient, own_app: Flask) -> None:
     """The counter begins at 0 with the first answer of a version that tells, and is missing where none does."""
     telling.post("/predict", data=plain("red"))
-    assert sample(telling, "unfamiliar_total", version="1") == 0
+    assert sample(telling, "unfamiliar_total", model="colours", version="1") == 0
     telling.post("/predict", data=plain("black"))
     telling.post("/predict/batch", data=bytes(3 * 32 * 32 * 3))
-    assert sample(telling, "unfamiliar_total", version="1") == 4
+    assert sample(telling, "unfamiliar_total", model="colours", version="1") == 4
     silent = own_app.test_client()
     silent.post("/predict", data=plain("black"))
-    assert sample(silent, "unfamiliar_total", version="1") is None
+    assert sample(silent, "unfamiliar_total", model="colours", version="1") is None
 
 
 def test_the_threshold_is_told(telling: FlaskClient) -> None:
@@ -177,8 +179,8 @@ def test_unknown_paths_and_methods_share_labels(own_app: Flask) -> None:
         client.open("/health", method=f"MADE{number}")
     routes = {dict(labels)["route"] for name, labels in samples(client) if name == "darkroom_requests_total"}
     methods = {dict(labels)["method"] for name, labels in samples(client) if name == "darkroom_requests_total"}
-    assert routes <= {"unknown", "/metrics"}
-    assert methods <= {"GET", "unknown"}
+    assert routes <= {"unknown", *(rule.rule for rule in own_app.url_map.iter_rules())}
+    assert methods <= {"GET", "POST", "unknown"}
     assert sample(client, "requests_total", route="unknown", method="GET", status="404") == 20
 
 

@@ -1,30 +1,16 @@
 """Settings: read from a mapping, checked at start, told in ``--help``."""
 
-import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import requests
 
 from machine import usable_cores
 from service.settings import Settings, SettingsError, default_max_pixels, default_workers, documentation
 from tests.models import copy
-from tests.service.running import ROOT
-
-
-def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run ``python -m service`` to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "service", *arguments],
-        cwd=ROOT,
-        env={"PATH": os.environ["PATH"], **environment},
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+from tests.service.pictures import plain
+from tests.service.running import free_port, metric, run_to_the_end, start
 
 
 def test_defaults_and_empty_variables() -> None:
@@ -101,12 +87,17 @@ def test_pictures_fit_into_the_memory(megabytes: int, pixels: int) -> None:
         ("ALLOWED_HOSTS", "a.example.com:8000", "names with commas"),
         ("ALLOWED_HOSTS", "a,,b", "names with commas"),
         ("TRUSTED_PROXIES", "10.0.0.1", "an integer from 0"),
-        ("WITHOUT_TOKEN", "everything", "of probes, metrics, nothing"),
+        ("WITHOUT_TOKEN", "everything", "of probes, metrics, predictions, nothing"),
         ("RATE_LIMIT", "0/second", "limits with commas"),
         ("RATE_LIMIT", "20", "limits with commas"),
         ("CORS_ORIGINS", "example.com", "origins with commas"),
         ("CORS_ORIGINS", "https://example.com/", "origins with commas"),
         ("CORS_ORIGINS", "null", "origins with commas"),
+        ("CAPTURE_SHARE", "1%", "a number from 0 to 1"),
+        ("CAPTURE_SHARE", "nan", "a number from 0 to 1"),
+        ("CAPTURE_MARGIN", "1.1", "a number from 0 to 1"),
+        ("CAPTURE_MAX_MB", "0", "an integer from 1"),
+        ("CAPTURE_DAYS", "0", "days from 0.001"),
     ],
 )
 def test_bad_value_is_named(variable: str, value: str, allowed: str) -> None:
@@ -125,12 +116,14 @@ def test_values_that_do_not_go_together() -> None:
         Settings.from_environment({"ADMIN_PORT": "8000"})
     with pytest.raises(SettingsError, match=r"MODEL_DIR is .*a file"):
         Settings.from_environment({"MODEL_DIR": __file__})
+    with pytest.raises(SettingsError, match=r"CAPTURE_DIR is .*a file"):
+        Settings.from_environment({"CAPTURE_DIR": __file__})
 
 
 @pytest.mark.process
 def test_bad_setting_ends_the_start() -> None:
     """The service ends with code 2 and one message, no traceback, when a setting is wrong."""
-    ended = run(PORT="abc")
+    ended = run_to_the_end(PORT="abc")
     assert ended.returncode == 2
     assert ended.stderr.startswith("error: PORT is 'abc', but it must be an integer from 1 to 65535\n")
     assert "Traceback" not in ended.stderr
@@ -141,30 +134,48 @@ def test_address_in_use_is_told() -> None:
     """A port that is taken, or an address that is not there, ends the start with code 2 and one message."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        ended = run(HOST="127.0.0.1", PORT=str(port))
+        ended = run_to_the_end(HOST="127.0.0.1", PORT=str(port))
     assert ended.returncode == 2
     assert f"PORT is {port}" in ended.stderr
     assert "in use" in ended.stderr
-    ended = run(HOST="192.0.2.1")
+    ended = run_to_the_end(HOST="192.0.2.1")
     assert ended.returncode == 2
     assert "HOST is '192.0.2.1'" in ended.stderr
 
 
 @pytest.mark.process
-def test_several_models_need_a_choice(published: Path, tmp_path: Path) -> None:
-    """Where there are several models and none is chosen, the error lists them."""
+@pytest.mark.parametrize("variable", ["CAPTURE_DIR", "REVIEWED_DIR"])
+def test_a_folder_where_nothing_can_be_kept_is_told(tmp_path: Path, variable: str) -> None:
+    """At the start, where somebody looks, and not when the first picture comes."""
+    (tmp_path / "file").touch()
+    ended = run_to_the_end(PORT=str(free_port()), **{variable: str(tmp_path / "file" / "folder")})
+    assert ended.returncode == 2
+    assert f"{variable} is " in ended.stderr
+    assert "nothing can be written there" in ended.stderr
+
+
+@pytest.mark.process
+def test_among_several_models_a_request_chooses(published: Path, tmp_path: Path) -> None:
+    """Where there are several models and none is the default, all are served, and who names none is told of them."""
     for name in ("cats", "dogs"):
         copy(published, tmp_path, 1, name=name)
-    ended = run(MODEL_DIR=str(tmp_path))
-    assert ended.returncode == 2
-    assert "MODEL_NAME is not set" in ended.stderr
-    assert "cats, dogs" in ended.stderr
+    running = start({"MODEL_DIR": str(tmp_path)})
+    try:
+        running.wait_until_ready()
+        refused = running.predict(plain("red"))
+        assert (refused.status_code, refused.json()["error"]) == (400, "invalid_request")
+        assert "say which one, as in ?model=cats; 'cats', 'dogs' are served" in refused.json()["message"]
+        chosen = requests.post(f"{running.url}/predict?model=dogs", files={"image": plain("red")}, timeout=30)
+        assert chosen.json()["model"] == {"name": "dogs", "version": 1}
+        assert metric(running, "ready_workers") == 1
+    finally:
+        running.kill()
 
 
 @pytest.mark.process
 def test_help_lists_every_setting() -> None:
     """``--help`` names every setting with its default, what is allowed and what it does."""
-    text = " ".join(run("--help").stdout.split())
+    text = " ".join(run_to_the_end("--help").stdout.split())
     for setting in documentation():
         assert f"{setting.variable} = {setting.default} ({setting.allowed})" in text
         assert setting.description in text
@@ -173,6 +184,6 @@ def test_help_lists_every_setting() -> None:
 @pytest.mark.process
 def test_unknown_argument_is_refused() -> None:
     """An argument that does not exist is an error, not silently ignored."""
-    ended = run("--port", "80")
+    ended = run_to_the_end("--port", "80")
     assert ended.returncode == 2
     assert "--port" in ended.stderr

@@ -3,7 +3,8 @@
 import functools
 import operator
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -17,8 +18,8 @@ from artifact.validate import EMBEDDING, FAMILIARITY, OUTPUT
 from service.inference.engine import Images, Outputs, Probabilities
 from service.inference.errors import InvalidRequest
 from service.inference.items import Item, check_count
+from service.inference.loaded import LoadedModel
 from service.inference.predictions import Predictions
-from service.inference.registry import LoadedModel
 from service.protocols.own.messages import Base64, base64_at
 from service.protocols.tensors import FlatType, flat_images, images_type, most_values, nested_images, shortest
 from service.web.bodies import parse_json, read_body
@@ -229,22 +230,55 @@ def read_request(request: Request, size: Input, most: int, outputs: Sequence[str
         TooManyItems: there are more pictures than ``most``.
         SlowBody: the client stopped sending.
     """
-    everything = [_REQUESTED[name]() for name in outputs if name not in _ONLY_IF_NAMED]
     text, binary = _split(read_body(request), request.headers.get(JSON_LENGTH))
     if text is None:
         items = [Item(image) for image in _raw_pixels(binary, size, most)]
-        return ResponseFormat(UNSET, everything, binary=True), items
-    try:
+        return ResponseFormat(UNSET, _everything(outputs), binary=True), items
+    with _explained(size, outputs):
         asked = parse_json(text, InferRequest, most_values(size, most) + _OTHER_VALUES)
-        _check_outputs(asked.outputs, outputs)
-        items = _items(asked.inputs[0], binary, size, most)
+        return _read(asked, binary, size, most, outputs)
+
+
+def read_tensor(
+    described: Mapping[str, Any], binary: memoryview, size: Input, most: int, outputs: Sequence[str]
+) -> tuple[ResponseFormat, list[Item]]:
+    """Return the same of a request that came in another form than JSON.
+
+    ``described`` is an ``InferRequest`` in plain values, and ``binary`` the data of its input.
+    """
+    with _explained(size, outputs):
+        try:
+            asked = msgspec.convert(described, InferRequest)
+        except msgspec.ValidationError as error:
+            raise InvalidRequest(f"The request is not what is taken here: {error}.") from error
+        return _read(asked, binary, size, most, outputs)
+
+
+@contextmanager
+def _explained(size: Input, outputs: Sequence[str]) -> Iterator[None]:
+    """Add to what is wrong with a request what the model takes and gives."""
+    try:
+        yield
     except InvalidRequest as error:
         shape = f"[N, {size.height}, {size.width}, 3]"
         raise InvalidRequest(
             f"{error} The input is images, UINT8 {shape}, or image_bytes, BYTES [N]; "
             f"outputs are {' and '.join(outputs)}."
         ) from error
-    return ResponseFormat(asked.id, asked.outputs or everything, asked.parameters.binary_data_output), items
+
+
+def _read(
+    asked: InferRequest, binary: memoryview, size: Input, most: int, outputs: Sequence[str]
+) -> tuple[ResponseFormat, list[Item]]:
+    _check_outputs(asked.outputs, outputs)
+    items = _items(asked.inputs[0], binary, size, most)
+    wanted = asked.outputs or _everything(outputs)
+    return ResponseFormat(asked.id, wanted, asked.parameters.binary_data_output), items
+
+
+def _everything(outputs: Sequence[str]) -> list[RequestedOutput]:
+    """Return the outputs that are wanted where none is named."""
+    return [_REQUESTED[name]() for name in outputs if name not in _ONLY_IF_NAMED]
 
 
 def _check_outputs(asked: Sequence[RequestedOutput], outputs: Sequence[str]) -> None:
@@ -262,6 +296,17 @@ def _name(output: RequestedOutput) -> str:
 
 def respond(wanted: ResponseFormat, model: LoadedModel, predictions: Predictions) -> Response:
     """Return ``predictions`` of ``model`` as they are wanted."""
+    answer, binary = answer_with(wanted, model, predictions)
+    if not binary:
+        return json_response(answer)
+    text = msgspec.json.encode(answer)
+    return Response(b"".join([text, *binary]), content_type=BINARY, headers={JSON_LENGTH: str(len(text))})
+
+
+def answer_with(
+    wanted: ResponseFormat, model: LoadedModel, predictions: Predictions
+) -> tuple[InferResponse, list[bytes]]:
+    """Return the answer that holds ``predictions`` of ``model``, and the data of those outputs that are in binary."""
     outputs = {OUTPUT: predictions.probabilities}
     if predictions.familiarity is not None:
         outputs[FAMILIARITY] = predictions.familiarity[:, np.newaxis]
@@ -274,11 +319,7 @@ def respond(wanted: ResponseFormat, model: LoadedModel, predictions: Predictions
         id=wanted.id,
         outputs=[tensor.described for tensor in tensors],
     )
-    binary = [tensor.binary for tensor in tensors if tensor.binary is not None]
-    if not binary:
-        return json_response(answer)
-    text = msgspec.json.encode(answer)
-    return Response(b"".join([text, *binary]), content_type=BINARY, headers={JSON_LENGTH: str(len(text))})
+    return answer, [tensor.binary for tensor in tensors if tensor.binary is not None]
 
 
 class _Output(NamedTuple):
@@ -312,7 +353,7 @@ def _classification(probabilities: Probabilities, labels: Sequence[str], count: 
         for index in indices
     ]
     if in_binary:
-        binary = b"".join(_element(text.encode()) for text in texts)
+        binary = elements([text.encode() for text in texts])
         return _Output(ClassTensor(shape=shape, parameters=BinarySize(len(binary))), binary)
     return _Output(ClassTensor(shape=shape, data=texts))
 
@@ -406,17 +447,18 @@ def _elements(content: memoryview, most: int) -> list[bytes]:
         InvalidRequest: an element is cut short.
         TooManyItems: there are more than ``most``.
     """
-    elements: list[bytes] = []
+    found: list[bytes] = []
     while content:
-        check_count(len(elements) + 1, most)
+        check_count(len(found) + 1, most)
         start = _LENGTH_BYTES
         end = start + int.from_bytes(content[:start], "little")
         if len(content) < max(start, end):
-            raise InvalidRequest(f"Element {len(elements)} of the binary data of `{_AT}` is cut short.")
-        elements.append(bytes(content[start:end]))
+            raise InvalidRequest(f"Element {len(found)} of the binary data of `{_AT}` is cut short.")
+        found.append(bytes(content[start:end]))
         content = content[end:]
-    return elements
+    return found
 
 
-def _element(content: bytes) -> bytes:
-    return len(content).to_bytes(_LENGTH_BYTES, "little") + content
+def elements(contents: Iterable[bytes]) -> bytes:
+    """Return ``contents`` as a BYTES tensor has them in binary, each behind its length."""
+    return b"".join(len(content).to_bytes(_LENGTH_BYTES, "little") + content for content in contents)

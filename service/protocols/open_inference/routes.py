@@ -2,7 +2,7 @@
 model configuration, statistics and the repository's index.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 from flask import Blueprint, Request, Response
@@ -10,29 +10,33 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from artifact.validate import EMBEDDING, FAMILIARITY, OUTPUT
 from service import __version__
+from service.captures.errors import Forbidden
 from service.inference.errors import ModelUnavailable, UnknownModel
+from service.inference.loaded import LoadedModel
 from service.inference.offload import offloads_numbers
-from service.inference.registry import LoadedModel, Registry, State
+from service.inference.plan import Latest
+from service.inference.registry import Registry, State
 from service.observe.metrics import Duration
 from service.protocols.open_inference.messages import (
     BINARY,
     JSON_LENGTH,
+    ClassTensor,
     InferResponse,
     json_request,
     read_request,
     respond,
 )
 from service.protocols.own.health import readiness
-from service.protocols.own.messages import ONE_RED_PIXEL
+from service.protocols.own.messages import example_picture, example_probabilities
 from service.web.bodies import parse_json, read_body
 from service.web.errors import PREDICTION_ERRORS, Dialect
 from service.web.operations import JSON, Binary, Content, Header, ModelName, ModelVersion, PerModel, operation
 from service.web.services import Services
+from service.web.which import key_of
 
 NEWEST = 0  # stands for the version that answers, where the path names none
 _PLATFORM = "tensorflow_savedmodel"  # what a version is on disk; Triton tells what runs it as the backend
 
-# Of the model repository extension only the index: which versions are served is for the model folder to say.
 EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "model_repository", "statistics"]
 
 # Triton's words for the states of a version.
@@ -47,10 +51,6 @@ _MODEL_ERRORS = (UnknownModel, ModelUnavailable)
 _JSON_LENGTH = Header(
     JSON_LENGTH, Annotated[int, Meta(ge=0)], "The length of the JSON in bytes, where binary tensors follow it."
 )
-_EXAMPLE = {
-    "inputs": [{"name": "image_bytes", "datatype": "BYTES", "shape": [1], "data": [ONE_RED_PIXEL]}],
-    "outputs": [{"name": "probabilities", "parameters": {"classification": 3}}],
-}
 
 View = Callable[..., Any]
 
@@ -219,6 +219,16 @@ class IndexRequest(Struct):
     ready: bool = False
 
 
+class LoadRequest(Struct):
+    """How to load a model; which versions, and from where, is for the model folder to say."""
+
+    parameters: dict[str, Any] = {}
+
+
+class Nothing(Struct):
+    """It is done."""
+
+
 class IndexEntry(Struct):
     """A version in the model folder, its state in Triton's words, and why it is not served where that is known."""
 
@@ -245,7 +255,7 @@ def _of_model(routes: Blueprint, path: str = "", method: str = "GET") -> Callabl
     def register(view: View) -> View:
         endpoint = view.__name__
         routes.add_url_rule(f"/models/<model:name>{path}", endpoint, view, methods=[method])
-        versioned = f"/models/<model:name>/versions/<int(min=1):version>{path}"
+        versioned = f"/models/<model:name>/versions/<version:version>{path}"
         routes.add_url_rule(versioned, f"{endpoint}_of_version", view, methods=[method])
         return view
 
@@ -256,10 +266,7 @@ def _add_server(routes: Blueprint, services: Services) -> None:
     @routes.get("")
     @operation()
     def server_metadata() -> ServerMetadata:
-        """Describe the server.
-
-        Of the extension ``model_repository`` there is the index only.
-        """
+        """Describe the server."""
         return ServerMetadata("darkroom", __version__, EXTENSIONS)
 
     @routes.get("/health/live")
@@ -283,7 +290,22 @@ def _add_repository(routes: Blueprint, services: Services) -> None:
         """List the versions in the model folder and their states; the body may be empty."""
         body = read_body(request)
         asked = parse_json(body, IndexRequest, _INDEX_VALUES) if body else IndexRequest()
-        return [entry for entry in _index(services.registry) if entry.state == "READY" or not asked.ready]
+        entries = (entry for registry in services.models.registries for entry in index(registry))
+        return [entry for entry in entries if entry.state == "READY" or not asked.ready]
+
+    @routes.post("/repository/models/<model:name>/load")
+    @operation(body=(Content((JSON,), LoadRequest),), body_required=False, errors=(Forbidden, *_MODEL_ERRORS))
+    def repository_load(request: Request, name: ModelName) -> Nothing:
+        """Load a model that was unloaded, or that had to make room, and wait for that; the body may be empty."""
+        services.runtime.offload(lambda: services.models.load(name))
+        return Nothing()
+
+    @routes.post("/repository/models/<model:name>/unload")
+    @operation(body=(Content((JSON,), LoadRequest),), body_required=False, errors=(Forbidden, UnknownModel))
+    def repository_unload(request: Request, name: ModelName) -> Nothing:
+        """Let go of a model until it is loaded by such a request, or until the service starts again."""
+        services.runtime.offload(lambda: services.models.unload(name))
+        return Nothing()
 
 
 def _add_model(routes: Blueprint, services: Services) -> None:
@@ -294,44 +316,48 @@ def _add_model(routes: Blueprint, services: Services) -> None:
 
         Instead of ``images`` it takes ``image_bytes``, BYTES [N], the content of image files.
         """
-        return _metadata(services.registry.check(name, version or None))
+        model = services.models.check(name, version or None)
+        return describe(model, services.models.of(name).loaded)
 
     @_of_model(routes, "/ready")
     @operation(also=(503,), errors=_MODEL_ERRORS)
     def model_ready(name: ModelName, version: ModelVersion = NEWEST) -> tuple[ModelReady, int]:
         """Say whether a model can answer now; 503 where it cannot."""
-        services.registry.check(name, version or None)
-        ready = readiness(services)[0] == "ready"
+        registry = services.models.of(name)
+        registry.check(version or None)
+        ready = registry.unready is None and not services.draining()
         return ModelReady(name, ready), 200 if ready else 503
 
     @_of_model(routes, "/config")
     @operation(errors=_MODEL_ERRORS)
     def model_config(name: ModelName, version: ModelVersion = NEWEST) -> ModelConfig:
         """Give a model's configuration as Triton does."""
-        model = services.registry.check(name, version or None)
-        return _config(model, services.registry.pin, services.settings.max_batch)
+        model = services.models.check(name, version or None)
+        return configuration(model, services.models.of(name), services.settings.max_batch)
 
 
 def _add_statistics(routes: Blueprint, services: Services) -> None:
     @routes.get("/models/stats")
     @operation()
     def statistics() -> Statistics:
-        """Say what the version that is served did so far, and how long it took; nothing where none is served."""
-        model = services.registry.current
-        return Statistics([_statistics(services, model)] if model else [])
+        """Say what the versions that are loaded did so far, and how long it took; nothing where there are none."""
+        models = (model for registry in services.models.registries for model in registry.loaded)
+        return Statistics([statistics_of(services, model) for model in models])
 
     @_of_model(routes, "/stats")
     @operation(errors=_MODEL_ERRORS)
     def model_statistics(name: ModelName, version: ModelVersion = NEWEST) -> Statistics:
         """Say what a model did so far, and how long it took."""
-        return Statistics([_statistics(services, services.registry.check(name, version or None))])
+        return Statistics([statistics_of(services, services.models.check(name, version or None))])
 
 
 def _add_inference(routes: Blueprint, services: Services) -> None:
     most = services.settings.max_batch
     bodies = (
         Content(
-            (JSON,), PerModel(lambda model: json_request(model.metadata.input, most, tuple(_outputs(model)))), _EXAMPLE
+            (JSON,),
+            PerModel(lambda model: json_request(model.metadata.input, most, tuple(outputs_of(model)))),
+            _request,
         ),
         Content((BINARY,), Binary),
     )
@@ -342,6 +368,7 @@ def _add_inference(routes: Blueprint, services: Services) -> None:
         body=bodies,
         answers={200: {JSON: InferResponse, BINARY: Binary}},
         errors=(UnknownModel, *PREDICTION_ERRORS),
+        example=_response,
     )
     def infer(request: Request, name: ModelName, version: ModelVersion = NEWEST) -> Response:
         """Classify a batch of pictures.
@@ -350,19 +377,33 @@ def _add_inference(routes: Blueprint, services: Services) -> None:
         files, in JSON as base64. Tensors may follow the JSON in binary, and do in the answer where that is asked for.
         A model's output ``embedding`` is in the answer only where it is asked for by name.
         """
-        with services.registry.use(name, version or None) as model:
-            wanted, items = read_request(request, model.metadata.input, most, list(_outputs(model)))
+        with services.models.use(name, version or None, key_of(request)) as model:
+            wanted, items = read_request(request, model.metadata.input, most, list(outputs_of(model)))
             deadline, embedding = services.deadline(request), EMBEDDING in wanted.names
             predictions = services.predictor.predict_all(model, items, deadline, embedding=embedding)
 
             def answer() -> Response:
                 return respond(wanted, model, predictions)
 
-            numbers = len(items) * sum(_outputs(model)[name] for name in wanted.names)
+            numbers = len(items) * sum(outputs_of(model)[name] for name in wanted.names)
             return services.runtime.offload(answer) if offloads_numbers(numbers) else answer()
 
 
-def _index(registry: Registry) -> list[IndexEntry]:
+def _request(model: LoadedModel) -> dict[str, Any]:
+    """Return an example of a request: the three most probable labels of one picture."""
+    picture = {"name": "image_bytes", "datatype": "BYTES", "shape": [1], "data": [example_picture(model)]}
+    return {"inputs": [picture], "outputs": [{"name": OUTPUT, "parameters": {"classification": 3}}]}
+
+
+def _response(model: LoadedModel) -> InferResponse:
+    """Return the answer to the example, as far as that can be told before."""
+    labelled = zip(example_probabilities(model), model.metadata.labels, strict=True)
+    best = [f"{probability}:{index}:{label}" for index, (probability, label) in enumerate(labelled)][:3]
+    tensor = ClassTensor(shape=[1, len(best)], data=best)
+    return InferResponse(model_name=model.name, model_version=str(model.version), outputs=[tensor])
+
+
+def index(registry: Registry) -> list[IndexEntry]:
     """Return all versions in ascending order: those that were looked at, and those that are only on disk."""
     name = registry.name or ""
     entries = {
@@ -374,7 +415,7 @@ def _index(registry: Registry) -> list[IndexEntry]:
     return [entries[version] for version in sorted(entries)]
 
 
-def _outputs(model: LoadedModel) -> dict[str, int]:
+def outputs_of(model: LoadedModel) -> dict[str, int]:
     """Return the outputs by name, and how many values each has a picture.
 
     A score has one, in a dimension of its own as Triton wants it.
@@ -387,37 +428,47 @@ def _outputs(model: LoadedModel) -> dict[str, int]:
     return outputs
 
 
-def _metadata(model: LoadedModel) -> ModelMetadataResponse:
+def describe(model: LoadedModel, loaded: Sequence[LoadedModel]) -> ModelMetadataResponse:
+    """Return what ``model`` takes and gives, of which versions ``loaded`` answer."""
     size = model.metadata.input
     return ModelMetadataResponse(
         name=model.name,
-        versions=[str(model.version)],
+        versions=[str(other.version) for other in loaded],
         platform=_PLATFORM,
         inputs=[TensorMetadata("images", "UINT8", [-1, size.height, size.width, 3])],
-        outputs=[TensorMetadata(name, "FP32", [-1, width]) for name, width in _outputs(model).items()],
+        outputs=[TensorMetadata(name, "FP32", [-1, width]) for name, width in outputs_of(model).items()],
     )
 
 
-def _config(model: LoadedModel, pin: int | None, max_batch: int) -> ModelConfig:
+def configuration(model: LoadedModel, registry: Registry, max_batch: int) -> ModelConfig:
+    """Return the configuration of ``model`` as Triton has it; its versions are those of ``registry``."""
     size = model.metadata.input
-    latest, specific = LatestVersions(1), SpecificVersions([model.version])
     return ModelConfig(
         name=model.name,
         platform=_PLATFORM,
         backend=model.engine.name,
-        version_policy=VersionPolicy(latest=latest) if pin is None else VersionPolicy(specific=specific),
+        version_policy=_policy(registry),
         max_batch_size=max_batch,
         input=[
             InputConfig("images", "TYPE_UINT8", [size.height, size.width, 3]),
             InputConfig("image_bytes", "TYPE_STRING", [1], optional=True),
         ],
-        output=[OutputConfig(name, "TYPE_FP32", [width]) for name, width in _outputs(model).items()],
+        output=[OutputConfig(name, "TYPE_FP32", [width]) for name, width in outputs_of(model).items()],
         dynamic_batching=DynamicBatching([model.pace.most]),
     )
 
 
-def _statistics(services: Services, model: LoadedModel) -> ModelStatistics:
-    totals = services.metrics.totals(model.version)
+def _policy(registry: Registry) -> VersionPolicy:
+    if registry.pin is not None:
+        return VersionPolicy(specific=SpecificVersions([registry.pin]))
+    if isinstance(registry.plan.versions, Latest) and not registry.plan.named:
+        return VersionPolicy(latest=LatestVersions(registry.plan.versions.latest))
+    return VersionPolicy(specific=SpecificVersions([model.version for model in registry.loaded]))
+
+
+def statistics_of(services: Services, model: LoadedModel) -> ModelStatistics:
+    """Return what ``model`` did so far, in all workers."""
+    totals = services.metrics.totals(model.name, model.version)
     nothing = DurationStatistics(0, 0)
     return ModelStatistics(
         name=model.name,

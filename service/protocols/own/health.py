@@ -3,7 +3,7 @@
 from flask import Blueprint
 from msgspec import Struct
 
-from service.inference.registry import LoadedModel
+from service.inference.loaded import LoadedModel
 from service.web.operations import operation
 from service.web.services import Services
 
@@ -85,8 +85,11 @@ def readiness(services: Services) -> tuple[str, str | None]:
     """Return how the service stands, ready, unavailable or draining, and the reason where it is not ready."""
     if services.draining():
         return "draining", "The service is stopping."
-    reason = services.registry.unready
-    return ("ready", None) if reason is None else ("unavailable", reason)
+    reason = services.models.unready
+    if reason is None:
+        return "ready", None
+    fetching = services.source.reason if services.source is not None and services.registry.current is None else None
+    return "unavailable", f"{reason} MODEL_SOURCE: {fetching}" if fetching else reason
 
 
 def engine_in_use(model: LoadedModel) -> EngineInUse:

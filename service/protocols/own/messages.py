@@ -1,6 +1,8 @@
 """Requests to pictures: multipart forms, raw bodies, JSON and tensors, each within the limits."""
 
+import base64
 import binascii
+import io
 import re
 import urllib.parse
 from typing import Annotated, Any, TypeVar
@@ -8,12 +10,14 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 import numpy as np
 import numpy.typing as npt
+import PIL.Image
 from flask import Request
 from msgspec import Struct
 
 from artifact import Input
 from service.inference.errors import InvalidRequest, UnsupportedBody
 from service.inference.items import Item, check_count
+from service.inference.loaded import LoadedModel
 from service.web.bodies import json_body, read_body, read_form
 from service.web.operations import JSON, Binary, Content
 
@@ -37,18 +41,16 @@ _IMAGE_HINT = (
     'or as JSON {"image": "<base64>"}.'
 )
 _IMAGES_HINT = 'Send them as multipart fields "images", as JSON {"images": ["<base64>", ...]}, or as a uint8 tensor.'
-# For examples: a PNG.
-ONE_RED_PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
 # What may be in a body, for the routes to declare. Any bytes will do as a picture; what is no picture is told later.
 _BASE64 = {"format": "picture", "minLength": 1}
 Base64 = Annotated[
     str, msgspec.Meta(min_length=1, description="In base64, or a data: URL of it.", extra_json_schema=_BASE64)
 ]
-_ANY_BASE64 = msgspec.Meta(
-    description="A picture as in a request for one; what is none gets its own error.",
-    extra_json_schema={"examples": [ONE_RED_PIXEL]},
+_ANY_BASE64 = msgspec.Meta(description="A picture as in a request for one; what is none gets its own error.")
+_IMAGE_TYPES = (
+    *("image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "image/tiff", "image/avif"),
+    *("image/heic", "image/heif"),
 )
-_IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "image/tiff", "image/avif")
 _IMAGE_FIELDS = ("image", "file")
 _IMAGES_FIELDS = ("images", "files", "image", "file")
 _Json = TypeVar("_Json", bound=Struct)
@@ -99,14 +101,27 @@ class ImagesJson(Struct):
     images: Annotated[list[Annotated[Any, _ANY_BASE64]], msgspec.Meta(min_length=1)]
 
 
+def example_picture(model: LoadedModel) -> str:
+    """Return a picture for examples, of the size that ``model`` takes: a PNG in base64."""
+    content = io.BytesIO()
+    PIL.Image.new("RGB", (model.metadata.input.width, model.metadata.input.height), "red").save(content, "PNG")
+    return base64.b64encode(content.getvalue()).decode()
+
+
+def example_probabilities(model: LoadedModel) -> list[float]:
+    """Return probabilities for examples of answers, one for each label of ``model``; the first is the largest."""
+    others = len(model.metadata.labels) - 1
+    return [round(1 - 0.1 * bool(others), 3), *[round(0.1 / others, 6) for _ in range(others)]]
+
+
 IMAGE_BODIES = (
     Content(("multipart/form-data",), ImageForm),
     Content((*_IMAGE_TYPES, "application/octet-stream"), Binary),
-    Content((JSON,), ImageJson, example={"image": ONE_RED_PIXEL}),
+    Content((JSON,), ImageJson, example=lambda model: {"image": example_picture(model)}),
 )
 IMAGES_BODIES = (
     Content(("multipart/form-data",), ImagesForm),
-    Content((JSON,), ImagesJson, example={"images": [ONE_RED_PIXEL, ONE_RED_PIXEL]}),
+    Content((JSON,), ImagesJson, example=lambda model: {"images": [example_picture(model)] * 2}),
     Content((NPY, "application/octet-stream"), Binary),
 )
 
@@ -228,7 +243,7 @@ def decode_base64(text: str) -> bytes:
 def _data_url(text: str) -> bytes:
     kind, comma, data = text.partition(",")
     if not comma or not data.strip():
-        raise ValueError("The picture is a data: URL without data; what it holds follows a comma")
+        raise ValueError("The picture is a data: URL without data, which would follow a comma")
     if kind.rstrip().lower().endswith(";base64"):
         return _unusual_base64(urllib.parse.unquote(data) if "%" in data else data)
     return urllib.parse.unquote_to_bytes(data)

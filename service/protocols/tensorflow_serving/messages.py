@@ -16,6 +16,7 @@ from artifact import Input
 from service.inference.engine import Probabilities
 from service.inference.errors import InvalidRequest
 from service.inference.items import Item, check_count
+from service.protocols.own.explain import Explanation
 from service.protocols.own.messages import Base64, base64_at
 from service.protocols.tensors import UInt8, image_type, images_type, most_values, shortest
 from service.web.bodies import parse_json
@@ -117,6 +118,13 @@ class Outputs(Struct):
     """The only output, which is the probabilities of each picture's labels."""
 
     outputs: list[list[Probability]]
+
+
+class Explanations(Struct):
+    """The probabilities of each picture's labels, and what spoke for one of them; for clients of KServe's V1."""
+
+    predictions: list[list[Probability]]
+    explanations: list[Explanation]
 
 
 class Results(Struct):
@@ -221,8 +229,13 @@ def predict_request(text: bytes, size: Input, max_items: int) -> Pictures:
         return _images(parse_json(text, _predict_images(size), most), max_items)
     if pictures:
         return _pictures(parse_json(text, PredictPictures, most), max_items)
-    raise InvalidRequest(
-        f'Serving signature name: "{signature[:100]}" not found in signature def; '
+    raise unknown_signature(signature)
+
+
+def unknown_signature(name: str) -> InvalidRequest:
+    """Return the error that tells that there is no signature of this ``name``."""
+    return InvalidRequest(
+        f'Serving signature name: "{name[:100]}" not found in signature def; '
         "there are serving_default, for images, and serve_bytes, for image_bytes."
     )
 

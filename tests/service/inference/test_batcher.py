@@ -2,16 +2,20 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import gevent
 import numpy as np
 import pytest
 
+from service.inference import batcher as batchers
 from service.inference.batcher import MOST_FAILURES, Batcher, Job, NextBatch, Snapshot, next_batch
 from service.inference.engine import Images, Outputs
 from service.inference.errors import DeadlineExceeded, EngineFailed, ModelUnavailable, QueueFull
+from service.inference.evidence import EvidenceNetwork
 from service.inference.pace import Pace
+from service.inference.runtime import Event, ThreadRuntime
+from service.inference.steps import Steps
 from service.serving.loop import Loop
 from tests.service.loops import on_a_loop
 
@@ -29,6 +33,7 @@ class GatedEngine:
     precision = "float32"
     embedding = 1
     measured: Mapping[str, float] = {}
+    explaining: Callable[[], EvidenceNetwork] | None = None
 
     def __init__(self, streams: int = 1) -> None:
         self.streams = streams
@@ -59,6 +64,8 @@ class GatedEngine:
 
 class Observations:
     """Keeps what the batcher tells."""
+
+    embedding = False
 
     def __init__(self) -> None:
         self.length = 0
@@ -604,3 +611,161 @@ def test_deadline_of_a_greenlet(seen: Observations) -> None:
 
     assert 0.04 < on_a_loop(work) < SOON / 2
     assert engine.batches == [1]
+
+
+def test_a_job_of_a_traced_request_tells_when_it_waited_and_ran(batcher: Batcher, engine: GatedEngine) -> None:
+    """Times are the batch's own, which other jobs share; a job of a request that is not traced tells nothing."""
+    first = batcher.submit(images(1), soon())
+    assert engine.started.acquire(timeout=SOON)
+    traced, started = Steps(), time.monotonic()
+    jobs = [batcher.submit(images(2, 3), soon(), traced), batcher.submit(images(4), soon())]
+    engine.gate.release(2)
+    for job in (first, *jobs):
+        batcher.result(job)
+    ended = time.monotonic()
+    waited, ran = traced.taken
+    assert (waited.name, waited.attributes, waited.error) == ("queue", {"images": 2}, None)
+    assert (ran.name, ran.attributes, ran.error) == ("engine", {"batch_size": 3, "precision": "float32"}, None)
+    assert started <= waited.started < waited.ended == ran.started < ran.ended <= ended
+    assert jobs[0].run is jobs[1].run is not first.run
+
+
+def test_a_lone_request_tells_it_too(batcher: Batcher, engine: GatedEngine) -> None:
+    """It runs in its caller's thread and has not waited."""
+    steps = Steps()
+    engine.gate.release()
+    batcher.run(images(1), soon(), steps)
+    assert [step.name for step in steps.taken] == ["queue", "engine"]
+    assert steps.taken[0].ended == steps.taken[1].started
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds", "told"),
+    [
+        (13, SOON, [("queue", None), ("engine", "EngineFailed")]),
+        (15, SOON, [("queue", None), ("engine", "EngineFailed")]),
+        (1, 0.05, [("queue", None), ("engine", "DeadlineExceeded")]),
+    ],
+)
+def test_a_traced_job_that_fails_tells_where(
+    batcher: Batcher, engine: GatedEngine, value: int, seconds: float, told: list[tuple[str, str | None]]
+) -> None:
+    """It was in the engine when that failed, or when its time was up."""
+    steps = Steps()
+    job = batcher.submit(images(value), time.monotonic() + seconds, steps)
+    assert engine.started.acquire(timeout=SOON)
+    if seconds == SOON:
+        engine.gate.release()
+    with pytest.raises((EngineFailed, DeadlineExceeded)):
+        batcher.result(job)
+    assert [(step.name, step.error) for step in steps.taken] == told
+
+
+def test_a_traced_job_that_never_runs_tells_that_it_waited(batcher: Batcher, engine: GatedEngine) -> None:
+    """Its time was up in the queue."""
+    batcher.submit(images(1), soon())
+    assert engine.started.acquire(timeout=SOON)
+    steps = Steps()
+    with pytest.raises(DeadlineExceeded):
+        batcher.result(batcher.submit(images(2), time.monotonic() + 0.05, steps))
+    [waited] = steps.taken
+    assert (waited.name, waited.error) == ("queue", "DeadlineExceeded")
+    assert waited.ended - waited.started >= 0.05
+
+
+class Short(ThreadRuntime):
+    """A runtime that has no memory to wake anybody, the first time."""
+
+    fails = True
+    least = 0  # of events
+
+    def wake(self, events: Sequence[Event]) -> None:
+        """Fail, or wake them."""
+        if self.fails and len(events) >= self.least:
+            self.fails = False
+            raise MemoryError
+        super().wake(events)
+
+
+def test_no_memory_to_tell_of_a_batch_costs_that_one_alone(engine: GatedEngine, seen: Observations) -> None:
+    """Who asked waits until the deadline, and the next one has the engine, alone or in a stream."""
+    runtime = Short()
+    batcher = Batcher(engine, queue_length=6, observer=seen, pace=Pace(most=4), runtime=runtime)
+    engine.gate.release(100)
+    with pytest.raises(MemoryError):
+        batcher.run(images(1), soon())
+    assert batcher.run(images(2), soon()).tolist() == [[2]]
+    runtime.fails, runtime.least = True, 1
+    assert batcher.result(batcher.submit(images(3), time.monotonic() + 0.2)).tolist() == [[3]]
+    assert batcher.result(batcher.submit(images(4), soon())).tolist() == [[4]]
+    assert batcher.snapshot().running == (0,)
+    assert not batcher.failing
+    batcher.close()
+
+
+def test_no_memory_to_take_a_batch_costs_that_one_alone(
+    batcher: Batcher, engine: GatedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stream goes on with what comes next, and the queue has as much room as before."""
+    engine.gate.release(100)
+    with monkeypatch.context() as short:
+
+        def fail() -> None:
+            short.undo()
+            raise MemoryError
+
+        short.setattr(batcher, "_tell_of_room", fail)
+        lost = batcher.submit(images(1, 2, 3), time.monotonic() + 0.1)
+        with pytest.raises(DeadlineExceeded):
+            batcher.result(lost)
+    later = [batcher.submit(images(4, 5, 6), soon()), batcher.submit(images(7, 8, 9), soon())]
+    assert [batcher.result(job)[:, 0].tolist() for job in later] == [[4, 5, 6], [7, 8, 9]]
+
+
+def test_no_memory_to_log_a_failure_keeps_nobody_waiting(
+    batcher: Batcher, engine: GatedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who asked is told of the engine's error, and the stream goes on."""
+    engine.gate.release(100)
+
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(batchers.log, "error", fail)
+    job = batcher.submit(images(13), soon())
+    with pytest.raises(EngineFailed):
+        batcher.result(job)
+    assert batcher.result(batcher.submit(images(1), soon())).tolist() == [[1]]
+
+
+def test_streams_that_cannot_be_started_leave_nothing_behind(
+    seen: Observations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the second thread of two has no memory, the first one ends as well."""
+    started: list[threading.Thread] = []
+    start = threading.Thread.start
+
+    def start_one(thread: threading.Thread) -> None:
+        if started:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    with monkeypatch.context() as short:
+        short.setattr(threading.Thread, "start", start_one)
+        with pytest.raises(MemoryError):
+            Batcher(GatedEngine(2), queue_length=6, observer=seen)
+    started[0].join(SOON)
+    assert not started[0].is_alive()
+
+
+def test_an_engine_that_answers_another_batch_is_told_at_once(batcher: Batcher, engine: GatedEngine) -> None:
+    """It is broken, whatever it answers after that: such a fault stays with the size of a batch."""
+    engine.gate.release(100)
+    predict = engine.predict
+    engine.predict = lambda *arguments, **options: predict(*arguments, **options)[:-1]  # type: ignore[method-assign]
+    with pytest.raises(EngineFailed):
+        batcher.result(batcher.submit(images(1, 2), soon()))
+    engine.predict = predict  # type: ignore[method-assign]
+    assert batcher.result(batcher.submit(images(1), soon())).tolist() == [[1]]
+    assert batcher.failing

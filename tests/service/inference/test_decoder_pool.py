@@ -1,6 +1,7 @@
 """Pictures that may cost any time or memory are decoded in processes, which end where they must."""
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from artifact import Input
 from imaging import TooMuchWork, UndecodablePicture, UnknownFormat, open_picture, to_input
 from service.inference import decoder_pool
 from service.inference.decoder_pool import DecoderPool
-from service.inference.errors import DeadlineExceeded, ImageTooLarge, InvalidImage, ServiceError
+from service.inference.errors import DeadlineExceeded, ImageTooLarge, InvalidImage, QueueFull, ServiceError
 from service.inference.limits import DecodingMemory
 from service.inference.runtime import ThreadRuntime
 from tests.bombs import HOSTILE, webp_header
@@ -47,7 +48,7 @@ def victim() -> Iterator[tuple[DecoderPool, int]]:
     pool.decode(plain("red", "GIF"), SIZE, in_seconds(20))
     (process,) = children() - before
     yield pool, process
-    assert pool.decode(plain("red", "GIF"), SIZE, in_seconds(20)).shape == (32, 32, 3), "no other process came"
+    assert pool.decode(plain("red", "GIF"), SIZE, in_seconds(20)).pixels.shape == (32, 32, 3), "no other process came"
     assert process not in children(), "it goes on"
 
 
@@ -62,11 +63,13 @@ def children() -> set[int]:
     return {int(line) for line in found.stdout.split()}
 
 
-@pytest.mark.parametrize("kind", ["WEBP", "GIF", "BMP", "TIFF", "AVIF", "PNG", "JPEG"])
+@pytest.mark.parametrize("kind", ["WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF", "PNG", "JPEG"])
 def test_pixels_are_those_of_this_process(pool: DecoderPool, kind: str) -> None:
     """Where a picture is decoded makes no difference."""
     content = encoded(NOISE, kind)
-    np.testing.assert_array_equal(pool.decode(content, SIZE, in_seconds(20)), to_input(open_picture(content), SIZE))
+    np.testing.assert_array_equal(
+        pool.decode(content, SIZE, in_seconds(20)).pixels, to_input(open_picture(content), SIZE)
+    )
 
 
 def test_faults_are_told_as_in_this_process(pool: DecoderPool) -> None:
@@ -81,6 +84,7 @@ def test_faults_are_told_as_in_this_process(pool: DecoderPool) -> None:
             assert str(there.value) == str(here.value)
 
 
+@pytest.mark.slow
 def test_size_is_checked_before_memory_is_taken(pool: DecoderPool) -> None:
     """Whatever the format is whose head says that there are too many pixels."""
     for content in (
@@ -101,7 +105,7 @@ def test_memory_is_what_was_granted() -> None:
         patch.setattr(decoder_pool, "_SPARE", 0.01)
         with pytest.raises(ImageTooLarge, match="more memory than its size asks for"):
             small.decode(plain("red", "BMP", size=(1500, 1500)), SIZE, in_seconds(20))
-    assert small.decode(plain("red", "BMP", size=(1500, 1500)), SIZE, in_seconds(20)).shape == (32, 32, 3)
+    assert small.decode(plain("red", "BMP", size=(1500, 1500)), SIZE, in_seconds(20)).pixels.shape == (32, 32, 3)
 
 
 def test_work_is_bounded(victim: tuple[DecoderPool, int]) -> None:
@@ -155,6 +159,31 @@ def test_processes_share_the_work_and_no_more_are_started() -> None:
     for thread in threads:
         thread.join()
     assert len(children() - before) == 2
+
+
+@pytest.mark.parametrize("missing", ["process", "thread", "room to wait"])
+def test_what_cannot_be_started_costs_no_later_picture(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    """Without memory for a thread, for its process or for its wait a picture is refused, and the next has all three."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise {
+            "process": OSError(errno.ENOMEM, "Cannot allocate memory"),
+            "thread": RuntimeError("can't start"),
+            "room to wait": MemoryError(),
+        }[missing]
+
+    pool, before = new_pool(), children()
+    with monkeypatch.context() as without:
+        target = {
+            "process": (decoder_pool, "_Process"),
+            "thread": (threading.Thread, "start"),
+            "room to wait": (pool, "_next"),
+        }[missing]
+        without.setattr(*target, fail)
+        with pytest.raises((QueueFull, DeadlineExceeded)):
+            pool.decode(plain("red", "GIF"), SIZE, in_seconds(1))
+    assert pool.decode(plain("red", "GIF"), SIZE, in_seconds(20)).pixels.shape == (32, 32, 3)
+    assert len(children() - before) == 1
 
 
 @pytest.mark.slow

@@ -70,6 +70,8 @@ def test_picture_of_the_input_size_passes_unchanged() -> None:
         pytest.param(plain("red", "TIFF"), id="tiff"),
         pytest.param(plain("red", "TIFF", compression="tiff_lzw"), id="tiff-lzw"),
         pytest.param(plain("red", "AVIF", quality=100), id="avif"),
+        pytest.param(plain("red", "HEIF", quality=100), id="heic"),
+        pytest.param(plain("red", "HEIF", quality=100, mode="RGBA"), id="heic-with-alpha"),
         pytest.param(plain("red", "JPEG", mode="CMYK", quality=95), id="cmyk-jpeg"),
         pytest.param(plain("red", "TIFF", mode="CMYK"), id="cmyk-tiff"),
         pytest.param(plain("red", "PNG", size=(1, 1)), id="one-pixel"),
@@ -124,7 +126,7 @@ def test_transparent_palette_and_colour_key() -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "HEIF"])
 def test_exif_orientation_is_undone(orientation: int, kind: str) -> None:
     """A picture that a camera stored turned or mirrored is seen upright, as every browser shows it."""
     upright = Image.new("RGB", (64, 64), "white")
@@ -205,7 +207,7 @@ def test_first_frame_of_an_animation() -> None:
         assert close(decode(content), (0, 0, 255), tolerance=4), kind
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "HEIF"])
 def test_every_cut_and_every_flip_is_an_error_that_clients_understand(kind: str) -> None:
     """A file cut short or damaged anywhere gives a picture or an error for the client, never another exception."""
     content = encoded(Image.fromarray(noise(20, 20)), kind)
@@ -234,10 +236,10 @@ def test_other_formats_are_not_read(kind: str) -> None:
 
 
 @pytest.mark.parametrize("brand", [b"heic", b"mif1"])
-def test_what_iphones_send_is_named(brand: bytes) -> None:
-    """Who sends a HEIC is told so, and what to send."""
+def test_a_heic_that_cannot_be_read_is_named(brand: bytes) -> None:
+    """Who sends one that is damaged, or of a kind that is not read, is told so, and what to send."""
     content = b"\0\0\0\x18ftyp" + brand + b"\0\0\0\0mif1heic" + bytes(100)
-    with pytest.raises(UnsupportedImage, match="is a HEIC, as iPhones take them, which is not read; send it as a JPEG"):
+    with pytest.raises(InvalidImage, match=r"is a HEIC, as iPhones take them, and is damaged .* send it as a JPEG"):
         decode(content)
 
 

@@ -13,7 +13,7 @@ import openvino
 import pytest
 
 from artifact import InvalidVersion
-from service.inference.engine import OpenVinoEngine, _candidates, load
+from service.inference.engine import BrokenEngine, OpenVinoEngine, _candidates, load
 from tests.models import SIDE, copy, publish_int8
 from tests.service.running import ROOT
 
@@ -269,3 +269,25 @@ def test_the_fastest_arithmetic_is_taken(published: Path) -> None:
     assert set(engine.measured) in (set(), {"float32", "bfloat16"})
     assert engine.precision == min(engine.measured or {"float32": 0.0}, key=lambda name: engine.measured.get(name, 0.0))
     assert OpenVinoEngine(published, "float32", threads=1).measured == {}
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_the_answer_of_an_earlier_batch_is_no_answer(published: Path, count: int) -> None:
+    """OpenVINO may leave what it answered before, without an error, once memory was short; that reaches nobody."""
+    engine: Any = load("openvino", published, "float32", 1)
+    pictures = np.zeros((count, SIDE, SIDE, 3), np.uint8)
+    answer = engine.predict(pictures[:2])
+    assert np.array_equal(engine.predict(pictures[:2]), answer)
+
+    class Silent:
+        def __init__(self, request: Any) -> None:
+            self.get_tensor = request.get_tensor
+
+        def infer(self, *_: object, **__: object) -> None:
+            pass
+
+    engine._whole, real = Silent(engine._whole), engine._whole
+    with pytest.raises(BrokenEngine):
+        engine.predict(pictures)
+    engine._whole = real
+    assert np.array_equal(engine.predict(pictures)[:2], answer)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from artifact import draft
+from artifact import draft, models_in
 from service.inference.folders import AmbiguousModel, default_model, no_model, no_version
 from tests.models import copy
 from tests.service.conftest import MakeServices
@@ -16,13 +16,13 @@ def test_default_model(models: Path, published: Path, tmp_path: Path) -> None:
     (models / ".cache").mkdir()
     (models / "empty").mkdir()
     (models / "lost+found").mkdir()
-    assert default_model(models) == "colours"
-    assert default_model(tmp_path / "nowhere") is None
+    assert default_model(models, models_in(models)) == "colours"
+    assert default_model(tmp_path / "nowhere", []) is None
     copy(published, models, 1, name="shapes")
     with pytest.raises(AmbiguousModel, match="colours, shapes"):
-        default_model(models)
+        default_model(models, models_in(models))
     copy(published, models, 1, name="cifar10")
-    assert default_model(models) == "cifar10"
+    assert default_model(models, models_in(models)) == "cifar10"
 
 
 def one_too_deep(models: Path) -> Path:

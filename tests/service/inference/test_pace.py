@@ -1,12 +1,13 @@
 """How large batches are follows from what they cost."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytest
 
 from artifact import Input
 from service.inference.engine import Images, Outputs
+from service.inference.evidence import EvidenceNetwork
 from service.inference.pace import Pace, measure, pace_of
 
 SIZE = Input(4, 4)
@@ -17,6 +18,7 @@ class Machine:
 
     name, precision, streams, embedding = "machine", "float32", 2, 0
     measured: Mapping[str, float] = {}
+    explaining: Callable[[], EvidenceNetwork] | None = None
 
     def __init__(self, image: float) -> None:
         """Take the seconds for an image."""

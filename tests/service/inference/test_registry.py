@@ -19,13 +19,18 @@ from artifact.layout import INT8_MODEL, METADATA, SAVED_MODEL
 from service.inference.batcher import MOST_FAILURES, Batcher
 from service.inference.engine import Engine, Images, Probabilities, load
 from service.inference.errors import EngineFailed, ModelUnavailable
+from service.inference.evidence import EvidenceNetwork
 from service.inference.items import Item
+from service.inference.models import Memory, Models
 from service.inference.pace import Pace
 from service.inference.registry import Registry
 from service.inference.trials import AGAIN_SECONDS
+from service.inference.watch import spare_memory
 from service.web.services import Services
+from tests.meanwhile import meanwhile
 from tests.models import LABELS, SIDE, copy, publish_int8
 from tests.service.conftest import MakeServices
+from tests.service.running import wait_for
 from tests.users import as_nobody
 
 OTHER = ("cherry", "grass", "sky")
@@ -161,12 +166,12 @@ def test_bad_version_is_kept_out(
     assert red_is(services) == "red"
     assert [refusal.version for refusal in registry.refused] == [2]
     assert reason in registry.refused[0].reason
-    assert services.metrics.registry.get_sample_value("darkroom_refused_versions") == 1
+    assert services.metrics.registry.get_sample_value("darkroom_refused_versions", {"model": "colours"}) == 1
 
     shutil.rmtree(bad)
     registry.refresh()
     assert registry.refused == []
-    assert services.metrics.registry.get_sample_value("darkroom_refused_versions") == 0
+    assert services.metrics.registry.get_sample_value("darkroom_refused_versions", {"model": "colours"}) == 0
 
     copy(published, models, 2, OTHER)
     registry.refresh()
@@ -265,8 +270,9 @@ def test_a_version_that_changes_while_it_is_loaded(models: Path, services: Servi
             (version / "more").touch()
         return load("openvino", path, "float32", 1)
 
-    def make_batcher(engine: Engine, number: int, metadata: Metadata, pace: Pace) -> Batcher:
-        return Batcher(engine, 10, services.metrics.of_engine(number, metadata), pace=pace)
+    def make_batcher(engine: Engine, path: Path, metadata: Metadata, pace: Pace) -> Batcher:
+        observer = services.metrics.of_engine("colours", int(path.name), metadata, path)
+        return Batcher(engine, 10, observer, pace=pace)
 
     registry = Registry(models, "colours", None, load_engine, make_batcher, services.metrics)
     registry.refresh()
@@ -349,6 +355,7 @@ class Nonsense:
     streams = 1
     embedding = 0
     measured: Mapping[str, float] = {}
+    explaining: Callable[[], EvidenceNetwork] | None = None
 
     def predict(self, images: Images, stream: int | None = None, *, embedding: bool = False) -> Probabilities:
         """Return what is not even a number."""
@@ -401,7 +408,7 @@ def test_without_a_model(services_of: MakeServices, tmp_path: Path, published: P
     with pytest.raises(ModelUnavailable, match="no model in the folder"):
         red_is(services)
     copy(published, tmp_path / "nowhere", 1)
-    services.registry.refresh()
+    services.models.refresh()
     assert red_is(services) == "red"
 
 
@@ -432,7 +439,7 @@ class Mortal:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.name, self.precision, self.streams = engine.name, engine.precision, engine.streams
-        self.embedding, self.measured = engine.embedding, engine.measured
+        self.embedding, self.measured, self.explaining = engine.embedding, engine.measured, engine.explaining
         self.fault: BaseException | None = None
 
     def predict(self, images: Images, stream: int | None = None, *, embedding: bool = False) -> Probabilities:
@@ -465,7 +472,9 @@ def fail(services: Services, engine: Mortal, fault: BaseException | None = None)
 
 def counted(services: Services, name: str, version: int) -> float | None:
     """Return what was counted of a version."""
-    return services.metrics.registry.get_sample_value(f"darkroom_{name}_total", {"version": str(version)})
+    return services.metrics.registry.get_sample_value(
+        f"darkroom_{name}_total", {"model": "colours", "version": str(version)}
+    )
 
 
 @pytest.mark.parametrize("fault", [RuntimeError("dead"), SystemExit(1)])
@@ -514,7 +523,7 @@ def test_an_engine_that_goes_on_failing_without_another(
     assert len(engines) == 2
     assert services.registry.unready is not None
     assert (
-        services.metrics.registry.get_sample_value("darkroom_model_workers", {"name": "colours", "version": "1"}) == 0
+        services.metrics.registry.get_sample_value("darkroom_model_workers", {"model": "colours", "version": "1"}) == 0
     )
     now = time.monotonic
     monkeypatch.setattr(time, "monotonic", lambda: now() + 61)
@@ -523,7 +532,7 @@ def test_an_engine_that_goes_on_failing_without_another(
     assert services.registry.unready is None
     assert services.registry.refused == []
     assert (
-        services.metrics.registry.get_sample_value("darkroom_model_workers", {"name": "colours", "version": "1"}) == 1
+        services.metrics.registry.get_sample_value("darkroom_model_workers", {"model": "colours", "version": "1"}) == 1
     )
 
 
@@ -541,9 +550,13 @@ def test_a_look_that_does_not_end_is_told(services: Services, models: Path) -> N
     def looked() -> float:
         return services.metrics.registry.get_sample_value("darkroom_model_looked_timestamp_seconds") or 0.0
 
-    registry = Registry(models, "colours", None, load_engine, make_batcher, services.metrics)
+    def make_registry(name: str | None) -> Registry:
+        return Registry(models, name, None, load_engine, make_batcher, services.metrics)
+
+    followed = Models(models, None, "colours", make_registry, services.metrics, Memory(None, spare_memory))
     before = looked()
-    registry.start(poll_seconds=0.05, patience=0.1)
+    followed.start(poll_seconds=0.05)
+    followed.wait(patience=0.1)
     started = looked()
     assert started > before
     time.sleep(0.3)
@@ -553,45 +566,85 @@ def test_a_look_that_does_not_end_is_told(services: Services, models: Path) -> N
     while looked() == started:
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    registry.close()
+    followed.close()
 
 
 def test_swaps_under_load_lose_nothing(services: Services, models: Path, published: Path) -> None:
     """While versions come and go, every request is answered by one of them."""
-    failures: list[Exception] = []
     answers: set[str] = set()
-    stop = threading.Event()
 
-    def ask() -> None:
+    def ask(stop: threading.Event) -> None:
         while not stop.is_set():
-            try:
-                answers.add(red_is(services))
-            except Exception as error:  # noqa: BLE001 - whatever it is, the test must see it
-                failures.append(error)
+            answers.add(red_is(services))
 
-    threads = [threading.Thread(target=ask) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for version in range(2, 7):
-        copy(published, models, version, OTHER if version % 2 else LABELS)
-        services.registry.refresh()
-    stop.set()
-    for thread in threads:
-        thread.join()
-    assert failures == []
+    with meanwhile(*[ask] * 4):
+        for version in range(2, 7):
+            copy(published, models, version, OTHER if version % 2 else LABELS)
+            services.registry.refresh()
     assert answers == {"red", "cherry"}
 
 
 def test_start_follows_the_folder(services_of: MakeServices, models: Path, published: Path) -> None:
     """Once started, the registry finds versions by itself, and it stops when it is closed."""
     services = services_of(model_dir=models)
-    services.registry.start(poll_seconds=0.05, patience=10)
+    services.models.start(poll_seconds=0.05)
+    services.models.wait(patience=10)
     copy(published, models, 2, OTHER)
     for _ in range(200):
         if serving(services.registry) == 2:
             break
         threading.Event().wait(0.05)
     assert red_is(services) == "cherry"
-    services.registry.close()
+    services.models.close()
     with pytest.raises(ModelUnavailable, match="stopping"):
         red_is(services)
+
+
+def test_a_dead_engine_is_noticed_at_once(services_of: MakeServices, models: Path, engines: list[Mortal]) -> None:
+    """However seldom the folder is looked at, an engine that fails is loaded anew within a second or two."""
+    services = services_of(model_dir=models)
+    services.models.start(60.0)
+    fail(services, engines[0])
+    begun = time.monotonic()
+    wait_for(lambda: services.registry.unready is None, lambda: "it is not loaded anew")
+    fail(services, engines[1])
+    wait_for(lambda: services.registry.refused != [], lambda: "the second time is not noticed")
+    assert time.monotonic() - begun < 10
+
+
+def test_a_look_without_memory_is_not_the_last(
+    services_of: MakeServices, models: Path, published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is no memory even to wait for the next look, new versions are still found after that."""
+    services = services_of(model_dir=models)
+
+    def fail(_: float) -> None:
+        monkeypatch.undo()
+        raise MemoryError
+
+    monkeypatch.setattr(services.models, "_pause", fail)
+    services.models.start(0.05)
+    copy(published, models, 2, OTHER)
+    wait_for(lambda: serving(services.registry) == 2, lambda: "it is not found")
+
+
+def no_memory(*_: object, **__: object) -> None:
+    """Fail as where there is no memory."""
+    raise MemoryError
+
+
+def test_memory_that_is_short_when_an_engine_is_loaded_anew_keeps_nothing_out(
+    services_of: MakeServices, models: Path, engines: list[Mortal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next look tries it again, of a version that was loaded before and is known to be good."""
+    services = services_of(model_dir=models)
+    fail(services, engines[0])
+
+    with monkeypatch.context() as short:
+        short.setattr(Batcher, "__init__", no_memory)
+        services.registry.refresh()
+    assert services.registry.unready is not None
+    assert services.registry.refused == []
+    services.registry.refresh()
+    assert services.registry.unready is None
+    assert red_is(services) == "red"

@@ -4,13 +4,13 @@ Real versions, real services, a control group with a limit on memory, and the ke
 """
 
 import contextlib
+import errno
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -21,8 +21,9 @@ import requests
 
 from artifact.files import fingerprint
 from service.inference.loading import Refused
-from service.inference.trials import AGAIN_SECONDS, EngineKind, Trials
+from service.inference.trials import AGAIN_SECONDS, EngineKind, Trials, Untried
 from tests.models import copy, dazzled, large, publish_with, slow
+from tests.service.clients import asking
 from tests.service.control_group import limited
 from tests.service.pictures import plain
 from tests.service.running import RunningService, start, wait_for
@@ -49,35 +50,6 @@ def begin(models: Path) -> Iterator[Begin]:
             return running
 
         yield run
-
-
-class Clients:
-    """Three clients that ask one after the other, and what they get: a label, or what went wrong."""
-
-    def __init__(self, running: RunningService) -> None:
-        self.answers: list[str] = []
-        self._running = running
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._ask) for _ in range(3)]
-
-    def __enter__(self) -> "Clients":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _ask(self) -> None:
-        with requests.Session() as session:
-            while not self._stop.is_set():
-                try:
-                    answer = session.post(f"{self._running.url}/predict", data=RED, timeout=30)
-                    self.answers.append(answer.json()["predictions"][0]["label"] if answer.ok else answer.text)
-                except requests.RequestException as error:
-                    self.answers.append(repr(error))
 
 
 def children(process: int) -> list[int]:
@@ -129,18 +101,19 @@ def test_a_version_that_needs_too_much_memory_costs_nobody_anything(
     running = begin(WORKERS="2")
     wait_for(lambda: running.log().count("loaded colours version 1") == 2, running.log)
     before = children(running.process.pid)
-    with Clients(running) as clients:
+    with asking(running, clients=3) as answers:
         publish_with(large(megabytes), published, models)
         wait_for(lambda: refused(running, workers=2), running.log)
-        told = len(clients.answers)
-        wait_for(lambda: len(clients.answers) > told + 20, running.log)
-    assert set(clients.answers) == {"red"}
+        told = answers.count()
+        wait_for(lambda: answers.count() > told + 20, running.log)
+    assert answers.failures == []
+    assert answers.different == {"red"}
     assert children(running.process.pid) == before
     assert starts(running) == 2
     assert re.fullmatch(
         r"it needs more memory than there is: loading it took \d+ MB, of which \d+ were free", reason(running)
     )
-    assert "darkroom_refused_versions 1.0" in running.get("/metrics").text
+    assert 'darkroom_refused_versions{model="colours"} 1.0' in running.get("/metrics").text
     assert running.log().count("trying the version") == 1, "the other worker has to take its word"
     copy(published, models, 3, OTHER)
     wait_for(lambda: '"cherry"' in running.predict(RED).text, running.log)
@@ -289,8 +262,8 @@ def test_a_version_that_answers_no_numbers(begin: Begin, models: Path, published
     assert reason(running) == "its engine fails, also after it was loaded anew"
     assert running.status("/health/ready") == 200
     metrics = running.get("/metrics").text
-    assert 'darkroom_engine_reloads_total{version="2"} 1.0' in metrics
-    assert f'darkroom_engine_failures_total{{version="2"}} {statuses.count(500)}.0' in metrics
+    assert 'darkroom_engine_reloads_total{model="colours",version="2"} 1.0' in metrics
+    assert f'darkroom_engine_failures_total{{model="colours",version="2"}} {statuses.count(500)}.0' in metrics
     assert starts(running) == 1
 
 
@@ -358,3 +331,27 @@ def test_a_full_disk(tmp_path: Path, models: Path) -> None:
     with trials(tmp_path).loading(version, fingerprint(version), None):
         pass
     assert (tmp_path / "notes").stat().st_size == size
+
+
+@pytest.mark.parametrize(
+    "short",
+    [
+        MemoryError(),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        RuntimeError("Exception from src/inference/src/dev/plugin.cpp:54:\nResource temporarily unavailable\n\n"),
+    ],
+)
+def test_a_version_that_is_known_to_be_good_is_not_kept_out(tmp_path: Path, models: Path, short: Exception) -> None:
+    """Where memory or threads are short when a worker loads it again, it is tried again; another fault is its own."""
+    version, worker = models / "colours" / "1", trials(tmp_path)
+    found = fingerprint(version)
+    with worker.loading(version, found, None):
+        pass
+    with pytest.raises(Untried), worker.loading(version, found, None):
+        raise short
+    with worker.loading(version, found, None):
+        pass
+    with pytest.raises(ValueError, match="odd"), worker.loading(version, found, None):
+        raise ValueError("odd")
+    with pytest.raises(Refused), worker.loading(version, found, None):
+        pass

@@ -656,7 +656,7 @@ BAD_REQUESTS = [
     pytest.param(raw(b'{"inputs":[{"name":"images","data":' + b"[" * 100_000), "", id="deep-nesting-that-is-cut"),
     pytest.param(
         raw(json.dumps({"inputs": [pixels("@")]}).encode().replace(b'"@"', b"[" * 50_000 + b"]" * 50_000)),
-        "nested too deep",
+        "nested too deeply",
         id="deep-nesting",
     ),
     pytest.param(
@@ -756,7 +756,7 @@ def test_the_service_goes_on_after_faults(client: FlaskClient) -> None:
         ("GET", "/v2/models/colours/versions/0", 404),
         ("GET", "/v2/models/colours/versions/-1", 404),
         ("GET", "/v2/models/colours/versions/one", 404),
-        ("POST", "/v2/repository/models/colours/load", 404),
+        ("POST", "/v2/repository/models/colours/load", 403),
         ("POST", "/v2/models/colours/generate", 404),
     ],
 )

@@ -133,7 +133,7 @@ def test_status_follows_a_swap(services: Services, own: FlaskClient, models: Pat
     copy(published, models, 2)
     assert states(own) == [version(1, "AVAILABLE")]  # until the next look
     with services.registry.use() as model:
-        services.registry.refresh()
+        services.models.refresh()
         assert states(own) == [version(2, "AVAILABLE"), version(1, "UNLOADING")]
     model.batcher.join(10)
     assert states(own) == [version(2, "AVAILABLE"), version(1, "END")]
@@ -143,7 +143,7 @@ def test_status_follows_a_swap(services: Services, own: FlaskClient, models: Pat
 def test_status_of_a_refused_version(services: Services, own: FlaskClient, models: Path, published: Path) -> None:
     """A version that is kept out has its end with the reason; the one before is available, and can be asked for."""
     (copy(published, models, 2) / METADATA).write_text("{")
-    services.registry.refresh()
+    services.models.refresh()
     refused, served = states(own)
     fault = services.registry.refused[0].reason
     assert (refused, served) == (version(2, "END", "FAILED_PRECONDITION", fault), version(1, "AVAILABLE"))
@@ -170,7 +170,7 @@ def starting(models: Path) -> Iterator[FlaskClient]:
     settings = Settings(model_dir=models, model_name="colours")
     services = make_services(settings, Metrics(CollectorRegistry()), draining=lambda: False)
     yield create_app(services).test_client()
-    services.registry.close()
+    services.models.close()
 
 
 def test_before_the_first_look(starting: FlaskClient) -> None:
@@ -300,7 +300,7 @@ def test_predict(client: FlaskClient, path: str, body: dict[str, Any]) -> None:
 def test_version_in_the_path_chooses(own: FlaskClient, services: Services, models: Path, published: Path) -> None:
     """The version in the path is the one that answers; without one it is the newest."""
     copy(published, models, 2)
-    services.registry.refresh()
+    services.models.refresh()
     body = {"instances": [RED]}
     assert best(own.post(f"{MODEL}:predict", json=body)) == ["red"]
     assert best(own.post(f"{MODEL}/versions/2:predict", json=body)) == ["red"]

@@ -306,3 +306,45 @@ def test_late_bodies_are_refused_unread(app: Flask) -> None:
         assert ask(asked)[0] == 200
 
     on_a_loop(work)
+
+
+def test_a_body_without_memory_is_asked_to_come_again(
+    app: Flask, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where there is none to put it together the answer is a 503 in the form of its route, and the log has a line."""
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    def work(loop: Loop) -> Answer:
+        server = gateway(app, loop)
+        monkeypatch.setattr(gateways._Body, "whole", fail)
+        answer = ask(server, body=LONG)
+        assert server.snapshot() == (0, 0)
+        return answer
+
+    status, headers, told = on_a_loop(work)
+    assert (status, headers["Retry-After"], told["error"]) == (503, "1", "queue_full")
+    [record] = caplog.records
+    assert (record.getMessage(), record.exc_info) == ("/predict is refused: there is no memory for it", None)
+
+
+def test_a_request_without_a_thread_is_asked_to_come_again(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where all work and no other can be started, what is long gets a 503, and later one of them answers."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    def work(loop: Loop) -> tuple[Answer, Answer]:
+        server = gateway(app, loop)
+        monkeypatch.setattr("gevent.threadpool.start_new_thread", fail)
+        free = threading.Event()
+        busy = [gevent.spawn(loop.offload, lambda: free.wait(PATIENCE)) for _ in range(2)]
+        gevent.sleep(0.05)
+        refused = ask(server, body=LONG)
+        free.set()
+        gevent.joinall(busy)
+        return refused, ask(server, body=LONG)
+
+    (refused, _, told), (answered, _, _) = on_a_loop(work)
+    assert (refused, told["error"], answered) == (503, "queue_full", 200)

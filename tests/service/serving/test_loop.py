@@ -9,6 +9,7 @@ from contextlib import ExitStack
 import gevent
 import pytest
 
+from service.observe import logs
 from service.serving.loop import Loop
 from tests.service.loops import PATIENCE, on_a_loop
 
@@ -37,6 +38,39 @@ def test_greenlet_is_woken_by_a_thread() -> None:
     assert woken
     assert others_ran
     assert seconds < PATIENCE / 2
+
+
+@pytest.mark.parametrize("way", ["offload", "offload_beside"])
+def test_an_error_in_a_thread_is_raised_and_not_printed(way: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """Whoever offloads gets it; gevent would write a trace into the log, which is one JSON object a line."""
+
+    def fail() -> None:
+        raise ValueError("a damaged picture")
+
+    def work(loop: Loop) -> None:
+        with pytest.raises(ValueError, match="a damaged picture"):
+            getattr(loop, way)(fail)
+
+    on_a_loop(work)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("way", ["offload", "offload_beside"])
+def test_a_thread_knows_which_request_it_works_for(way: str) -> None:
+    """What is logged there has that one's id; what the work sets itself, nobody else has."""
+
+    def ask(loop: Loop, request_id: str | None) -> str | None:
+        logs.REQUEST_ID.set(request_id)
+        seen: str | None = getattr(loop, way)(logs.REQUEST_ID.get)
+        getattr(loop, way)(lambda: logs.REQUEST_ID.set("another"))
+        return seen if logs.REQUEST_ID.get() == request_id else "changed"
+
+    def work(loop: Loop) -> list[str | None]:
+        asking = [gevent.spawn(ask, loop, request_id) for request_id in ("a", "b", None)]
+        gevent.joinall(asking)
+        return [greenlet.value for greenlet in asking]
+
+    assert on_a_loop(work, threads=1) == ["a", "b", None]
 
 
 def test_what_was_woken_already_does_not_wait() -> None:
@@ -143,14 +177,16 @@ def test_what_takes_long_keeps_nobody_waiting() -> None:
     assert there != here
 
 
-def test_errors_come_back_from_threads() -> None:
-    """What offloaded work raises is raised where it was asked for."""
+@pytest.mark.parametrize("beside", [False, True])
+def test_errors_come_back_from_threads(capfd: pytest.CaptureFixture[str], beside: bool) -> None:
+    """What offloaded work raises is raised where it was asked for, and nowhere written: it may be a client's fault."""
 
     def work(loop: Loop) -> None:
-        loop.offload(lambda: [][0])
+        (loop.offload_beside if beside else loop.offload)(lambda: [][0])
 
     with pytest.raises(IndexError):
         on_a_loop(work)
+    assert capfd.readouterr().err == ""
 
 
 def test_threads_are_as_many_as_allowed() -> None:

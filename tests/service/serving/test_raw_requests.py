@@ -102,6 +102,7 @@ def statuses(answer: bytes) -> list[int]:
     return [status for status in found if status != 100]
 
 
+@pytest.mark.slow
 def test_no_request_is_a_fault_of_the_service(shared_service: StartService) -> None:
     """Of a sample of all combinations each is answered, none with 500 or more, and none holds up for long."""
     running = shared_service()

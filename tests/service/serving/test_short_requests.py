@@ -61,6 +61,8 @@ REQUESTS = {
     "file": ("/predict", "image/png", RED),
     "query": (MANY, "image/png", RED),
     "wrong-query": ("/predict?top=x", "image/png", RED),
+    "unknown-query": ("/predict?topk=3", "image/png", RED),
+    "unknown-query-of-a-protocol": ("/v2/models/colours/infer?topk=3", "application/json", in_json(inputs=[TENSOR])),
     "no-type": ("/predict", "", RED),
     "no-picture": ("/predict", "image/png", b"nonsense"),
     "empty": ("/predict", "image/png", b""),

@@ -114,6 +114,7 @@ def test_health_and_metrics_have_a_port_of_their_own(start_service: StartService
     assert service.terminate() == 0
 
 
+@pytest.mark.slow
 def test_both_ports_drain(start_service: StartService) -> None:
     """While the service stops, its port for probes says so until the end."""
     port, admin = free_ports(2)
@@ -125,6 +126,7 @@ def test_both_ports_drain(start_service: StartService) -> None:
     assert service.process.wait(30) == 0
 
 
+@pytest.mark.slow
 def test_rates_are_kept_without_a_parser(start_service: StartService) -> None:
     """A client that asks more often gets a 429 that says when to come again; the limit passes."""
     service = start_service(RATE_LIMIT="3/second")

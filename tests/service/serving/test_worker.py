@@ -11,16 +11,19 @@ from typing import Any, TypeVar
 import gevent
 import pytest
 from gevent import socket
+from gevent.server import StreamServer
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
 from gunicorn.http.errors import ParseException
 from gunicorn.sock import TCPSocket
+from gunicorn.workers.ggevent import GeventWorker
 
 from service.inference.errors import InvalidRequest
 from service.serving import connection as connections
+from service.serving import worker as workers
 from service.serving.loop import Loop
 from service.serving.plain_requests import PlainRequest
-from service.serving.worker import DarkroomWorker
+from service.serving.worker import DarkroomWorker, _look_again
 from tests.service.loops import PATIENCE, on_a_loop
 
 Result = TypeVar("Result")
@@ -632,3 +635,76 @@ def test_a_header_that_cannot_be_sent_is_no_fault_of_the_client() -> None:
         return all_of(connection)
 
     assert served(break_a_header, client).startswith(b"HTTP/1.1 500 ")
+
+
+def test_a_request_without_memory_is_asked_to_come_again(caplog: pytest.LogCaptureFixture) -> None:
+    """What nobody else has answered is a 503, and a line in the log without a trace."""
+
+    def fail(_: Any, __: Any) -> Iterable[bytes]:
+        raise MemoryError
+
+    def client(connection: socket.socket) -> bytes:
+        connection.sendall(post(b"abc"))
+        return all_of(connection)
+
+    assert served(fail, client).startswith(b"HTTP/1.1 503 There is no memory for this request at the moment")
+    [record] = [record for record in caplog.records if "memory" in record.getMessage()]
+    assert record.exc_info is None
+
+
+@pytest.mark.parametrize("error", [MemoryError(), ValueError("odd")])
+def test_what_fails_on_the_loop_is_logged(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], error: Exception
+) -> None:
+    """A greenlet that fails is a record of the log, with a trace where that says more, and nothing in plain text."""
+
+    def fail() -> None:
+        raise error
+
+    def client(_: socket.socket) -> None:
+        gevent.spawn(fail)
+        gevent.sleep(0.05)
+
+    served(leave_body, client)
+    [record] = [record for record in caplog.records if "event loop" in record.getMessage()]
+    assert bool(record.exc_info) == isinstance(error, ValueError)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_port_is_looked_at_again() -> None:
+    """Where gevent has given up a port, as it does where a look fails, new connections are taken again."""
+
+    def work(_: Loop) -> bytes:
+        def greet(connection: socket.socket, _: Any) -> None:
+            connection.sendall(ANSWERED)
+
+        server = StreamServer(("127.0.0.1", 0), greet)
+        server.start()
+        server._watcher.stop()  # type: ignore[attr-defined]  # as libev's callback does
+        address: Any = server.address
+        with socket.create_connection(address, timeout=PATIENCE) as connection:
+            with pytest.raises(TimeoutError), gevent.Timeout(0.1, TimeoutError):
+                connection.recv(100)
+            _look_again(server)
+            answer: bytes = connection.recv(100)
+        server.stop()
+        return answer
+
+    assert on_a_loop(work) == ANSWERED
+
+
+@pytest.mark.parametrize("age", [1, 2])
+def test_a_worker_that_cannot_begin_ends_no_service(monkeypatch: pytest.MonkeyPatch, age: int) -> None:
+    """One that takes another's place ends by itself, so that the next one tries it; one of the start is gunicorn's."""
+    config = Config()
+    service: Any = CALM
+    worker = DarkroomWorker(age, os.getppid(), [], service, 30, config, Logger(config))
+
+    def fail(_: GeventWorker) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(GeventWorker, "load_wsgi", fail)
+    monkeypatch.setattr(workers, "_AGAIN_SECONDS", 0.0)
+    with pytest.raises(MemoryError if age == 1 else SystemExit):
+        worker.load_wsgi()
+    worker.tmp.close()

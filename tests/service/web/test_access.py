@@ -192,6 +192,8 @@ def test_both_ways_to_send_a_token_are_told(services_of: MakeServices, models: P
         (("probes",), {"/health", "/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"}),
         (("metrics",), {"/metrics"}),
         (("nothing",), set()),
+        (("predictions",), {"/", "/docs", "/openapi.json", "/model", "/v1/models/colours"}),
+        (("predictions", "metrics"), {"/", "/docs", "/openapi.json", "/model", "/v1/models/colours", "/metrics"}),
     ],
 )
 def test_what_needs_no_token_is_chosen(
@@ -390,7 +392,7 @@ def test_preflights_are_answered_without_a_token(services_of: MakeServices, mode
         assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
         assert "POST" in response.headers["Access-Control-Allow-Methods"]
         allowed = response.headers["Access-Control-Allow-Headers"].lower()
-        assert all(name in allowed for name in ("authorization", "content-type"))
+        assert all(name in allowed for name in ("authorization", "content-type", "x-darkroom-sticky"))
         assert response.headers["Access-Control-Max-Age"]
     refused = client.options("/predict", headers={"Origin": "https://evil.example", **asked})
     assert refused.status_code == 401

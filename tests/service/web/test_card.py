@@ -2,6 +2,8 @@
 
 import base64
 import hashlib
+import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -12,7 +14,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from artifact import read_metadata
-from artifact.layout import MODEL_CARD, REPORT
+from artifact.layout import METADATA, MODEL_CARD, REPORT
 from service.app import create_app
 from tests.models import add_files, copy
 from tests.reports import Page, contents, evaluation
@@ -38,18 +40,69 @@ def serve(services_of: MakeServices, version: Path) -> Serve:
 
 
 def test_a_version_without_a_report_has_its_card_and_its_plots(serve: Serve, version: Path) -> None:
-    """It is said that there is none; plots are in the page, as far as they are files of the version."""
+    """It is said that there is none; the page shows plots, as far as they are files of the version, and has them."""
     (version / MODEL_CARD).write_text(f"{CARD}\n![A plot](plot.png)\n\n![Another](../../plot.png)\n")
     add_files(version, {MODEL_CARD: (version / MODEL_CARD).read_bytes(), "assets.extra/plot.png": PLOT})
     (version.parent / "plot.png").write_bytes(b"another")
-    answer = serve().get("/model/card")
+    client = serve()
+    answer = client.get("/model/card")
     assert answer.content_type == "text/html; charset=utf-8"
     page = Page(answer.text)
     assert "There is no report of its training" in page.text
     assert "colours, version 1" in page.text
     assert "Tells red, green and blue apart." in page.text
     shown = [attributes["src"] for tag, attributes in page.elements if tag == "img"][1:]
-    assert shown == ["data:image/png;base64," + base64.b64encode(PLOT).decode()]
+    assert shown == ["plot.png?model=colours&version=1"]
+    plot = client.get(urljoin("/model/card", shown[0]))
+    assert (plot.content_type, plot.data) == ("image/png", PLOT)
+    assert plot.headers["X-Content-Type-Options"] == "nosniff"
+    assert plot.headers["Content-Security-Policy"].startswith("default-src 'none'")
+    again = client.get("/model/plot.png", headers={"If-None-Match": plot.headers["ETag"]})
+    assert (again.status_code, again.data) == (304, b"")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "none.png", "metadata.json", "MODEL_CARD.md", "unlisted.png", "below.png", "pipe.png", "large.png", "gone.png",
+        "..%2Fplot.png", "..%2F..%2Fplot.png", "%2Fetc%2Fpasswd", "plot.png%00", "plots/below.png", "a" * 300 + ".png",
+    ],
+)  # fmt: skip
+def test_no_other_file_of_a_version_can_be_had(serve: Serve, version: Path, name: str) -> None:
+    """Only plots that the metadata list are given, and of those only regular files of a size that plots have."""
+    extra = version / "assets.extra"
+    (extra / "plots").mkdir()
+    listed = ("plot.png", "plots/below.png", "large.png", "pipe.png", "gone.png")
+    add_files(version, {f"assets.extra/{each}": PLOT for each in listed})
+    (extra / "unlisted.png").write_bytes(PLOT)
+    client = serve()
+    for each in ("pipe.png", "gone.png"):
+        (extra / each).unlink()
+    os.mkfifo(extra / "pipe.png")
+    os.truncate(extra / "large.png", 2**34)
+    assert client.get("/model/plot.png").status_code == 200
+    answer = client.get(f"/model/{name}")
+    assert answer.status_code == 404
+    assert answer.json is not None
+    assert answer.json["error"] == "not_found"
+
+
+def test_versions_stand_side_by_side(serve: Serve, version: Path) -> None:
+    """What each was measured at is in a column, the one that answers is marked, and one that is broken is left out."""
+    for number, accuracy in ((2, 0.75), (3, 0.875)):
+        metadata = copy(version, version.parent.parent, number) / METADATA
+        record = json.loads(metadata.read_text(encoding="utf-8"))
+        record["metrics"].update(accuracy=accuracy, images=1000, measured_on="<b>test</b>")
+        metadata.write_text(json.dumps(record), encoding="utf-8")
+    (copy(version, version.parent.parent, 4) / METADATA).write_text("{")
+    page = Page(serve().get("/model/card").text)
+    assert re.search(r"version\s+1\s+2\s+3, answers now\s", page.text)
+    assert re.search(r"Right\s+not measured\s+75.00% of 1,000 .<b>test</b>.\s+87.50% of 1,000", page.text)
+
+
+def test_a_single_version_stands_beside_nothing(serve: Serve) -> None:
+    """There is no table of one column."""
+    assert "side by side" not in serve().get("/model/card").text
 
 
 def test_the_report_is_in_the_page_under_a_policy_that_lets_nothing_else_in(serve: Serve, version: Path) -> None:
@@ -150,4 +203,9 @@ def test_the_bundled_model_has_a_page(root: Path, services_of: MakeServices) -> 
     assert "Pictures of something else" in page.text
     assert not re.search(r"^\s*[#|]", page.text, re.MULTILINE)
     assert len([tag for tag, _ in page.elements if tag == "figure"]) == 4
+    plots = [attributes["src"] for tag, attributes in page.elements if tag == "img"][1:]
+    assert all(client.get(urljoin("/model/card", plot)).data.startswith(b"\x89PNG") for plot in plots)
+    ids = {attributes["id"] for _, attributes in page.elements if "id" in attributes}
+    parts = [attributes["href"][1:] for tag, attributes in page.elements if attributes.get("href", "").startswith("#")]
+    assert {"card-by-class", "card-the-most-confident-mistakes"} <= set(parts) <= ids
     assert 'href="model/card"' in client.get("/").text

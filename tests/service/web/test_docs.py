@@ -1,4 +1,4 @@
-"""The README tells people every setting of the service."""
+"""docs/settings.md tells people every setting of the service."""
 
 import pytest
 
@@ -7,9 +7,9 @@ from tests.service.running import ROOT
 
 
 @pytest.mark.parametrize("setting", documentation(), ids=lambda setting: setting.variable)
-def test_readme_tells_every_setting(setting: Documented) -> None:
-    """Each setting stands in one line of the README, in code type, together with its default."""
-    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
-    mine = [line for line in lines if f"`{setting.variable}`" in line]
-    assert mine, f"README.md does not name `{setting.variable}`"
-    assert any(setting.default in line for line in mine), f"README.md does not give {setting.default} as its default"
+def test_the_page_of_settings_has_every_one(setting: Documented) -> None:
+    """Each setting is a row of the table, with its default, what is allowed and what it does, as --help has them."""
+    rows = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8").splitlines()
+    default = f"`{setting.default}`" if setting.default != "unset" else "unset"
+    row = f"| `{setting.variable}` | {default} | {setting.allowed} | {setting.description} |"
+    assert row in rows, f"docs/settings.md lacks the row\n{row}"

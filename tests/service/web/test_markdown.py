@@ -2,24 +2,25 @@
 
 import pytest
 
-from service.web.markdown import to_html
+from service.web.markdown import parts, to_html
 
 
 @pytest.mark.parametrize(
     ("text", "html"),
     [
-        ("# Pets\n\nTells *cats*\nfrom dogs.", "<h2>Pets</h2>\n<p>Tells *cats* from dogs.</p>"),
-        ("## Use", "<h3>Use</h3>"),
+        ("# Pets\n\nTells *cats*\nfrom dogs.", '<h2 id="card-pets">Pets</h2>\n<p>Tells *cats* from dogs.</p>'),
+        ("## Use", '<h3 id="card-use">Use</h3>'),
         ("####### seven", "<p>####### seven</p>"),
         ("- a\n- **b**", "<ul><li>a</li><li><strong>b</strong></li></ul>"),
         ("from `a` to **b**", "<p>from <code>a</code> to <strong>b</strong></p>"),
         ("**<b>**, `<i>`", "<p><strong>&lt;b&gt;</strong>, <code>&lt;i&gt;</code></p>"),
         ("<script>alert(1)</script>", "<p>&lt;script&gt;alert(1)&lt;/script&gt;</p>"),
         ("{0} {}", "<p>{0} {}</p>"),
-        ("![A plot](plot.png)", '<figure><img src="data:x" alt="A plot"><figcaption>A plot</figcaption></figure>'),
+        ("![A plot](plot.png)",
+         '<figure id="card-a-plot"><img src="data:x" alt="A plot"><figcaption>A plot</figcaption></figure>'),
         ("![No plot](other.png)", ""),
-        ('![" onerror="x](plot.png)',
-         '<figure><img src="data:x" alt="&#34; onerror=&#34;x"><figcaption>&#34; onerror=&#34;x</figcaption></figure>'),
+        ('![" x](plot.png)',
+         '<figure id="card-x"><img src="data:x" alt="&#34; x"><figcaption>&#34; x</figcaption></figure>'),
         ("[a](javascript:alert(1))", "<p>[a](javascript:alert(1))</p>"),
         ("", ""),
     ],
@@ -39,3 +40,14 @@ def test_tables() -> None:
     headed = to_html("| label | recall |\n|:--|--:|\n| <x> | 1 |", {})
     assert '<thead><tr><th scope="col">label</th><th scope="col">recall</th></tr></thead>' in headed
     assert '<tr><th scope="row">&lt;x&gt;</th><td>1</td></tr>' in headed
+
+
+def test_parts_lead_to_what_is_there() -> None:
+    """Sections and pictures that are shown have ids, which are the same in the list of them."""
+    text = (
+        "# Pets\n\n## By class\n\n### Not this\n\n![Mistakes: the surest](a.png)\n\n![No](b.png)\n\n## <Use> & limits"
+    )
+    found = parts(text, {"a.png"})
+    assert [part.title for part in found] == ["By class", "Mistakes", "<Use> & limits"]
+    html = to_html(text, {"a.png": "a.png"})
+    assert all(f'id="{part.id}"' in html for part in found)

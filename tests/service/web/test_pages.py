@@ -31,9 +31,9 @@ ADDRESSES = (
 def bundled(root: Path) -> Iterator[Flask]:
     """The application with the bundled model."""
     services = make_services(Settings(model_dir=root / "models"), Metrics(CollectorRegistry()), draining=lambda: False)
-    services.registry.refresh()
+    services.models.refresh()
     yield create_app(services)
-    services.registry.close()
+    services.models.close()
 
 
 def rules(policy: str) -> dict[str, str]:
@@ -108,7 +108,7 @@ def test_every_file_of_the_pages_is_served() -> None:
     """What lies in the folder and what the routes know are the same files."""
     files = {str(path.relative_to(PAGES)) for path in PAGES.rglob("*") if path.is_file()}
     served = {address.removeprefix("/") for address in ADDRESSES if address.startswith(("/assets/", "/samples/"))}
-    assert files == {*served, "index.html", "docs.html"}
+    assert files == {*served, "docs.html"}
     assert len(served) > 15
 
 

@@ -10,5 +10,4 @@ SwaggerUIBundle({
   deepLinking: true,
   tryItOutEnabled: true,
   defaultModelsExpandDepth: 0,
-  tagsSorter: (one, other) => (other === "predict") - (one === "predict"), // what most come for is first
 });

@@ -1,5 +1,7 @@
 // What people drop, paste or choose, as pictures: {file, name}.
 
+// Most browsers have no type for them, nor a preview.
+const HEIC = /\.(heic|heif|hif)$/i;
 const inOrder = new Intl.Collator("en", { numeric: true });
 
 /** Return the files of a list as pictures. */
@@ -28,7 +30,7 @@ async function collect(entry, pictures) {
   }
   const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
   const name = entry.fullPath.slice(1);
-  if (file.type.startsWith("image/") || !name.includes("/")) pictures.push({ file, name });
+  if (file.type.startsWith("image/") || HEIC.test(name) || !name.includes("/")) pictures.push({ file, name });
 }
 
 /** Return all entries of a folder, which the browser gives in portions until one is empty. */

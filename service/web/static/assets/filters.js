@@ -1,43 +1,95 @@
 // Buttons that leave only the cards of one kind in sight, for when there are many.
 
-const FEWEST = 8; // cards; as many can be seen at a glance
-const UNANSWERED = "not answered";
+import { doubt } from "./doubt.js";
 
-/** Counts what came of the cards and hides those that were not asked for. */
+const FEWEST = 8; // cards; as many can be seen at a glance
+const MOST = 12; // buttons of labels; the others come by one more button
+const ALL = Symbol("all");
+const UNSURE = Symbol("not sure");
+const DIFFERENT = Symbol("versions differ");
+const NO_LABEL = Symbol("no label");
+const UNANSWERED = Symbol("not answered");
+const FIRST = [ALL, UNSURE, DIFFERENT];
+const LAST = [NO_LABEL, UNANSWERED];
+
+/** Return the likeliest label of a picture; of several it may have none. */
+function likeliest({ labels, predictions }) {
+  return (labels ?? predictions)[0]?.label ?? NO_LABEL;
+}
+
+/** Counts what came of the cards; changed() is called when other cards are wanted than before. */
 export class Filters {
   #group = document.getElementById("filters");
-  #cards = document.getElementById("cards");
-  #buttons = new Map(); // kind -> its button; "" is all
+  #more = document.getElementById("more-filters");
+  #buttons = new Map(); // kind -> its button
   #counts = new Map(); // kind -> cards
-  #kinds = new WeakMap(); // card -> kind
-  #only = "";
+  #kinds = new WeakMap(); // card -> its kinds
+  #only = ALL;
+  #changed;
+
+  constructor(changed) {
+    this.#changed = changed;
+    this.#more.addEventListener("click", () => {
+      const opens = this.#more.ariaExpanded !== "true";
+      this.#more.ariaExpanded = String(opens);
+      this.arrange();
+    });
+  }
 
   /** Note what came of a card. */
   add(card, outcome) {
-    const kind = outcome.predictions ? outcome.predictions[0].label : UNANSWERED;
-    this.#kinds.set(card, kind);
-    this.#count("");
-    this.#count(kind);
-    card.hidden = !this.#wanted(card);
-    this.#group.hidden = this.#counts.get("") <= FEWEST;
+    const kind = outcome.predictions ? likeliest(outcome) : UNANSWERED;
+    const kinds = [ALL, kind, ...(doubt(outcome) ? [UNSURE] : [])];
+    this.#kinds.set(card, kinds);
+    for (const each of kinds) this.#count(each);
+    this.#group.hidden = this.#counts.get(ALL) <= FEWEST;
+  }
+
+  /** Note that two versions answer differently to the picture of a card that was added. */
+  addDifferent(card) {
+    this.#kinds.get(card).push(DIFFERENT);
+    this.#count(DIFFERENT);
+  }
+
+  /** Say whether a card is one of those that were asked for. */
+  wants(card) {
+    return this.#only === ALL || (this.#kinds.get(card)?.includes(this.#only) ?? false);
   }
 
   showAll() {
-    this.#show("");
+    this.#show(ALL);
+  }
+
+  /** Put the buttons in order: what is to be looked at, then the labels, the most frequent first. */
+  arrange() {
+    const focused = document.activeElement;
+    const labels = [...this.#buttons.keys()].filter((kind) => typeof kind === "string");
+    labels.sort((one, other) => this.#counts.get(other) - this.#counts.get(one) || one.localeCompare(other));
+    const opened = this.#more.ariaExpanded === "true";
+    for (const [place, label] of labels.entries()) {
+      this.#buttons.get(label).hidden = place >= MOST && !opened && label !== this.#only;
+    }
+    this.#more.hidden = labels.length <= MOST;
+    this.#more.textContent = opened ? "fewer labels" : `${labels.length - MOST} more labels`;
+    const of = (kinds) => kinds.map((kind) => this.#buttons.get(kind)).filter(Boolean);
+    this.#group.replaceChildren(...of(FIRST), ...of(labels), this.#more, ...of(LAST));
+    if (focused !== document.activeElement && this.#group.contains(focused)) focused.focus({ preventScroll: true });
   }
 
   clear() {
     this.#buttons.clear();
     this.#counts.clear();
-    this.#group.replaceChildren();
+    this.#more.ariaExpanded = "false";
+    this.#only = ALL;
+    this.arrange();
     this.#group.hidden = true;
-    this.#only = "";
   }
 
   #count(kind) {
     this.#counts.set(kind, (this.#counts.get(kind) ?? 0) + 1);
     if (!this.#buttons.has(kind)) this.#makeButton(kind);
-    this.#buttons.get(kind).textContent = `${kind || "all"} ${this.#counts.get(kind)}`;
+    const name = typeof kind === "symbol" ? kind.description : kind;
+    this.#buttons.get(kind).textContent = `${name} ${this.#counts.get(kind)}`;
   }
 
   #makeButton(kind) {
@@ -46,17 +98,13 @@ export class Filters {
     button.ariaPressed = String(kind === this.#only);
     button.addEventListener("click", () => this.#show(kind));
     this.#buttons.set(kind, button);
-    if (kind === UNANSWERED || !this.#buttons.has(UNANSWERED)) this.#group.append(button);
-    else this.#buttons.get(UNANSWERED).before(button);
+    button.hidden = typeof kind === "string" && this.#buttons.size > MOST; // until they are arranged
+    this.#group.append(button);
   }
 
   #show(kind) {
     this.#only = kind;
     for (const [other, button] of this.#buttons) button.ariaPressed = String(other === kind);
-    for (const card of this.#cards.children) card.hidden = !this.#wanted(card);
-  }
-
-  #wanted(card) {
-    return this.#only === "" || this.#kinds.get(card) === this.#only;
+    this.#changed();
   }
 }

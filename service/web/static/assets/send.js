@@ -4,7 +4,10 @@ const MOST_PICTURES = 16; // in one part
 const MOST_BYTES = 8 * 1024 * 1024; // in one part
 const AT_ONCE = 2; // requests
 const TRIES = 6; // of a part while the service has no room
+const LOADING_TRIES = 60; // while it loads the model
 const LONGEST_WAIT = 30; // seconds
+// Where versions share the requests, one of them answers to all that this page sends.
+const STICKY = Array.from(crypto.getRandomValues(new Uint32Array(4)), (number) => number.toString(16)).join("");
 
 /** Return the pictures in parts, each small enough for one request unless a single picture is too large. */
 export function inParts(pictures) {
@@ -26,16 +29,24 @@ export function inParts(pictures) {
 
 /**
  * Sends pictures and reports: answered(picture, outcome, model) for each, waiting(seconds) when the service has no
- * room, finished() when nothing is left. An outcome has predictions or a message.
+ * room, finished() when nothing is left. An outcome has predictions or a message. The address is that of the service's
+ * route, with what it is to answer by.
  */
 export class Sender {
   #report;
+  #address;
   #queue = [];
   #running = 0;
   #abort = new AbortController();
 
-  constructor(report) {
+  constructor(report, address = "predict/batch") {
     this.#report = report;
+    this.#address = address;
+  }
+
+  /** Whether requests are under way. */
+  get busy() {
+    return this.#running > 0;
   }
 
   add(pictures) {
@@ -88,8 +99,10 @@ export class Sender {
     const form = new FormData();
     for (const { file, name } of part) form.append("images", file, name);
     for (let tries = 1; ; tries += 1) {
-      const response = await fetch("predict/batch", { method: "POST", body: form, signal });
-      if (response.status !== 503 || tries === TRIES) return response;
+      const hidden = document.getElementById("private")?.checked ? { "X-Darkroom-Capture": "no" } : {};
+      const headers = { "X-Darkroom-Sticky": STICKY, ...hidden };
+      const response = await fetch(this.#address, { method: "POST", body: form, headers, signal });
+      if (response.status !== 503 || tries >= (await allowed(response))) return response;
       const seconds = Math.min(Number(response.headers.get("Retry-After")) || 1, LONGEST_WAIT);
       this.#report.waiting(seconds);
       await pause(seconds, signal);
@@ -114,6 +127,12 @@ export class Sender {
 const CANCELLED = { message: "Cancelled." };
 const UNREADABLE = { message: "The browser cannot read this file." };
 const UNREACHED = { message: "The connection failed: the service is not there, or the file is far too large for it." };
+
+/** Return how often it is tried to get another answer than this 503. */
+async function allowed(response) {
+  const answer = await parsed(response.clone());
+  return answer?.error === "model_loading" ? LOADING_TRIES : TRIES;
+}
 
 /** Return the JSON of a response; null where it is none, as a proxy's error page. */
 async function parsed(response) {

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from artifact import InvalidVersion
+from artifact.errors import SourceFails
 from training.errors import Interrupted, Interruption, NoGpu, TrainingError, WorseVersion
 from training.fit.resume import how_to_resume
+from training.names import printable
 
 COMMANDS = (
     "check",
@@ -53,14 +55,17 @@ def main(arguments: Sequence[str]) -> int:
     settings = command.parse(arguments[1:] if named else arguments)
     interruption = Interruption()
     before = {number: signal.signal(number, interruption.receive) for number in (signal.SIGTERM, signal.SIGINT)}
+    tell = sys.unraisablehook
+    # Where nothing can be raised, as in what runs when an object goes, ``interruption.check`` finds the signal later.
+    sys.unraisablehook = lambda lost: None if isinstance(lost.exc_value, Interrupted) else tell(lost)
     try:
         return command.run(settings, interruption)
     except WorseVersion as worse:
-        print(f"training: not published: {worse}", file=sys.stderr)
+        print(f"training: not published: {printable(str(worse))}", file=sys.stderr)
         return _NOT_PUBLISHED
     except NoGpu as error:
         return _fail(str(error), _NO_GPU)
-    except (TrainingError, InvalidVersion) as error:
+    except (TrainingError, InvalidVersion, SourceFails) as error:
         return _fail(str(error))
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
@@ -72,6 +77,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"Stopped by {name}. {advice}", file=sys.stderr)
         return 128 + interrupted.signal_number
     finally:
+        sys.unraisablehook = tell
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -83,5 +89,5 @@ def _command(name: str) -> Command:
 
 
 def _fail(message: str, code: int = 1) -> int:
-    print(f"training: error: {message}", file=sys.stderr)
+    print(f"training: error: {printable(message)}", file=sys.stderr)
     return code

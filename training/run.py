@@ -7,6 +7,7 @@ trained in one.
 
 import dataclasses
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -22,16 +23,21 @@ from numpy.typing import NDArray
 import artifact
 from artifact import Input, Int8, InvalidVersion, Metadata
 from artifact.layout import INT8_MODEL, MODEL_CARD, REPORT
-from training.check.labels import answers_of, probably_wrong
+from artifact.store import Store
+from training.check.labels import answers_of, doubtful, probably_wrong
 from training.data import sources
-from training.data.dataset import Dataset, Split, size_in_words
+from training.data.dataset import Dataset, Split, size_in_words, targets_of
 from training.data.findings import Example, Finding
+from training.data.folders import few
 from training.data.pictures import Reading
 from training.errors import Interruption, TrainingError, WorseVersion
 from training.evaluation import improvement
+from training.evaluation.average_precision import mean_average_precision
+from training.evaluation.embedding_score import fit_distances, fit_score
+from training.evaluation.familiarity import score_of
 from training.evaluation.few_images import LEAST_HELD_OUT, accuracy_in_words, why_not_calibrated
 from training.evaluation.inference import openvino_predict
-from training.evaluation.post_hoc import fit_post_hoc, fit_to_logits, logits_of
+from training.evaluation.post_hoc import PostHoc, fit_post_hoc, fit_to_logits, logits_of
 from training.fit import defaults, device, hardware, pretrained
 from training.fit.checkpoints import RunFolder, require_writable
 from training.fit.choice import backbone_for, choose
@@ -45,12 +51,15 @@ from training.fit.settings import Precision, TrainSettings
 from training.fit.strategy import connect
 from training.fit.tracking import MLFLOW_RUN, Tracker, tracked
 from training.fit.train import Job, Start, Trained, network_of, train
+from training.names import printable
 from training.network.model import in_float32
 from training.network.registry import BACKBONES, NO_WEIGHTS
 from training.progress import duration
 from training.publish import configuration
+from training.publish.model_card import int8_accuracy, multi_label_in_words
 from training.publish.quantization import add_int8, add_int8_by_folds, require_held_out
-from training.publish.version import Candidate, Place, Published, publish
+from training.publish.stores import open_store, where
+from training.publish.version import Candidate, Place, Published, Unseen, publish
 
 _MOST_TIMES = 5
 _EXAMPLES = 24  # of a finding, in the report
@@ -70,6 +79,8 @@ class Run:
     """In words, where it runs, for its record."""
     findings: tuple[Finding, ...] = ()
     """What was found in the data on the way, for the report."""
+    store: Store | None = None
+    """Where versions go, where that is no folder."""
 
     @property
     def two_stages(self) -> bool:
@@ -86,6 +97,7 @@ def train_and_publish(settings: TrainSettings, interruption: Interruption) -> in
         Interrupted: a signal came; the epochs done are saved, and what was published by then stays.
         WorseVersion: the new version is worse than the one that it would replace; its training is kept.
         TrainingError: the data, the settings or the machine do not allow it; the message says why.
+        SourceFails: the object store that versions go to cannot be read or written.
         OSError: a folder cannot be written.
     """
     begun = time.monotonic()
@@ -125,6 +137,7 @@ def load(settings: TrainSettings, held: ExitStack) -> Run:
         require_writable(settings.models)
         require_writable(folder.path)
         held.enter_context(folder.locked())
+    store = open_store(settings.store, settings.models, name) if strategy.is_chief else None
     settings = _with_backbone(settings)
     reading = _reading(settings, folder)
     dataset = sources.load(settings.data, settings.validation_images, smoke, reading=reading)
@@ -137,7 +150,7 @@ def load(settings: TrainSettings, held: ExitStack) -> Run:
     start = _start(settings.start_from, dataset) if settings.start_from else None
     teacher = ensemble([_teacher(version, dataset) for version in settings.teachers]) if settings.teachers else None
     job = Job(dataset, recipe, folder, start, teacher, strategy)
-    run = Run(settings, name, reading, job, {})
+    run = Run(settings, name, reading, job, {}, store=store)
     # The head is fitted in float32; how to tune is measured after that.
     precision = "float32" if run.two_stages else _precision(settings.precision, job)
     run = dataclasses.replace(run, environment={**hardware.environment(precision), **strategy.environment()})
@@ -177,9 +190,11 @@ def _publish_trained(run: Run, trained: Trained, interruption: Interruption) -> 
     model, lineage = in_float32(trained.model), Lineage.read(trained.state.settings)
     held_out = lineage.held_out()
     wanted = run.settings.int8 if run.settings.int8 is not None else run.two_stages
+    post_hoc = fit_post_hoc(model, dataset, held_out, lineage.smoothing())
+    thresholds = post_hoc.of_labels.thresholds if post_hoc.of_labels else None
     candidate = Candidate(
         model=model,
-        post_hoc=fit_post_hoc(model, dataset, held_out, lineage.smoothing()),
+        post_hoc=post_hoc,
         not_calibrated=why_not_calibrated(held_out),
         record=state.settings,
         environment=state.environment,
@@ -187,7 +202,7 @@ def _publish_trained(run: Run, trained: Trained, interruption: Interruption) -> 
         seconds=state.seconds,
         learned=len(dataset.train),
         held_out=len(dataset.validation),
-        quantize=(lambda version: add_int8(version, dataset, held_out)) if wanted and held_out else None,
+        quantize=(lambda version: add_int8(version, dataset, held_out, thresholds)) if wanted and held_out else None,
         configuration=_configuration(run, state.environment),
         pictures=run.settings.pictures,
         findings=run.findings,
@@ -206,10 +221,10 @@ def _two_stages(run: Run, tracker: Tracker, interruption: Interruption) -> Publi
     """
     begun = time.monotonic()
     head = pretrained.fit(run.job)
-    if answered := len(head.folds.rows):
+    if len(head.folds.rows):
         print(
             f"Head: logistic regression (C = {head.folds.strength:g}), in {len(head.folds.heads)}-fold "
-            f"cross-validation {accuracy_in_words(head.accuracy(), answered)} right."
+            f"cross-validation {_answered_in_words(head)}."
         )
         run = dataclasses.replace(run, findings=_wrong_labels(run, head))
     not_tuned = _not_tuned(run)
@@ -220,7 +235,9 @@ def _two_stages(run: Run, tracker: Tracker, interruption: Interruption) -> Publi
     elif publishing:
         try:
             published = _publish_head(run, head, time.monotonic() - begun, interruption)
-            print(f"Published {published.path}; a running service answers with it by now.", flush=True)
+            print(
+                f"Published {where(run.store, published.path)}; a running service answers with it by now.", flush=True
+            )
         except WorseVersion as worse:
             if not_tuned:
                 raise
@@ -241,24 +258,39 @@ def _two_stages(run: Run, tracker: Tracker, interruption: Interruption) -> Publi
     return tuned or published
 
 
+def _answered_in_words(head: FittedHead) -> str:
+    """Return what the folds get right of the pictures that they did not see."""
+    rows = head.folds.rows
+    if head.classes.ndim == 1:
+        return f"{accuracy_in_words(head.accuracy(), len(rows))} right"
+    found = mean_average_precision(head.folds.logits(head.features), head.classes[rows] > 0)
+    return f"a mean average precision of {found:.4f} on {len(rows):,} images"
+
+
 def _wrong_labels(run: Run, head: FittedHead) -> tuple[Finding, ...]:
     """Say how many labels are probably wrong, as the folds tell by the way; return that for the report."""
     dataset = run.job.dataset
-    wrong = probably_wrong(answers_of(head.folds, head.features, head.labels), head.classes)
+    answers = answers_of(head.folds, head.features, head.labels, multi_label=dataset.multi_label)
+    wrong = (doubtful if dataset.multi_label else probably_wrong)(answers, head.classes)
     if not wrong:
         return ()
     what = "1 label is" if len(wrong) == 1 else f"{len(wrong):,} labels are"
-    print(f"{what} probably wrong; python -m training check {run.settings.data} shows them.")
+    table = f" --labels {shlex.quote(str(run.settings.labels))}" if run.settings.labels else ""
+    print(f"{what} probably wrong; darkroom check {shlex.quote(str(run.settings.data))}{table} shows them.")
 
-    def example(place: int, likeliest: int) -> Example:
+    def example(place: int, other: int) -> Example:
         in_train = place < len(dataset.train)
         split, index = (dataset.train, place) if in_train else (dataset.validation, place - len(dataset.train))
         name = split.names[index] if split.names else f"picture {place}"
-        label, other = dataset.labels[int(split.classes[index])], dataset.labels[likeliest]
-        return Example(name, f"is {label}; the others like it are {other}", split.images[index])
+        named = dataset.labels[other]
+        if dataset.multi_label:
+            note = f"has {named}; the others like it have not" if split.classes[index, other] else f"lacks {named}"
+        else:
+            note = f"is {dataset.labels[int(split.classes[index])]}; the others like it are {named}"
+        return Example(name, note, split.images[index])
 
-    examples = tuple(example(place, likeliest) for place, likeliest, _ in wrong[:_EXAMPLES])
-    advice = "Look at them first: what is in a wrong folder teaches the wrong thing."
+    examples = tuple(example(place, other) for place, other, _ in wrong[:_EXAMPLES])
+    advice = "Look at them first: a wrong label teaches the wrong thing."
     return (Finding("Labels that are probably wrong", len(wrong), advice, examples),)
 
 
@@ -267,14 +299,16 @@ def _publish_head(run: Run, head: FittedHead, seconds: float, interruption: Inte
     dataset, folds = run.job.dataset, head.folds
     every = pretrained.all_but_test(dataset)
     measured_on = f"{dataset.name}, {len(folds.heads)}-fold cross-validation"
-    method = f"logistic regression, C = {folds.strength:g} by {len(folds.heads)}-fold cross-validation"
+    regression = "logistic regression of each label" if dataset.multi_label else "logistic regression"
+    method = f"{regression}, C = {folds.strength:g} by {len(folds.heads)}-fold cross-validation"
+    unseen, post_hoc = _by_folds(head, dataset.labels, measured_on)
 
     def quantize(version: Path) -> Int8:
-        return add_int8_by_folds(version, every, head.features, folds, dataset.name)
+        return add_int8_by_folds(version, every, head.features, folds, dataset.name, post_hoc.of_labels)
 
     candidate = Candidate(
         model=pretrained.network(run.job, head.linear),
-        post_hoc=fit_to_logits(folds.logits(head.features), head.classes[folds.rows], measured_on),
+        post_hoc=post_hoc,
         not_calibrated=why_not_calibrated(len(folds.rows), folds=True),
         record={
             **run.job.settings.record(),
@@ -292,8 +326,28 @@ def _publish_head(run: Run, head: FittedHead, seconds: float, interruption: Inte
         configuration=_configuration(run, run.environment, minutes=0),
         pictures=run.settings.pictures,
         findings=run.findings,
+        answers=unseen,
     )
     return publish(candidate, dataset, _place(run), interruption)
+
+
+def _by_folds(head: FittedHead, labels: tuple[str, ...], measured_on: str) -> tuple[Unseen | None, PostHoc]:
+    """Return what cross-validation answers, and what is fitted to that; nothing where these are too few pictures.
+
+    Where pictures may have several labels, they are in no class whose distance could tell how familiar they are.
+    """
+    folds, features, multi_label = head.folds, head.features, head.classes.ndim == 2
+    logits, classes = folds.logits(features), head.classes[folds.rows]
+    if len(folds.rows) < LEAST_HELD_OUT:
+        return None, fit_to_logits(logits, classes, labels, measured_on)
+    score, scores = None, score_of(logits, multi_label=multi_label)
+    if not multi_label:
+        parts = folds.parts(features, head.classes)
+        score = fit_score(fit_distances(features, head.classes), parts)
+        scores = score.of_parts(parts)
+    post_hoc = fit_to_logits(logits, classes, labels, measured_on, scores=scores)._replace(score=score)
+    outputs = {"probabilities": post_hoc.correction.probabilities(logits), "familiarity": scores}
+    return Unseen({**outputs, "embedding": features[folds.rows]}, measured_on), post_hoc
 
 
 def _learned_from_the_same(run: Run) -> Published | None:
@@ -316,12 +370,13 @@ def _learned_from_the_same(run: Run) -> Published | None:
 
 def _not_tuned(run: Run) -> str:
     """Return why the network is left as it is; nothing where it is to be tuned."""
-    held_out = len(run.job.dataset.validation)
-    if run.settings.minutes == 0:
+    held_out, settings = len(run.job.dataset.validation), run.settings
+    if settings.minutes == 0:
         return "Not tuned, since --minutes is 0."
     if held_out < LEAST_HELD_OUT:
+        in_spite = ", in spite of --epochs" if _epochs_are_given(settings) else ""
         return (
-            f"Not tuned: with {held_out} images held out nobody could tell whether it is better; it takes "
+            f"Not tuned{in_spite}: with {held_out} images held out nobody could tell whether it is better; it takes "
             f"{LEAST_HELD_OUT}, which {4 * LEAST_HELD_OUT} images to train on have, or --validation-images."
         )
     return ""
@@ -334,7 +389,7 @@ def _ready_to_tune(run: Run, head: Linear) -> tuple[Run, float | None]:
     """
     settings, job = run.settings, run.job
     minutes = settings.minutes
-    if minutes is None and settings.recipe.epochs is None and "epochs" not in settings.recipe.fields:
+    if minutes is None and not _epochs_are_given(settings):
         minutes = defaults.minutes(len(job.dataset.train))
     saved = job.folder.saved()
     if saved:
@@ -350,10 +405,14 @@ def _ready_to_tune(run: Run, head: Linear) -> tuple[Run, float | None]:
     return dataclasses.replace(run, job=job, environment=environment), minutes
 
 
+def _epochs_are_given(settings: TrainSettings) -> bool:
+    return settings.recipe.epochs is not None or "epochs" in settings.recipe.fields
+
+
 def _epochs(run: Run, pace: Pace, minutes: float | None) -> int:
     """Return the epochs of the recipe, or as many as fit into ``minutes`` where these were left open."""
-    asked, recipe = run.settings.recipe, run.job.recipe
-    if minutes is None or asked.epochs is not None or "epochs" in asked.fields:
+    recipe = run.job.recipe
+    if minutes is None or _epochs_are_given(run.settings):
         return recipe.epochs
     pictures = defaults.steps_per_epoch(run.job.dataset, recipe) * recipe.batch_size
     times = 1 if run.settings.minutes is None else _MOST_TIMES  # who gives time, wants it used
@@ -386,20 +445,28 @@ def _sum_up(run: Run, published: Published, seconds: float) -> None:
     """Print what came of it all, and what to do next."""
     metadata, settings = published.metadata, run.settings
     metrics, int8 = metadata.metrics, metadata.int8
+    accuracy = accuracy_in_words(metrics.accuracy, metrics.images, metrics.measured_on)
+    served_from = (
+        f"MODEL_SOURCE={settings.store}" if settings.store else f"MODEL_DIR={shlex.quote(str(settings.models))}"
+    )
     lines = {
-        "accuracy": accuracy_in_words(metrics.accuracy, metrics.images, metrics.measured_on),
-        "serve it": f"MODEL_DIR={settings.models} MODEL_NAME={run.name} make serve",
+        **({"over all labels": multi_label_in_words(metadata)} if metadata.multi_label else {}),
+        "all labels right" if metadata.multi_label else "accuracy": accuracy,
+        "serve it": f"{served_from} MODEL_NAME={run.name} darkroom serve",
     }
     if int8:
-        lines["in int8"] = f"{int8.accuracy:.2%}, where float32 has {int8.float32_accuracy:.2%} ({int8.measured_on})"
+        lines["in int8"] = int8_accuracy(int8)
     if run.two_stages:
-        more = "more pictures of the labels with a low recall"
+        few_tested = metrics.images < LEAST_HELD_OUT
+        more = (
+            "more pictures, since so few tell little" if few_tested else "more pictures of the labels with a low recall"
+        )
         if len(run.job.dataset.validation) >= LEAST_HELD_OUT:
             more += f", or more time: the same command with --minutes {_more_minutes(run):.0f}"
         lines["make it better"] = more
     report = published.path / REPORT  # the last line; a version of an earlier release has none
     lines["report"] = str(report if report.exists() else published.path / MODEL_CARD)
-    print(f"\n{run.name} version {metadata.version}, after {duration(seconds)}: {published.path}")
+    print(f"\n{run.name} version {metadata.version}, after {duration(seconds)}: {where(run.store, published.path)}")
     for what, value in lines.items():
         print(f"  {what:18}{value}")
 
@@ -427,7 +494,7 @@ def _place(run: Run) -> Place:
             )
         return again
 
-    return Place(settings.models, run.name, test_images, settings.publish_anyway)
+    return Place(settings.models, run.name, test_images, settings.publish_anyway, run.store)
 
 
 def _with_backbone(settings: TrainSettings) -> TrainSettings:
@@ -440,7 +507,8 @@ def _with_backbone(settings: TrainSettings) -> TrainSettings:
         return dataclasses.replace(settings, recipe=dataclasses.replace(recipe, backbone=named))
     side = None
     if not (settings.start_from or settings.teachers) and data is not None and sources.is_pictures(data):
-        side = min(settings.image_size) if settings.image_size else sources.middle_side(data, settings.layout)
+        reading = Reading(max_unreadable=settings.max_unreadable, layout=settings.layout, labels=settings.labels)
+        side = min(settings.image_size) if settings.image_size else sources.middle_side(data, reading)
     name, why = backbone_for(recipe, side)
     if why:
         print(why)
@@ -466,7 +534,15 @@ def _reading(settings: TrainSettings, folder: RunFolder) -> Reading:
         size = backbone.side, backbone.side
     least = LEAST_HELD_OUT if backbone else 0
     cache = settings.cache or folder.path
-    return Reading(size, resize or "crop", settings.max_unreadable, cache, least_held_out=least, layout=settings.layout)
+    return Reading(
+        size,
+        resize or "crop",
+        settings.max_unreadable,
+        cache,
+        least_held_out=least,
+        layout=settings.layout,
+        labels=settings.labels,
+    )
 
 
 def _start(version: Path, dataset: Dataset) -> Start:
@@ -487,10 +563,13 @@ def _teacher(version: Path, dataset: Dataset) -> Teacher:
             f"{version} takes pictures of {takes}, and the training has {has}; a teacher needs the same"
         )
     network = version / INT8_MODEL if metadata.int8 else version
-    return Teacher(openvino_predict(network), (Origin.of(metadata),))
+    return Teacher(openvino_predict(network), (Origin.of(metadata),), dataset.multi_label)
 
 
 def _require_same_labels(version: Path, metadata: Metadata, dataset: Dataset) -> None:
+    if (metadata.task == "multi-label") != dataset.multi_label:
+        one, several = (version, dataset.name) if dataset.multi_label else (dataset.name, version)
+        raise TrainingError(f"{one} has one label for each picture and {several} several; they are other tasks")
     if dataset.labels != metadata.labels:
         raise TrainingError(f"{version} knows {', '.join(metadata.labels)}; the data has {', '.join(dataset.labels)}")
 
@@ -500,6 +579,14 @@ def _announce(run: Run) -> None:
     dataset = job.dataset
     held_out = f"{len(dataset.validation):,} for validation" if len(dataset.validation) else "none held out"
     print(f"{dataset.name}: {len(dataset.train):,} training images, {held_out}, {len(dataset.test):,} for the test.")
+    if untested := _untested(dataset):
+        print(f"The test has no picture of {few(untested)}: learned all the same, and not measured.")
+    if dataset.multi_label:
+        counts = dataset.train.classes.sum(axis=1)
+        print(
+            f"A picture may have several of {len(dataset.labels):,} labels, or none: of those to train on each has "
+            f"{counts.mean():.2f} on average, {(counts == 0).sum():,} have none."
+        )
     if not hardware.has_gpu():
         print("Training on the CPU, without a GPU.")
     if not run.two_stages:
@@ -511,6 +598,12 @@ def _announce(run: Run) -> None:
     if devices := environment.get("devices"):
         print(f"Devices that share every batch: {devices}.")
     sys.stdout.flush()
+
+
+def _untested(dataset: Dataset) -> list[str]:
+    """Return the labels that no picture of the test has, as they may be printed."""
+    counts = targets_of(dataset.test.classes, len(dataset.labels)).sum(axis=0)  # [classes]
+    return [printable(label) for label, count in zip(dataset.labels, counts.tolist(), strict=True) if not count]
 
 
 def _publish_with_tensorflow(arguments: Sequence[str]) -> int:

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import os
 import pickle
 import shutil
@@ -96,8 +97,10 @@ def environment(**changes: str) -> dict[str, str]:
 def run_training(root: Path) -> Train:
     """Return a function that runs ``python -m training`` and captures its output."""
 
-    def run(*arguments: str | Path, **changes: str) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str | Path, peak: Path | None = None, **changes: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "training", *map(str, arguments)]
+        if peak is not None:  # where it is written how much memory it had
+            command = [sys.executable, "-m", "tests.peak", str(peak), *command]
         return subprocess.run(
             command, cwd=root, env=environment(**changes), capture_output=True, text=True, check=False, timeout=300
         )
@@ -133,24 +136,39 @@ class Refused:
 @pytest.fixture(scope="session")
 def refused(smoke: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> Refused:
     """Train with a learning rate of next to nothing where the smoke version lies already; not to be changed."""
-    folder = tmp_path_factory.mktemp("refused")
-    models, run, file = folder / "models", folder / "run", folder / "poor.toml"
-    shutil.copytree(smoke[0], models / "smoke" / "1")
-    file.write_text('preset = "smoke"\nprecision = "float32"\n[recipe]\nlearning_rate = 1e-6\nepochs = 1\n')
-    arguments = ["--config", str(file), "--models", str(models), "--run", str(run)]
-    code, printed, errors = call(arguments)
-    return Refused(code, printed, errors, models, run, arguments)
+
+    def train(folder: Path) -> None:
+        shutil.copytree(smoke[0], folder / "models" / "smoke" / "1")
+        (folder / "poor.toml").write_text(
+            'preset = "smoke"\nprecision = "float32"\n[recipe]\nlearning_rate = 1e-6\nepochs = 1\n'
+        )
+        code, printed, errors = call(_poor(folder))
+        (folder / "answer.json").write_text(json.dumps([code, printed, errors]), encoding="utf-8")
+
+    folder = made_once(tmp_path_factory, "refused", train)
+    code, printed, errors = json.loads((folder / "answer.json").read_text(encoding="utf-8"))
+    return Refused(code, printed, errors, folder / "models", folder / "run", _poor(folder))
+
+
+def _poor(folder: Path) -> list[str]:
+    places = {"--config": "poor.toml", "--models": "models", "--run": "run"}
+    return [argument for option, name in places.items() for argument in (option, str(folder / name))]
 
 
 @pytest.fixture(scope="session")
 def worse(refused: Refused, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Publish what was refused after all, elsewhere; return the version's folder and what was printed."""
-    folder = shutil.copytree(refused.models.parent, tmp_path_factory.mktemp("worse") / "copy")
-    places = ["--models", str(folder / "models"), "--run", str(folder / "run")]
-    code, printed, errors = call([*refused.arguments, *places, "--publish-anyway"])
-    assert code == 0, errors
-    assert not list((folder / "run").glob("epoch-*"))
-    return folder / "models" / "smoke" / "2", printed
+
+    def publish(folder: Path) -> None:
+        shutil.copytree(refused.models.parent, folder, dirs_exist_ok=True)
+        places = ["--models", str(folder / "models"), "--run", str(folder / "run")]
+        code, printed, errors = call([*refused.arguments, *places, "--publish-anyway"])
+        assert code == 0, errors
+        assert not list((folder / "run").glob("epoch-*"))
+        (folder / "printed").write_text(printed, encoding="utf-8")
+
+    folder = made_once(tmp_path_factory, "worse", publish)
+    return folder / "models" / "smoke" / "2", (folder / "printed").read_text(encoding="utf-8")
 
 
 def call(arguments: Sequence[str | Path]) -> tuple[int, str, str]:

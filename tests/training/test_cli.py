@@ -1,6 +1,5 @@
 """The command line teaches, publishes, and fails with a sentence and an exit code."""
 
-import os
 import re
 import signal
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import artifact
+from tests.disks import small_disk
 from tests.drawings import drawing
 from tests.training.conftest import SMOKE, Train, call, environment, python_layout, write_archive
 from training.cli import main
@@ -31,7 +31,7 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
         "compare VERSION VERSION", "evaluate VERSION", "export VERSION --to onnx|litert", "predict VERSION PATH...",
         "quantize VERSION",
     ):  # fmt: skip
-        assert f"python -m training {command} [options]" in printed
+        assert f"darkroom {command} [options]" in printed
 
 
 @pytest.mark.parametrize(
@@ -243,13 +243,8 @@ def test_an_unwritable_folder_is_found_before_training(tmp_path: Path) -> None:
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     """Mount a file system of 64 KiB; skip where that is not allowed."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
-    if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("mounting a small file system is not allowed here")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with small_disk(tmp_path / "disk", 64) as disk:
+        yield disk
 
 
 @pytest.mark.slow

@@ -1,11 +1,9 @@
 """Pictures of a user's own on a pretrained network: a new head at once, then both tuned, with nothing from anywhere."""
 
 import re
-import resource
 import shutil
 import signal
 import socket
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +13,8 @@ import pytest
 
 import artifact
 from artifact import Metadata
-from artifact.layout import EXTRA, INT8_MODEL
+from artifact.layout import EXTRA, INT8_MODEL, REFERENCE_EMBEDDING
+from tests.peak import peak_of
 from tests.photographs import photographs
 from tests.training.conftest import Train, call
 from tests.training.fit.test_defaults import data
@@ -116,8 +115,11 @@ def test_a_head_is_published_with_all_that_a_version_has(head: Trained) -> None:
     assert metadata.calibration is not None
     assert metadata.familiarity is not None
     assert metadata.int8 is not None
-    for measured in (metadata.calibration, metadata.familiarity, metadata.int8):
+    assert metadata.reference is not None
+    for measured in (metadata.calibration, metadata.familiarity, metadata.int8, metadata.reference):
         assert (measured.measured_on, measured.images) == ("places, 5-fold cross-validation", 234)
+    assert metadata.reference.labels.keys() == set(LABELS)
+    assert len(np.fromfile(path / REFERENCE_EMBEDDING, np.float32)) == 2 * 1280
     assert metadata.int8.float32_accuracy - metadata.int8.accuracy < 0.02
     assert metadata.training["head"].startswith("logistic regression, C = ")
     assert (metadata.training["epochs"], metadata.training["validation_images"]) == (0, 0)
@@ -130,6 +132,25 @@ def test_a_head_is_published_with_all_that_a_version_has(head: Trained) -> None:
     assert "Not tuned, since --minutes is 0." in head.printed
     assert "in 5-fold cross-validation" in head.printed
     assert re.search(r"make it better .* or more time: the same command with --minutes 8\n", head.printed)
+
+
+@pytest.mark.slow
+def test_a_head_gets_int8_afterwards_as_well(head: Trained, tmp_path: Path) -> None:
+    """Quantised later, it is measured by the folds that it has in a training, since nothing was held out."""
+    shutil.copytree(head.run, tmp_path / "run")
+    without = trained(tmp_path, head.pictures, "--minutes", "0", "--no-int8")
+    assert without.version(1)[1].int8 is None
+    code, printed, errors = call(["quantize", without.version(1)[0], "--data", head.pictures])
+    assert code == 0, errors
+    path, metadata = without.version(2)
+    assert f"Published {path}." in printed
+    expected = head.version(1)[1].int8
+    assert metadata.int8 is not None
+    assert expected is not None
+    assert (metadata.int8.measured_on, metadata.int8.images) == (expected.measured_on, expected.images)
+    assert metadata.int8.float32_accuracy == pytest.approx(expected.float32_accuracy, abs=0.01)
+    assert metadata.int8.accuracy == pytest.approx(expected.accuracy, abs=0.02)
+    assert (path / INT8_MODEL).exists()
 
 
 @pytest.mark.slow
@@ -175,6 +196,8 @@ def test_tuning_is_published_where_it_is_better(
         assert metadata.calibration is not None
         assert metadata.calibration.measured_on == "places validation"
         assert metadata.int8 is None or metadata.int8.images == 50
+        assert metadata.reference is not None  # of more pictures than the 26 of the test
+        assert (metadata.reference.measured_on, metadata.reference.images) == ("places validation", 50)
         assert "Tuning has made it better: " in run.printed
         assert "places version 2, after " in run.printed
     else:
@@ -290,6 +313,9 @@ def test_a_few_pictures_make_a_version_and_no_promises(tmp_path: Path) -> None:
     assert metadata.int8 is None or metadata.int8.agreement_images == 18
     assert run.printed.count("make it better") == 1
     assert "or more time" not in run.printed
+    again = trained(tmp_path, run.pictures, "--epochs", "3", "--name", "asked", "--no-int8")
+    assert again.code == 0, again.errors
+    assert "Not tuned, in spite of --epochs: with 4 images held out nobody could tell" in again.printed
 
 
 @pytest.mark.slow
@@ -321,11 +347,12 @@ def test_a_machine_of_four_gigabytes_does(run_training: Train, tmp_path: Path) -
     done = run_training(
         *("--data", pictures, "--minutes", "0", "--backbone", "EfficientNetLite0", "--models", tmp_path / "models"),
         *("--run", tmp_path / "run"),
+        peak=tmp_path / "peak",
         https_proxy=NOWHERE,
         http_proxy=NOWHERE,
     )
     assert done.returncode == 0, done.stderr
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    peak, _ = peak_of(tmp_path / "peak")
     print(f"at most {peak / 1e9:.2f} GB")
     assert artifact.validate(tmp_path / "models" / "places" / "1").int8 is not None
     assert peak < 3e9

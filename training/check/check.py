@@ -11,28 +11,31 @@ from numpy.typing import NDArray
 
 from training.check import classes, duplicates, labels, quality
 from training.check.duplicates import Duplicates
-from training.check.findings import LEAVE_OUT, LOOK_AT, MOVE_TO, Kind, Leak, Report, Suggestion
+from training.check.findings import ADD, LEAVE_OUT, LOOK_AT, MOVE_TO, REMOVE, Kind, Leak, Report, Suggestion
 from training.check.labels import Answers
 from training.check.neighbours import centred, directions, far_from_all, nearest, reduced
 from training.check.pictures import Pictures, look
-from training.data.folders import find
+from training.data import label_table
+from training.data.dataset import Classes
+from training.data.folders import File, few, find
+from training.evaluation.average_precision import mean_average_precision
 from training.fit.features import Features, Vectors
-from training.fit.head import Fit
+from training.fit.head import Fit, FitEach
 from training.network.registry import BACKBONES, DEFAULT
 from training.progress import stage
 
 _COMPANY = 10  # pictures that one should have some likeness to
 
 
-def check(folder: Path, features: Features) -> Report:
-    """Look for whatever is wrong with the pictures in ``folder``.
+def check(folder: Path, features: Features, labels_in: Path | None = None) -> Report:
+    """Look for whatever is wrong with the pictures in ``folder``, whose labels a table may have.
 
     Raises:
-        TrainingError: it does not hold classes of pictures, or none of them can be read.
+        TrainingError: it does not hold classes of pictures, the table cannot be read, or no picture can.
         OSError: a folder cannot be read, or the file of the features not be written.
     """
     begun = time.monotonic()
-    found = find(folder, fewest_classes=1)
+    found = label_table.find(labels_in, folder, fewest_classes=1) if labels_in else find(folder, fewest_classes=1)
     pictures = look(found, features, BACKBONES[DEFAULT].side)
     with stage("Comparing them"):
         copies = duplicates.find(pictures, nearest(directions(centred(pictures.features)), duplicates.NEIGHBOURS))
@@ -48,21 +51,29 @@ def check(folder: Path, features: Features) -> Report:
         *told.outliers(far_from_all(company, copies.groups)),
         *told.quality(),
     ]
-    counts = Counter(file.label for file in pictures.files)
+    counts = Counter(label for file in pictures.files for label in _labels_of(file))
     every = {label: counts[label] for label in pictures.labels}
     sides = sorted(min(facts.width, facts.height) for facts in pictures.facts)
-    mixed = classes.confused(answers, pictures.classes, pictures.labels)
+    # Labels that a picture may have at the same time are not taken for one another.
+    mixed = [] if pictures.multi_label else classes.confused(answers, pictures.classes, pictures.labels)
     order = list(Kind)
     return Report(
         folder=folder,
         pictures=len(pictures),
         classes=every,
         suggestions=tuple(sorted(suggestions, key=lambda each: (order.index(each.kind), -each.certainty, each.path))),
-        notes=(*found.notes, *classes.in_words(every), *_confused_in_words(mixed)),
+        notes=(
+            *found.notes,
+            *classes.in_words(every),
+            *_confused_in_words(mixed),
+            *told.not_judged(),
+            *quality.range_in_words(pictures.facts),
+        ),
         formats=dict(Counter(facts.format for facts in pictures.facts).most_common()),
         sides=(sides[0], statistics.median_low(sides), sides[-1]),
         confused=tuple(mixed),
         leak=_leak(pictures, main, answers.strength, copies),
+        multi_label=pictures.multi_label,
         seconds=time.monotonic() - begun,
     )
 
@@ -72,7 +83,8 @@ class _Teller:
 
     def __init__(self, folder: Path, pictures: Pictures, paths: list[str], answers: Answers) -> None:
         self._folder, self._pictures, self._paths, self._answers = folder, pictures, paths, answers
-        self._own = np.nan_to_num(answers.of(pictures.classes))  # [N]
+        own = np.nan_to_num(answers.of(pictures.classes))
+        self._own = own.prod(axis=1) if pictures.multi_label else own  # [N]
 
     def damaged(self) -> Iterator[Suggestion]:
         for file, fault in self._pictures.faults.items():
@@ -99,9 +111,9 @@ class _Teller:
             yield Suggestion(self._paths[place], kind, LEAVE_OUT, float(likeness[place]), why, beside[:4])
 
     def _best(self, group: list[int]) -> int:
-        """Return which one to keep: one of the test, then the one whose label is likelier, then the largest."""
-        roles, facts, classes = self._pictures.roles, self._pictures.facts, self._pictures.classes
-        several = len({int(classes[place]) for place in group}) > 1
+        """Return which one to keep: the one whose label is likelier, then one of the test, then the largest."""
+        roles, facts = self._pictures.roles, self._pictures.facts
+        several = len({_labels_of(self._pictures.files[place]) for place in group}) > 1
 
         def rank(place: int) -> tuple[float, bool, int, str]:
             likely = float(self._own[place]) if several else 0.0
@@ -113,19 +125,42 @@ class _Teller:
     def _kind(self, place: int, kept: int, *, same: bool) -> tuple[Kind, str]:
         pictures = self._pictures
         what = "the same picture" if same else "nearly the same picture"
-        if pictures.classes[place] != pictures.classes[kept]:
-            return Kind.ACROSS_CLASSES, f"{what} is under {pictures.files[kept].label}, which is likelier"
+        labels, others = (_labels_of(pictures.files[each]) for each in (place, kept))
+        if labels != others:
+            return Kind.ACROSS_CLASSES, f"{what} is under {_in_words(others)}, which is likelier"
         if pictures.roles[place] != pictures.roles[kept]:
             return Kind.ACROSS_SPLITS, f"{what} is in {pictures.roles[kept]}"
         return (Kind.EXACT if same else Kind.NEAR), f"{what} as {self._paths[kept]}"
 
     def wrong_labels(self) -> Iterator[Suggestion]:
         pictures = self._pictures
+        if pictures.multi_label:
+            yield from self._doubtful_labels()
+            return
         for place, class_, certainty in labels.probably_wrong(self._answers, pictures.classes):
             label = pictures.labels[class_]
             likely = self._answers.probabilities[place, class_]
             why = f"{label} is {likely:.0%} probable, {pictures.files[place].label} {self._own[place]:.1%}"
             yield Suggestion(self._paths[place], Kind.WRONG_LABEL, f"{MOVE_TO}{label}", certainty, why)
+
+    def not_judged(self) -> Iterator[str]:
+        """Say of which labels none is called wrong, since the network takes too many for others."""
+        pictures = self._pictures
+        if pictures.multi_label:
+            return
+        judged = labels.judged(self._answers, pictures.classes)
+        left = sorted({pictures.labels[class_] for class_ in pictures.classes[self._answers.answered & ~judged]})
+        if left:
+            yield f"Not looked for wrong labels among those that are taken for others too often: {few(left)}."
+
+    def _doubtful_labels(self) -> Iterator[Suggestion]:
+        for place, number, certainty in labels.doubtful(self._answers, self._pictures.classes):
+            label, has = self._pictures.labels[number], _labels_of(self._pictures.files[place])
+            kind, suggestion = (
+                (Kind.LABEL_TOO_MANY, f"{REMOVE}{label}") if label in has else (Kind.MISSING_LABEL, f"{ADD}{label}")
+            )
+            why = f"{label} is {self._answers.probabilities[place, number]:.1%} probable; it has {_in_words(has)}"
+            yield Suggestion(self._paths[place], kind, suggestion, certainty, why)
 
     def outliers(self, far: list[tuple[int, float]]) -> Iterator[Suggestion]:
         for place, distance in far:
@@ -146,24 +181,48 @@ def _likeness_of(copies: Duplicates, number: int) -> NDArray[np.float32]:
     return likeness
 
 
+def _labels_of(file: File) -> tuple[str, ...]:
+    return (file.label,) if file.labels is None else file.labels
+
+
+def _in_words(labels_: tuple[str, ...]) -> str:
+    return " and ".join(labels_) or "no label"
+
+
 def _relative(path: Path, folder: Path) -> str:
     return path.relative_to(folder).as_posix()
 
 
 def _confused_in_words(mixed: list[classes.Confused]) -> Iterator[str]:
     for one, other, share in mixed:
-        yield f"Hard to tell apart: {one} and {other}; {share:.0%} of them are answered as the other one."
+        yield f"Hard to tell apart: {one} and {other}; {share:.0%} of each, on average, are answered as the other one."
 
 
 def _leak(pictures: Pictures, main: Vectors, strength: float, copies: Duplicates) -> Leak | None:
-    """Measure what pictures of the given test that are in the training too make of the accuracy; None without any."""
+    """Measure what pictures of the given test that are in the training too make of the figures; None without any."""
     test = np.array([role == "test" for role in pictures.roles])
     learned = np.isin(copies.groups, copies.groups[~test])
     leaked = test & learned
-    if not leaked.any() or test.all() or len(np.unique(pictures.classes[~test])) < 2:
+    if not leaked.any() or test.all() or len(np.unique(pictures.classes[~test], axis=0)) < 2:
         return None
-    head = Fit(len(pictures.labels))(main[~test], pictures.classes[~test], strength)
-    right = head.logits(main).argmax(axis=1) == pictures.classes
+    measure = _average_precision if pictures.multi_label else _accuracy
     clean = test & ~learned
-    without = float(right[clean].mean()) if clean.any() else None
-    return Leak(int(test.sum()), int(leaked.sum()), float(right[test].mean()), without)
+    answers = _head(pictures)(main[~test], pictures.classes[~test], strength).logits(main)
+    found, without = (
+        measure(answers[chosen], pictures.classes[chosen]) if chosen.any() else None for chosen in (test, clean)
+    )
+    assert found is not None  # noqa: S101 - for the types: there is a picture that leaked
+    name = "mean average precision" if pictures.multi_label else "accuracy"
+    return Leak(int(test.sum()), int(leaked.sum()), found, without, name)
+
+
+def _head(pictures: Pictures) -> Fit | FitEach:
+    return (FitEach if pictures.multi_label else Fit)(len(pictures.labels))
+
+
+def _accuracy(logits: NDArray[np.float32], classes_: Classes) -> float:
+    return float((logits.argmax(axis=1) == classes_).mean())
+
+
+def _average_precision(logits: NDArray[np.float32], classes_: Classes) -> float:
+    return mean_average_precision(logits, classes_ > 0)

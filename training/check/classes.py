@@ -9,12 +9,12 @@ from training.data.dataset import Classes
 
 _FEW = 20  # pictures, below which little can be learned or measured of a class
 _UNEVEN = 10  # times as many in the largest class as in the smallest
-_CONFUSED = 0.15  # of the pictures of two classes, that are answered as the other one
+_CONFUSED = 0.15  # of the pictures of each of two classes on average, that are answered as the other one
 _LEAST = 5  # pictures that are
 _SHOWN = 5
 
 Confused = tuple[str, str, float]
-"""Two labels, and the share of their pictures that is answered as the other one."""
+"""Two labels, and the share of each one's pictures that is answered as the other, on average."""
 
 
 def in_words(counts: Mapping[str, int]) -> Iterator[str]:
@@ -30,14 +30,14 @@ def in_words(counts: Mapping[str, int]) -> Iterator[str]:
 
 
 def confused(answers: Answers, classes: Classes, labels: tuple[str, ...]) -> list[Confused]:
-    """Return the pairs of labels that cannot be told apart, most confused first."""
-    answered, likeliest = answers.answered, answers.likeliest()
-    number = len(labels)
-    matrix = np.zeros((number, number), np.int64)
-    np.add.at(matrix, (classes[answered], likeliest[answered]), 1)
-    totals = matrix.sum(axis=1)
+    """Return the pairs of labels that cannot be told apart, most confused first.
+
+    Both count alike, however many pictures each has: all of a rare label may be answered as a frequent one.
+    """
+    matrix = answers.matrix(classes)
     mixed = np.triu(matrix + matrix.T, 1)
-    shares = mixed / np.maximum(totals[:, None] + totals[None, :], 1)
+    of_each = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    shares = np.triu(of_each + of_each.T, 1) / 2
     found = np.argwhere((shares >= _CONFUSED) & (mixed >= _LEAST))
     ordered = sorted(found.tolist(), key=lambda pair: -shares[pair[0], pair[1]])
     return [(labels[one], labels[other], float(shares[one, other])) for one, other in ordered]

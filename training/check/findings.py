@@ -8,6 +8,7 @@ from typing import Any
 LEAVE_OUT = "leave out"
 MOVE_TO = "move to "
 LOOK_AT = "look at"
+ADD, REMOVE = "add ", "remove "
 
 
 class Kind(Enum):
@@ -29,6 +30,13 @@ class Kind(Enum):
     EXACT = "exact duplicate", "is a copy of another", "are copies of others", "Copies"
     NEAR = "near duplicate", "is nearly the same as another", "are nearly the same as others", "Nearly the same"
     WRONG_LABEL = "wrong label", "probably has a wrong label", "probably have a wrong label", "Probably a wrong label"
+    MISSING_LABEL = "label missing", "probably lacks a label", "probably lack a label", "Probably a label missing"
+    LABEL_TOO_MANY = (
+        "label too many",
+        "probably has a label too many",
+        "probably have a label too many",
+        "Probably a label too many",
+    )
     OUTLIER = "outlier", "looks like none of the others", "look like none of the others", "Like none of the others"
     BLANK = "blank", "shows nothing", "show nothing", "Blank"
     DARK = "dark", "is extremely dark", "are extremely dark", "Extremely dark"
@@ -45,9 +53,9 @@ class Kind(Enum):
 class Suggestion:
     """What may be wrong with a picture, and what to do.
 
-    ``path`` is relative to the folder, with forward slashes. ``suggestion`` is ``leave out``, ``move to LABEL`` or
-    ``look at``, which does nothing by itself. ``certainty`` is 0 to 1. ``beside`` are the paths of others that it is
-    about, such as what it is a copy of.
+    ``path`` is relative to the folder, with forward slashes. ``suggestion`` is ``leave out``, ``move to LABEL``,
+    ``add LABEL``, ``remove LABEL`` or ``look at``, which does nothing by itself. ``certainty`` is 0 to 1.
+    ``beside`` are the paths of others that it is about, such as what it is a copy of.
     """
 
     path: str
@@ -60,19 +68,24 @@ class Suggestion:
 
 @dataclass(frozen=True)
 class Leak:
-    """The accuracy on the test pictures that were given, with those that are in the training as well and without."""
+    """The accuracy on the test pictures that were given, with those that are in the training as well and without.
+
+    Of several labels it is the mean average precision, as ``measure`` says.
+    """
 
     pictures: int
     leaked: int
     accuracy: float
     accuracy_without: float | None
+    measure: str = "accuracy"
 
 
 @dataclass(frozen=True)
 class Report:
     """What a check of ``folder`` found.
 
-    ``pictures`` is how many can be read; ``classes`` how many of each label. ``suggestions`` are sorted by kind, the
+    ``pictures`` is how many can be read; ``classes`` how many of each label, of which a picture may have several if
+    ``multi_label``. ``suggestions`` are sorted by kind, the
     most certain first. ``notes`` are sentences on the classes, and on what was passed over. ``formats`` counts the
     files of each, and ``sides`` are the shorter sides in pixels of the smallest, the middle and the largest picture.
     """
@@ -86,6 +99,7 @@ class Report:
     sides: tuple[int, int, int]
     confused: tuple[tuple[str, str, float], ...] = ()
     leak: Leak | None = None
+    multi_label: bool = False
     seconds: float = field(default=0.0, compare=False)
 
     def of(self, kind: Kind) -> list[Suggestion]:

@@ -6,13 +6,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from training.check.findings import Kind, Report, Suggestion
+from training.evaluation.few_images import accuracy_beside
+from training.names import printable
 
 COLUMNS = ("path", "kind", "suggestion", "certainty", "why")
 
 
 def lines(report: Report) -> Iterator[str]:
     """Yield a line for each kind of finding; one in all where nothing is wrong."""
-    what = f"{report.folder}: {report.pictures:,} pictures of {len(report.classes):,} classes"
+    yield from map(printable, _lines(report))
+
+
+def _lines(report: Report) -> Iterator[str]:
+    what = f"{report.folder}: {pictures_in_words(report)}"
     if report.nothing:
         yield f"{what}, and nothing is wrong with them."
         return
@@ -26,14 +32,29 @@ def lines(report: Report) -> Iterator[str]:
     yield from (f"  {note}" for note in report.notes)
 
 
+def pictures_in_words(report: Report) -> str:
+    """Say how many pictures there are, and of how many classes or labels."""
+    of = "with any of {:,} labels" if report.multi_label else "of {:,} classes"
+    return f"{report.pictures:,} pictures {of.format(len(report.classes))}"
+
+
 def leak_in_words(report: Report) -> str:
     """Say what leaked pictures make of the accuracy."""
     leak = report.leak
     assert leak is not None  # noqa: S101 - for the types: who asks has looked
-    without = "no others are left" if leak.accuracy_without is None else f"{leak.accuracy_without:.1%} without them"
+    several = leak.measure != "accuracy"
+    found, others = (
+        None if value is None else f"{value:.3f}" if several else accuracy_beside(value, pictures)
+        for value, pictures in ((leak.accuracy, leak.pictures), (leak.accuracy_without, leak.pictures - leak.leaked))
+    )
+    reaches = (
+        f"has a {leak.measure} of {found} on the {leak.pictures:,} test pictures"
+        if several
+        else f"gets {found} of the {leak.pictures:,} test pictures right"
+    )
+    without = "no others are left" if others is None else f"{others} without them"
     return (
-        f"A head on the pretrained network gets {leak.accuracy:.1%} of the {leak.pictures:,} test pictures right, with "
-        f"the {leak.leaked:,} that are in the training too; {without}."
+        f"A head on the pretrained network {reaches}, with the {leak.leaked:,} that are in the training too; {without}."
     )
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from artifact import Input
 from machine import usable_cores
 from training.check.findings import LOOK_AT, Kind, Report, Suggestion
-from training.check.output import formats_in_words, leak_in_words
+from training.check.output import formats_in_words, leak_in_words, pictures_in_words
 from training.data.decoding import UnreadablePicture, inspect, read_content
 from training.progress import bar
 from training.report.thumbnails import data_address
@@ -64,7 +64,7 @@ def _page(report: Report) -> Iterator[str]:
         "style-src 'unsafe-inline'\">\n"
         f"<title>{_text(name)}: pictures checked</title>\n<style>\n{_STYLE}</style>\n</head>\n<body>\n<main>\n"
         f"<h1>{_text(name)}</h1>\n"
-        f"<p>{report.pictures:,} pictures of {len(report.classes):,} classes. {_text(formats_in_words(report))}</p>\n"
+        f"<p>{_text(pictures_in_words(report))}. {_text(formats_in_words(report))}</p>\n"
     )
     kinds = [kind for kind in Kind if report.of(kind)]
     if report.nothing:
@@ -84,7 +84,7 @@ def _page(report: Report) -> Iterator[str]:
 
 
 def _of_classes(report: Report) -> Iterator[str]:
-    yield '<h2 id="classes">Classes</h2>\n'
+    yield f'<h2 id="classes">{"Labels" if report.multi_label else "Classes"}</h2>\n'
     notes = [leak_in_words(report)] if report.leak else []
     yield from (f"<p>{_text(note)}</p>\n" for note in (*notes, *report.notes))
     yield (

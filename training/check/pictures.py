@@ -14,7 +14,7 @@ from machine import usable_cores
 from training.check.alignment import SIDE
 from training.data.dataset import Classes, Pixels
 from training.data.decoding import UnreadablePicture, grey, inspect, read_content
-from training.data.folders import File, Found
+from training.data.folders import File, Found, classes_of
 from training.data.hashes import Hashes, hash_of
 from training.errors import TrainingError
 from training.fit.features import Embed, Features, Vectors
@@ -51,7 +51,8 @@ class Facts:
 class Pictures:
     """The N readable pictures of a folder, in the order of ``files``.
 
-    ``classes`` int64 [N] are places in ``labels``; ``features`` float32 [N, D] are those of the pretrained network;
+    ``classes`` int64 [N] are places in ``labels``, or where pictures may have several, int64 [N, labels] of 0 and 1;
+    ``features`` float32 [N, D] are those of the pretrained network;
     ``copies`` uint8 [N, SIDE, SIDE] are small grey ones, and ``hashes`` are of these. ``faults`` says what is wrong
     with the files that cannot be read.
     """
@@ -68,6 +69,11 @@ class Pictures:
 
     def __len__(self) -> int:
         return len(self.files)
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a picture may have several labels, or none."""
+        return self.classes.ndim == 2
 
 
 def look(found: Found, features: Features, side: int) -> Pictures:
@@ -103,12 +109,12 @@ def look(found: Found, features: Features, side: int) -> Pictures:
             shown.update(len(chunk))
     if not kept:
         raise TrainingError(f"none of the {len(files):,} pictures can be read: {_first(faults)}")
-    number = {label: place for place, label in enumerate(found.labels)}
+    readable = [file for file, _ in kept]
     return Pictures(
         labels=found.labels,
-        files=[file for file, _ in kept],
+        files=readable,
         roles=[role for _, role in kept],
-        classes=np.array([number[file.label] for file, _ in kept], np.int64),
+        classes=classes_of(readable, found.labels),
         facts=facts,
         features=np.concatenate(vectors),
         copies=np.stack(copies),

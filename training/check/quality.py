@@ -8,6 +8,7 @@ from PIL import Image
 
 from training.check.findings import LEAVE_OUT, LOOK_AT, Kind
 from training.check.pictures import Facts
+from training.data.decoding import NEARLY_BLACK
 
 _BLANK = 4.0  # levels of 255 between percentiles 5 and 95
 _DARK, _BRIGHT = 30.0, 235.0  # levels that percentile 95 is below, or percentile 5 above
@@ -38,6 +39,12 @@ def find(facts: Sequence[Facts], paths: Sequence[Path]) -> Iterator[Found]:
             yield place, Kind.TINY, LOOK_AT, 1.0, why
         if why := _odd(each, path):
             yield place, Kind.ODD, LOOK_AT, 1.0, why
+
+
+def range_in_words(facts: Sequence[Facts]) -> Iterator[str]:
+    """Yield a sentence where most pictures are nearly black, as those of 16 bits that use fewer."""
+    if statistics.median([each.brightest for each in facts]) < _DARK:
+        yield NEARLY_BLACK
 
 
 def _hard_to_see(facts: Facts, least_sharpness: float) -> tuple[Kind, str, float, str] | None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from training.check.findings import LEAVE_OUT, LOOK_AT, MOVE_TO
+from training.check.findings import ADD, LEAVE_OUT, LOOK_AT, MOVE_TO, REMOVE
 from training.data.folders import find
 from training.errors import TrainingError
 
@@ -40,8 +40,7 @@ def apply(folder: Path, table: Path) -> list[Move]:
     """
     moves, faults = _planned(folder, table)
     if faults:
-        more = [f"and {len(faults) - _SHOWN} more lines"] if len(faults) > _SHOWN else []
-        raise TrainingError(f"nothing was moved, since {table} has faults: {'; '.join([*faults[:_SHOWN], *more])}")
+        raise TrainingError(f"nothing was moved, since {table} has faults: {faults_in_words(faults)}")
     if moves:
         _carry_out(folder, moves)
     return moves
@@ -70,6 +69,40 @@ def undo(folder: Path) -> list[Move]:
     return moves
 
 
+def suggestions_in(table: Path) -> Iterator[tuple[int, str, str]]:
+    """Yield number, path and suggestion of each line; spreadsheets may have put semicolons and a byte order mark in.
+
+    Raises:
+        TrainingError: the table cannot be read, or lacks a column.
+    """
+    try:
+        with table.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as opened:
+            head = opened.readline()
+            opened.seek(0)
+            reader = csv.DictReader(opened, delimiter=max(",;\t", key=head.count), skipinitialspace=True)
+            missing = [column for column in _NEEDED if column not in (reader.fieldnames or ())]
+            if missing:
+                raise TrainingError(
+                    f"{table} has no column {missing[0]}; its first line names the columns, as --csv does"
+                )
+            for row in reader:
+                yield reader.line_num, (row["path"] or "").strip(), (row["suggestion"] or "").strip()
+    except (OSError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise TrainingError(f"{table} cannot be read ({reason})") from error
+
+
+def faults_in_words(faults: list[str]) -> str:
+    """Return the first of the lines with faults, and how many more there are."""
+    more = [f"and {len(faults) - _SHOWN} more lines"] if len(faults) > _SHOWN else []
+    return "; ".join([*faults[:_SHOWN], *more])
+
+
+def label_in(suggestion: str, of: str) -> str:
+    """Return the label that a suggestion names behind ``of``, such as ``move to``."""
+    return unicodedata.normalize("NFC", suggestion.removeprefix(of).strip())
+
+
 @dataclass(frozen=True)
 class _Places:
     """Where pictures are: the folder of its class by a picture's path, and the folders of a label, one in a split."""
@@ -96,7 +129,7 @@ def _planned(folder: Path, table: Path) -> tuple[list[Move], list[str]]:
     places = _places(folder)
     moves: dict[str, Move] = {}
     faults: list[str] = []
-    for line, path, suggestion in _lines(table):
+    for line, path, suggestion in suggestions_in(table):
         if suggestion in ("", LOOK_AT) or path in moves:
             continue  # of two suggestions for a picture, the first one counts
         if fault := _fault(folder, path, suggestion, places):
@@ -107,38 +140,17 @@ def _planned(folder: Path, table: Path) -> tuple[list[Move], list[str]]:
     return [move for move in moves.values() if move.source != move.target], faults
 
 
-def _lines(table: Path) -> Iterator[tuple[int, str, str]]:
-    """Yield number, path and suggestion of each line; spreadsheets may have put semicolons and a byte order mark in."""
-    try:
-        with table.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as opened:
-            head = opened.readline()
-            opened.seek(0)
-            reader = csv.DictReader(opened, delimiter=max(",;\t", key=head.count), skipinitialspace=True)
-            missing = [column for column in _NEEDED if column not in (reader.fieldnames or ())]
-            if missing:
-                raise TrainingError(
-                    f"{table} has no column {missing[0]}; its first line names the columns, as --csv does"
-                )
-            for row in reader:
-                yield reader.line_num, (row["path"] or "").strip(), (row["suggestion"] or "").strip()
-    except (OSError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise TrainingError(f"{table} cannot be read ({reason})") from error
-
-
 def _fault(folder: Path, path: str, suggestion: str, places: _Places) -> str:
     if path not in places.home_of:
         return f"{path} is no picture in {folder}"
     if suggestion == LEAVE_OUT:
         return ""
+    if suggestion.startswith((ADD, REMOVE)):
+        return f"{suggestion!r} changes a table of labels, not a folder; give the table with --labels, and --corrected"
     if not suggestion.startswith(MOVE_TO):
         return f"{suggestion!r} is none of {LEAVE_OUT!r}, '{MOVE_TO}LABEL' and {LOOK_AT!r}"
-    label = _label(suggestion)
+    label = label_in(suggestion, MOVE_TO)
     return "" if label in places.folders_of else f"there is no class {label!r}; it needs a folder with a picture first"
-
-
-def _label(suggestion: str) -> str:
-    return unicodedata.normalize("NFC", suggestion.removeprefix(MOVE_TO).strip())
 
 
 def _target(folder: Path, path: str, suggestion: str, places: _Places, taken: set[str]) -> str:
@@ -147,7 +159,7 @@ def _target(folder: Path, path: str, suggestion: str, places: _Places, taken: se
     if suggestion == LEAVE_OUT:
         wanted = PurePosixPath(LEFT_OUT) / source
     else:
-        split, folders = places.home_of[path].parent, places.folders_of[_label(suggestion)]
+        split, folders = places.home_of[path].parent, places.folders_of[label_in(suggestion, MOVE_TO)]
         home = next(
             (each for each in folders if each.parent == split), split / folders[0].name
         )  # it stays in its split

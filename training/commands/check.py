@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.check import tidying
+from training.check import correction, tidying
+from training.commands.options import LABELS, add
 from training.data.pictures import model_name
 from training.errors import Interruption
 from training.fit.device import quiet_start
@@ -20,6 +21,7 @@ from training.network.registry import BACKBONES, DEFAULT, IMAGENET_WEIGHTS
 class CheckSettings:
     """Which folder is checked and where what is found goes; or which table is applied to it, or that it is undone.
 
+    With ``labels`` what is applied makes another table of labels, ``corrected``.
     ``run`` is the folder that keeps what the pretrained network makes of the pictures, for a training that follows.
     """
 
@@ -30,30 +32,33 @@ class CheckSettings:
     html: Path | None
     apply: Path | None
     undo: bool
+    labels: Path | None = None
+    corrected: Path | None = None
 
 
 def parse(arguments: Sequence[str]) -> CheckSettings:
     """Return what the command line asks for."""
     parser = argparse.ArgumentParser(
-        prog="python -m training check",
+        prog="darkroom check",
         description="Look for what is wrong with a folder of pictures: duplicates, also across classes and splits, "
         "labels that are probably wrong, pictures that look like none of the others, blank, dark, blurred, tiny and "
-        "damaged ones, classes that are few, uneven or cannot be told apart. Nothing in the folder is changed, unless "
-        "--apply or --undo asks for it.",
-        epilog="To put it right, write the suggestions with --csv, delete the lines that you do not agree with, and "
-        "give the rest to --apply. exit codes: 0 done, whatever was found, 1 it failed (the last line says why), 2 "
+        "damaged ones, classes that are small, uneven or easily confused. Nothing in the folder is changed without "
+        "--apply or --undo.",
+        epilog="To clean up, write the suggestions with --csv, delete the lines that you disagree with, and give the "
+        "file to --apply. exit codes: 0 done, whatever was found, 1 it failed (the last line says why), 2 "
         "wrong usage, 130 and 143 interrupted",
         allow_abbrev=False,
     )
-    parser.add_argument("folder", type=Path, help="folder of pictures, as --data of a training takes it")
+    parser.add_argument("folder", type=Path, help="folder of pictures, as darkroom train --data takes it")
+    add(parser, (LABELS,))
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write a suggestion a line")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with thumbnails, in one file")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the suggestions to FILE, one a line")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with thumbnails to FILE")
     parser.add_argument(
         "--run",
         type=Path,
         metavar="DIR",
-        help="folder that keeps the features of the pictures, which a training of the same name takes (default: the "
+        help="folder for the features of the pictures, which a training of the same name uses again (default: the "
         "folder's name under runs, or under $RUN_DIR)",
     )
     tidy = parser.add_mutually_exclusive_group()
@@ -61,11 +66,23 @@ def parse(arguments: Sequence[str]) -> CheckSettings:
         "--apply",
         type=Path,
         metavar="FILE",
-        help=f"move pictures as the lines of this table say: to another class, or out, into {tidying.LEFT_OUT}/ in the "
-        "folder; nothing is deleted",
+        help=f"move pictures as this table says: to another class, or out of the way into {tidying.LEFT_OUT}/ in the "
+        "folder; nothing is deleted. With --labels no picture is moved; the corrected table goes to --corrected",
     )
     tidy.add_argument("--undo", action="store_true", help="take back the last --apply")
+    parser.add_argument(
+        "--corrected",
+        type=Path,
+        metavar="FILE",
+        help="with --labels and --apply: write the corrected table of labels to FILE; the one given stays as it is",
+    )
     options = parser.parse_args(arguments)
+    if options.labels and options.undo:
+        parser.error("--undo moves pictures back; with --labels none was moved, and the table is as it was given")
+    if bool(options.labels and options.apply) != bool(options.corrected):
+        parser.error(
+            "--corrected FILE is where --apply writes the table of --labels with what is changed; give all three"
+        )
     run = options.run or Path(os.environ.get("RUN_DIR") or "runs") / model_name(options.folder)
     return CheckSettings(
         folder=options.folder,
@@ -75,6 +92,8 @@ def parse(arguments: Sequence[str]) -> CheckSettings:
         html=options.html,
         apply=options.apply,
         undo=options.undo,
+        labels=options.labels,
+        corrected=options.corrected,
     )
 
 
@@ -98,7 +117,7 @@ def run(settings: CheckSettings, _interruption: Interruption) -> int:
         require_writable(settings.run)
         side = BACKBONES[DEFAULT].side
         file = RunFolder(settings.run).features(DEFAULT, IMAGENET_WEIGHTS, side, side)
-        report = check(settings.folder, Features(file, network()))
+        report = check(settings.folder, Features(file, network()), settings.labels)
     from training.check import output, page
 
     if settings.csv:
@@ -120,6 +139,12 @@ def _tell_more(settings: CheckSettings, *, something: bool) -> None:
 
 
 def _tidy(settings: CheckSettings) -> None:
+    if settings.apply and settings.labels and settings.corrected:
+        changed, notes = correction.correct(settings.folder, settings.labels, settings.apply, settings.corrected)
+        said = f"Wrote {settings.corrected}, in which {changed:,} pictures have other labels or are left out."
+        record = {"written": str(settings.corrected), "changed": changed, "notes": notes}
+        print(json.dumps(record) if settings.json else "\n".join([*notes, said]))
+        return
     if settings.apply:
         moves = tidying.apply(settings.folder, settings.apply)
         said = f"Moved {len(moves):,} pictures; --undo takes it back." if moves else "There was nothing to move."

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,8 @@ from training.commands.compared import both
 from training.commands.labelled import Source
 from training.commands.options import DATA, SPLIT, add
 from training.errors import Interruption
-from training.evaluation.comparison import Comparison
+from training.evaluation.accuracy import Evaluation
+from training.evaluation.tasks import comparison
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class CompareSettings:
 def parse(arguments: Sequence[str]) -> CompareSettings:
     """Return what the command line asks for."""
     parser = argparse.ArgumentParser(
-        prog="python -m training compare",
+        prog="darkroom compare",
         description="Let two versions classify the same pictures: accuracies, their difference with its confidence "
         "interval, McNemar's exact test, the recall of each class, and the pictures on which they differ.",
         allow_abbrev=False,
@@ -59,16 +61,18 @@ def run(settings: CompareSettings, _interruption: Interruption) -> int:
     for each in (first, second):
         labelled.tell_limits(each.version, each.metadata, each.pictures)
     a, b = first.evaluation, second.evaluation
-    compared = Comparison(a, b)
+    compared = comparison(a, b)
     if settings.json:
         models = [{"name": each.metadata.name, "version": each.metadata.version} for each in (first, second)]
         print(json.dumps({"models": models, **compared.record()}))
     else:
         print(f"A is {settings.first}, B is {settings.second}.\n{compared.table()}")
-    if settings.plots:
+    if settings.plots and isinstance(a, Evaluation) and isinstance(b, Evaluation):
         from training.evaluation import differences  # imports Matplotlib
 
         written = differences.save(a, b, settings.plots)
         if not settings.json:
             print(f"Wrote {', '.join(written)} to {settings.plots}.")
+    elif settings.plots:
+        print("There is no sheet of differences for versions that give several labels.", file=sys.stderr)
     return 0

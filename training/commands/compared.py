@@ -11,8 +11,8 @@ from artifact import Metadata
 from training.commands import labelled
 from training.commands.labelled import Labelled, Source
 from training.errors import TrainingError
-from training.evaluation.accuracy import Evaluation, evaluate
-from training.evaluation.inference import openvino_predict
+from training.evaluation.multi_label import MultiLabelEvaluation
+from training.evaluation.tasks import AnyEvaluation, evaluate_version, evaluation_of
 
 
 @dataclass(frozen=True)
@@ -22,15 +22,13 @@ class Answered:
     version: Path
     metadata: Metadata
     pictures: Labelled
-    evaluation: Evaluation
+    evaluation: AnyEvaluation
 
 
 def answered(version: Path, metadata: Metadata, pictures: Labelled) -> Answered:
     """Let the version in folder ``version`` answer to ``pictures``."""
-    predict = openvino_predict(version)
-    return Answered(
-        version, metadata, pictures, evaluate(predict, metadata.labels, pictures.split, pictures.measured_on)
-    )
+    evaluation = evaluate_version(version, metadata, pictures.split, pictures.measured_on)
+    return Answered(version, metadata, pictures, evaluation)
 
 
 def both(versions: tuple[Path, Path], source: Source) -> tuple[Answered, Answered]:
@@ -45,6 +43,8 @@ def both(versions: tuple[Path, Path], source: Source) -> tuple[Answered, Answere
         raise TrainingError(
             f"{versions[0]} knows {', '.join(first.labels)}; {versions[1]} knows {', '.join(second.labels)}"
         )
+    if first.task != second.task:
+        raise TrainingError(f"one of {versions[0]} and {versions[1]} gives a picture one label, the other several")
     pictures, again = _pictures(first, second, source)
     a, b = answered(versions[0], first, pictures), answered(versions[1], second, again)
     return a, dataclasses.replace(b, evaluation=_in_order_of(first.labels, b.evaluation))
@@ -53,18 +53,22 @@ def both(versions: tuple[Path, Path], source: Source) -> tuple[Answered, Answere
 def _pictures(first: Metadata, second: Metadata, source: Source) -> tuple[Labelled, Labelled]:
     """Return the same pictures as both versions take them, each with its own classes."""
     pictures = labelled.for_version(first, source)
+    several = first.task == "multi-label"
     if second.input == first.input:
-        split = labelled.with_labels(pictures.split, first.labels, second.labels)
+        split = labelled.with_labels(pictures.split, first.labels, second.labels, multi_label=several)
         return pictures, dataclasses.replace(pictures, split=split)
     again = labelled.for_version(second, source)
-    classes = labelled.with_labels(again.split, second.labels, first.labels).classes
+    classes = labelled.with_labels(again.split, second.labels, first.labels, multi_label=several).classes
     if not np.array_equal(classes, pictures.split.classes):
-        raise TrainingError("the two versions take pictures of other sizes, in which not the same ones can be read")
+        raise TrainingError(
+            "the two versions take pictures of different sizes, at which not all of the same ones can be read"
+        )
     return pictures, again
 
 
-def _in_order_of(labels: tuple[str, ...], evaluation: Evaluation) -> Evaluation:
+def _in_order_of(labels: tuple[str, ...], evaluation: AnyEvaluation) -> AnyEvaluation:
     """Return an evaluation with its classes in the order of ``labels``, which are the same ones."""
     columns = [evaluation.labels.index(label) for label in labels]
-    split = labelled.with_labels(evaluation.split, evaluation.labels, labels)
-    return Evaluation(labels, evaluation.measured_on, split, evaluation.probabilities[:, columns])
+    thresholds = evaluation.thresholds[columns] if isinstance(evaluation, MultiLabelEvaluation) else None
+    split = labelled.with_labels(evaluation.split, evaluation.labels, labels, multi_label=thresholds is not None)
+    return evaluation_of(labels, evaluation.measured_on, split, evaluation.probabilities[:, columns], thresholds)

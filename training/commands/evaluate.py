@@ -10,9 +10,7 @@ import artifact
 from training.commands import labelled
 from training.commands.options import DATA, SPLIT, add
 from training.errors import Interruption
-from training.evaluation import report
-from training.evaluation.accuracy import evaluate
-from training.evaluation.inference import openvino_predict
+from training.evaluation import tasks
 
 
 @dataclass(frozen=True)
@@ -28,7 +26,7 @@ class EvaluateSettings:
 def parse(arguments: Sequence[str]) -> EvaluateSettings:
     """Return what the command line asks for."""
     parser = argparse.ArgumentParser(
-        prog="python -m training evaluate",
+        prog="darkroom evaluate",
         description="Measure a published model version: accuracy, calibration, precision and recall. The data may have "
         "other pictures than it was trained on, and need not have all of its labels.",
         allow_abbrev=False,
@@ -50,13 +48,13 @@ def run(settings: EvaluateSettings, _interruption: Interruption) -> int:
     """
     metadata = artifact.validate(settings.version)
     pictures = labelled.for_version(metadata, settings.source)
-    evaluation = evaluate(openvino_predict(settings.version), metadata.labels, pictures.split, pictures.measured_on)
+    evaluation = tasks.evaluate_version(settings.version, metadata, pictures.split, pictures.measured_on)
     labelled.tell_limits(settings.version, metadata, pictures)
     if settings.json:
         version = {"name": metadata.name, "version": metadata.version}
-        print(json.dumps({"model": version, **report.record(evaluation)}))
+        print(json.dumps({"model": version, **tasks.record(evaluation)}))
     else:
-        print(report.table(evaluation))
+        print(tasks.table(evaluation))
     if settings.plots:
         from training.evaluation.plots import save_plots  # imports Matplotlib
 

@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from artifact import Input
-from training.commands.options import MODELS, Option, add, model_name
+from training.commands.options import MODELS, Option, add, folder_and_store, model_name
 from training.commands.predict import find
 from training.data.dataset import Pixels, evenly_spaced
 from training.data.decoding import UnreadablePicture, read
 from training.errors import Interruption, TrainingError
 from training.fit.device import start_of_training
 from training.network.registry import BACKBONES, bundled
+from training.publish.stores import open_store, where
 
 _FEWEST, _MOST = 100, 600  # photographs; half of them give the ranges, and NNCF asks for 300 by itself
 
@@ -34,10 +35,14 @@ _OPTIONS = (
 
 @dataclass(frozen=True)
 class ImportSettings:
-    """Which network is published, and where; ``photographs`` is the folder whose pictures it is quantised with."""
+    """Which network is published, and where; ``photographs`` is the folder whose pictures it is quantised with.
+
+    ``store`` is the address of the object store that it goes to, of which ``models`` then has a copy.
+    """
 
     backbone: str
     models: Path
+    store: str | None
     name: str
     photographs: Path | None
 
@@ -45,9 +50,9 @@ class ImportSettings:
 def parse(arguments: Sequence[str]) -> ImportSettings:
     """Return what the command line asks for."""
     parser = argparse.ArgumentParser(
-        prog="python -m training import",
+        prog="darkroom import",
         description="Publish a network that was trained on ImageNet, with its 1,000 labels, as the next version of a "
-        "model: a service for photographs without a training. Its accuracy is that which its makers state; its "
+        "model: a service for photographs without a training. Its accuracy is the one that its makers state; its "
         f"probabilities are not calibrated. The weights of {', '.join(bundled())} are installed, those of other "
         "networks are in Keras's cache or downloaded.",
         allow_abbrev=False,
@@ -62,7 +67,8 @@ def parse(arguments: Sequence[str]) -> ImportSettings:
     options = parser.parse_args(arguments)
     if options.int8 != (options.data is not None):
         parser.error("--int8 and --data go together: the ranges of int8 are taken from photographs")
-    return ImportSettings(options.backbone, options.models, options.name, options.data)
+    models, store = folder_and_store(options.models)
+    return ImportSettings(options.backbone, models, store, options.name, options.data)
 
 
 def run(settings: ImportSettings, interruption: Interruption) -> int:
@@ -70,6 +76,7 @@ def run(settings: ImportSettings, interruption: Interruption) -> int:
 
     Raises:
         AccuracyLost: int8 agrees with float32 too seldom.
+        SourceFails: the store cannot be read or written.
         TrainingError: the weights cannot be had, or the folder has too few photographs.
         OSError: a folder cannot be read or written.
     """
@@ -79,8 +86,9 @@ def run(settings: ImportSettings, interruption: Interruption) -> int:
     with start_of_training(cpu=True):
         from training.publish.pretrained import publish_pretrained
 
-    path = publish_pretrained(settings.backbone, settings.models, settings.name, photographs, interruption)
-    print(f"Published {path}.")
+    store = open_store(settings.store, settings.models, settings.name)
+    path = publish_pretrained(settings.backbone, settings.models, settings.name, photographs, interruption, store)
+    print(f"Published {where(store, path)}.")
     return 0
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from artifact import Metadata
-from training.data.dataset import Dataset, Split
+from training.commands.options import data_of
+from training.data.dataset import Dataset, Split, targets_of
 from training.data.folders import Layout
 from training.data.pictures import Reading
 from training.errors import TrainingError
@@ -30,11 +31,13 @@ class Source:
     layout: Layout | None
     part: str
     json: bool
+    labels: Path | None = None
 
     @classmethod
     def of(cls, options: argparse.Namespace) -> "Source":
         """Return what the options say ``DATA``, ``SPLIT`` and ``--json``."""
-        return cls(options.data, options.max_unreadable, options.layout, options.split, options.json)
+        json = getattr(options, "json", False)
+        return cls(data_of(options), options.max_unreadable, options.layout, options.split, json, options.labels)
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def for_version(metadata: Metadata, source: Source) -> Labelled:
     split = _part(dataset, source.part)
     if not len(split):
         raise TrainingError(f"{dataset.name} has no {source.part} pictures")
-    split = with_labels(split, dataset.labels, metadata.labels)
+    split = with_labels(split, dataset.labels, metadata.labels, multi_label=metadata.task == "multi-label")
     return Labelled(split, f"{dataset.name} {source.part}", source.part, dataset)
 
 
@@ -90,7 +93,9 @@ def _load(metadata: Metadata, source: Source) -> Dataset:
     # What reading prints, such as that CIFAR-10 is downloaded, must not stand before the one JSON object.
     with contextlib.redirect_stdout(sys.stderr if source.json else sys.stdout):
         made_up = metadata.dataset.get("name") == sources.MADE_UP
-        reading = Reading(max_unreadable=source.max_unreadable, fewest_classes=1, layout=source.layout)
+        reading = Reading(
+            max_unreadable=source.max_unreadable, fewest_classes=1, layout=source.layout, labels=source.labels
+        )
         return sources.load(source.data, None, made_up, metadata.input, reading)
 
 
@@ -103,11 +108,13 @@ def _part(dataset: Dataset, name: str) -> Split:
     return Split(images, np.concatenate([split.classes for split in splits]), names=names)
 
 
-def with_labels(split: Split, labels: tuple[str, ...], wanted: tuple[str, ...]) -> Split:
+def with_labels(split: Split, labels: tuple[str, ...], wanted: tuple[str, ...], *, multi_label: bool = False) -> Split:
     """Return ``split``, whose classes count in the order of ``labels``, with the classes in the order of ``wanted``.
 
+    With ``multi_label`` they are int64 [N, wanted], also where each picture has one label.
+
     Raises:
-        TrainingError: pictures have labels that are not ``wanted``; the message names them.
+        TrainingError: pictures have labels that are not ``wanted``, or several where one is; the message names them.
     """
     unknown = [label for label in labels if label not in wanted]
     if unknown:
@@ -116,7 +123,13 @@ def with_labels(split: Split, labels: tuple[str, ...], wanted: tuple[str, ...]) 
             f"it knows {', '.join(wanted)}"
         )
     place = np.array([wanted.index(label) for label in labels], np.int64)
-    return dataclasses.replace(split, classes=place[split.classes])
+    if split.classes.ndim == 1 and not multi_label:
+        return dataclasses.replace(split, classes=place[split.classes])
+    if not multi_label:
+        raise TrainingError("the data has pictures with several labels, or none, and the version tells one of each")
+    classes = np.zeros((len(split), len(wanted)), np.int64)
+    classes[:, place] = targets_of(split.classes, len(labels))
+    return dataclasses.replace(split, classes=classes)
 
 
 def tell_limits(version: Path, metadata: Metadata, pictures: Labelled) -> None:
@@ -128,7 +141,8 @@ def tell_limits(version: Path, metadata: Metadata, pictures: Labelled) -> None:
 def limits(version: Path, metadata: Metadata, pictures: Labelled) -> list[str]:
     """Return in sentences what the figures of a version on ``pictures`` leave out."""
     sentences = []
-    present = set(np.unique(pictures.split.classes).tolist())
+    classes = pictures.split.classes
+    present = set((np.unique(classes) if classes.ndim == 1 else np.flatnonzero(classes.any(axis=0))).tolist())
     absent = [label for index, label in enumerate(metadata.labels) if index not in present]
     if absent:
         sentences.append(f"There is no picture of {', '.join(absent)}: measured on the other labels.")

@@ -7,8 +7,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
+from urllib.parse import urlsplit
 
+from artifact.store import check_address
 from training.data.folders import Layout
+from training.data.pictures import Reading
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,14 @@ LAYOUT = Option(
     "say so)",
     choices=get_args(Layout),
 )
+LABELS = Option(
+    "labels",
+    "CSV file with the labels of pictures in any folders: columns path and label, or path and labels where a picture "
+    "may have several (a;b or a|b) or none, and split if it is given (train, val, test); paths are below --data "
+    "(default: the file's folder)",
+    kind=Path,
+    metavar="FILE",
+)
 DATA = (
     Option(
         "data",
@@ -134,13 +145,51 @@ DATA = (
     ),
     MAX_UNREADABLE,
     LAYOUT,
+    LABELS,
 )
 """Where the pictures are, the same for every command that reads them."""
 
+
+def data_of(options: argparse.Namespace) -> Path | None:
+    """Return where the pictures are that ``DATA`` names: without --data, a table of labels lies beside them."""
+    data: Path | None = options.data
+    return options.labels.parent if data is None and options.labels else data
+
+
+def reading_of(options: argparse.Namespace) -> Reading:
+    """Return how a folder of pictures is read, by MAX_UNREADABLE, LAYOUT and LABELS."""
+    return Reading(max_unreadable=options.max_unreadable, layout=options.layout, labels=options.labels)
+
+
+def models_place(text: str) -> Path | str:
+    """Parse a folder of models, or the address of an object store."""
+    if "://" not in text:
+        return Path(text)
+    try:
+        check_address(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"no versions can be published there: {error}") from None
+    return text
+
+
+def folder_and_store(models: Path | str) -> tuple[Path, str | None]:
+    """Return the folder that versions are made in, and the address of the store that they go to, where it is one.
+
+    The folder of a store keeps what was published there from here, and the newest version of others.
+    """
+    if isinstance(models, Path):
+        return models, None
+    parts = urlsplit(models)
+    return Path(
+        os.environ.get("RUN_DIR") or "runs", "stores", parts.scheme, parts.netloc, *parts.path.split("/")
+    ), models
+
+
 MODELS = Option(
     "models",
-    "folder to publish under (default: %(default)s, or $MODEL_DIR)",
-    kind=Path,
+    "folder to publish under, or an object store: s3://BUCKET/PREFIX, gs://..., az://... (default: %(default)s, or "
+    "$MODEL_DIR)",
+    kind=models_place,
     metavar="DIR",
     default=lambda: Path(os.environ.get("MODEL_DIR") or "models"),
     part_of_run=False,
@@ -164,7 +213,7 @@ PRECISION = Option(
 )
 CPU = Option(
     "cpu",
-    "train on the CPU, also where there is a GPU, or where the trainer's container would miss one",
+    "train on the CPU, even if there is a GPU, or if the trainer's container would stop without one",
     switch=True,
     part_of_run=False,
 )

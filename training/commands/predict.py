@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +35,8 @@ class Result:
 
     Either ``predictions`` are there, labels with their probabilities and the most probable first, or ``error``, a word
     for programs, and ``message``, a sentence for people. ``familiar`` says whether the picture looks like those that
-    the version was trained on, where the version tells it.
+    the version was trained on, where the version tells it. ``labels`` are those that the picture has, where it may have
+    several.
     """
 
     file: Path
@@ -42,6 +44,7 @@ class Result:
     error: str = ""
     message: str = ""
     familiar: bool | None = None
+    labels: tuple[tuple[str, float], ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class PredictSettings:
 def parse(arguments: Sequence[str]) -> PredictSettings:
     """Return what the command line asks for."""
     parser = argparse.ArgumentParser(
-        prog="python -m training predict",
+        prog="darkroom predict",
         description="Classify pictures with a version, without a service: a line for each. They are decoded and scaled "
         "as the service does it. What cannot be read is listed at the end, and does not stop the others.",
         epilog="exit codes: 0 all pictures were classified, 1 some failed, or all (the last lines say why), "
@@ -117,7 +120,8 @@ def classify(files: Sequence[Path], metadata: Metadata, answer: Answer, top: int
                 yield Result(file, error="unreadable", message=picture)
             else:
                 row, familiar = next(answers)
-                yield Result(file, _best(row, metadata.labels, top), familiar=familiar)
+                best = _best(row, metadata.labels, top)
+                yield Result(file, best, familiar=familiar, labels=_told(row, metadata))
 
 
 def _read(file: Path, size: Input) -> Pixels | str:
@@ -144,6 +148,15 @@ def _best(row: NDArray[np.float32], labels: tuple[str, ...], top: int) -> tuple[
     return tuple((labels[index], float(row[index])) for index in order)
 
 
+def _told(row: NDArray[np.float32], metadata: Metadata) -> tuple[tuple[str, float], ...] | None:
+    """Return the labels that reach their thresholds, the likeliest first; None where a picture has one label."""
+    if metadata.thresholds is None:
+        return None
+    best = _best(row, metadata.labels, len(row))
+    # In float32, as the service compares them.
+    return tuple(each for each in best if np.float32(each[1]) >= np.float32(metadata.thresholds[each[0]]))
+
+
 def _json_line(metadata: Metadata) -> Callable[[Result], str]:
     """Return what writes a result as the client and the service do: a JSON object."""
     model = {"name": metadata.name, "version": metadata.version}
@@ -151,11 +164,16 @@ def _json_line(metadata: Metadata) -> Callable[[Result], str]:
     def line(result: Result) -> str:
         if result.error:
             return json.dumps({"file": str(result.file), "error": result.error, "message": result.message})
-        predictions = [{"label": label, "probability": probability} for label, probability in result.predictions]
+        predictions = _records(result.predictions)
+        labels = {} if result.labels is None else {"labels": _records(result.labels)}
         familiar = {} if result.familiar is None else {"familiar": result.familiar}
-        return json.dumps({"file": str(result.file), "predictions": predictions, **familiar, "model": model})
+        return json.dumps({"file": str(result.file), "predictions": predictions, **labels, **familiar, "model": model})
 
     return line
+
+
+def _records(labels: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:
+    return [{"label": label, "probability": probability} for label, probability in labels]
 
 
 def _table(files: Sequence[Path], labels: tuple[str, ...]) -> Callable[[Result], str]:
@@ -165,7 +183,9 @@ def _table(files: Sequence[Path], labels: tuple[str, ...]) -> Callable[[Result],
     print(f"{'file':{name_width}}{_GAP}{'label':{label_width}}{_GAP}probability")
 
     def line(result: Result) -> str:
-        cells = [f"{_clean(label):{label_width}}{_GAP}{probability:7.2%}" for label, probability in result.predictions]
+        told = result.predictions if result.labels is None else result.labels
+        cells = [f"{_clean(label):{label_width}}{_GAP}{probability:7.2%}" for label, probability in told]
+        cells += ["no label"] if not told and not result.error else []
         cells += ["unfamiliar"] if result.familiar is False else []
         rest = f"failed: {result.error}" if result.error else _GAP.join(cells)
         return f"{_clean(str(result.file)):{name_width}}{_GAP}{rest}"

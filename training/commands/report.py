@@ -15,9 +15,8 @@ from training.commands.options import DATA, NO_PICTURES, SPLIT, add
 from training.errors import Interruption, TrainingError
 from training.publish import configuration
 from training.publish.conversion import whole_file
-from training.publish.report import Shown, before_calibration, gather
+from training.publish.report import Shown, before_calibration, comparison_of, gather, page_of
 from training.report.contents import Contents
-from training.report.page import comparison_page, report_page
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,8 @@ class ReportSettings:
 def parse(arguments: Sequence[str]) -> ReportSettings:
     """Return what the command line asks for."""
     parser = argparse.ArgumentParser(
-        prog="python -m training report",
-        description="Write a page on what a published version gets right and wrong of any labelled pictures: one HTML "
+        prog="darkroom report",
+        description="Write a page on what a published version gets right and wrong on any labelled pictures: one HTML "
         "file that needs no network. With --compare it shows what has changed since another version.",
         allow_abbrev=False,
     )
@@ -55,7 +54,7 @@ def parse(arguments: Sequence[str]) -> ReportSettings:
         help="file to write (default: NAME-VERSION.html in the current folder); the version stays as it is",
     )
     options = parser.parse_args(arguments)
-    source = Source(options.data, options.max_unreadable, options.layout, options.split, json=False)
+    source = Source.of(options)
     return ReportSettings(options.version, options.compare, source, not options.no_pictures, options.output)
 
 
@@ -83,11 +82,11 @@ def _page(settings: ReportSettings, metadata: Metadata) -> str:
     if settings.compare is None:
         pictures = labelled.for_version(metadata, settings.source)
         answered = compared.answered(settings.version, metadata, pictures)
-        return report_page(_contents(answered, f"{metadata.name}, version {metadata.version}", settings))
+        return page_of(_contents(answered, f"{metadata.name}, version {metadata.version}", settings))
     before, after = compared.both((settings.compare, settings.version), settings.source)
     names = _names(before.metadata, metadata)
     title = f"{metadata.name}: {names[0]} and {names[1]}"
-    return comparison_page(title, *map(_contents, (before, after), names, (settings, settings)))
+    return comparison_of(title, *map(_contents, (before, after), names, (settings, settings)))
 
 
 def _names(before: Metadata, after: Metadata) -> tuple[str, str]:

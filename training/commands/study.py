@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.commands.options import CPU, DATA, PRECISION, add, at_least
+from training.commands.options import CPU, DATA, PRECISION, add, at_least, data_of, reading_of
 from training.data.pictures import Reading
-from training.errors import Interruption
+from training.errors import Interruption, TrainingError
 from training.fit.device import start_of_training
 from training.fit.settings import Precision
 from training.study.configurations import CONFIGURATIONS, FULL, QUICK, Schedule
@@ -16,14 +16,13 @@ from training.study.configurations import CONFIGURATIONS, FULL, QUICK, Schedule
 _HELP = """\
 Reproduce the study that this project began with: VGG networks for CIFAR-10 and what regularises them. Each is trained
 and then measured on the test images. The table is printed, and written beside the curves of training against test
-accuracy. A study that was interrupted goes on when the same command is given again; what is finished is not trained
-again.
+accuracy. To continue an interrupted study, give the same command again; what is finished is not trained again.
 """
 _EPILOG = """\
 examples:
-  python -m training study --list                            the configurations and what the original found
-  python -m training study --quick                           all of them in 20 minutes on two cores
-  python -m training study --only vgg3 dropout --seeds 3     two of them at full length, three times each
+  darkroom study --list                            the configurations and what the original found
+  darkroom study --quick                           all of them in 20 minutes on two cores
+  darkroom study --only vgg3 dropout --seeds 3     two of them at full length, three times each
 
 exit codes: 0 done, 1 it failed (the last line says why), 2 wrong usage, 4 no GPU where DARKROOM_DEVICE=gpu asks for
 one, 130 and 143 interrupted (resumable)
@@ -53,7 +52,7 @@ class StudySettings:
 def parse(arguments: Sequence[str]) -> StudySettings:
     """Return what the command line asks for."""
     parser = argparse.ArgumentParser(
-        prog="python -m training study",
+        prog="darkroom study",
         description=_HELP,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -81,12 +80,12 @@ def parse(arguments: Sequence[str]) -> StudySettings:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="folder for table and plots (default: in that of --run)"
     )
-    parser.add_argument("--fresh", action="store_true", help="train anew what is finished or could be resumed")
+    parser.add_argument("--fresh", action="store_true", help="start over, also what is finished or could be resumed")
     add(parser, (PRECISION, CPU, *DATA))
     options = parser.parse_args(arguments)
     return StudySettings(
-        data=options.data,
-        reading=Reading(max_unreadable=options.max_unreadable, layout=options.layout),
+        data=data_of(options),
+        reading=reading_of(options),
         list=options.list,
         schedule=QUICK if options.quick else FULL,
         names=tuple(options.only),
@@ -118,6 +117,8 @@ def run(settings: StudySettings, _interruption: Interruption) -> int:
 
     folder = (settings.run or Path(os.environ.get("RUN_DIR") or "runs") / "study") / settings.schedule.name
     dataset = sources.load(settings.data, 0, smoke=False, reading=settings.reading)
+    if dataset.multi_label:
+        raise TrainingError("the study is of pictures with one label each, and these have several")
     study = Study(settings.names, settings.schedule, settings.seeds, dataset, folder, settings.out or folder)
     for written in (study.folder, study.out):
         require_writable(written)

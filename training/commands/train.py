@@ -16,6 +16,8 @@ from training.commands.options import (
     Option,
     add,
     at_least,
+    data_of,
+    folder_and_store,
     model_name,
     not_negative,
     positive,
@@ -30,47 +32,49 @@ from training.network.registry import BACKBONES, DEFAULT, OWN_NETWORK, bundled
 _LEAST_SIDE, _MOST_SIDE = 16, 1024  # pixels
 
 _USAGE = """\
-python -m training [options]
-       python -m training check FOLDER [options]
-       python -m training evaluate VERSION [options]
-       python -m training compare VERSION VERSION [options]
-       python -m training predict VERSION PATH... [options]
-       python -m training quantize VERSION [options]
-       python -m training report VERSION [options]
-       python -m training export VERSION --to onnx|litert [options]
-       python -m training import BACKBONE [options]
-       python -m training study [options]"""
+darkroom train [options]
+       darkroom check FOLDER [options]
+       darkroom evaluate VERSION [options]
+       darkroom compare VERSION VERSION [options]
+       darkroom predict VERSION PATH... [options]
+       darkroom quantize VERSION [options]
+       darkroom report VERSION [options]
+       darkroom export VERSION --to onnx|litert [options]
+       darkroom import BACKBONE [options]
+       darkroom study [options]"""
 _HELP = """\
 Train an image classifier and publish it as the next version under MODELS/NAME/.
 
 --data takes a folder of pictures: one subfolder for each class, named after it, or train/, val/ and test/ of those, by
 these or similar names.
-What is not given is split off: a tenth for the test, a tenth for validation. Without --data, CIFAR-10 is downloaded.
-The test images are measured once, when the version is published. A run that was interrupted goes on from its last epoch
-when the same command is given again.
+Where the folder has no test/ or val/, a tenth is set aside for each. --labels takes a CSV file with the labels instead,
+of which a picture may have several. Without --data, CIFAR-10 is downloaded.
+The test images are measured once, when the version is published. To continue an interrupted training from its last
+epoch, give the same command again.
 
 A version that gets fewer of the test images right than the latest of the same name, beyond noise (McNemar's exact test,
-one-sided, 5%), is not published. Its training is kept, and the same command with --publish-anyway publishes it. Where
-the test images are too few to tell, it is said so, and the version is published.
+one-sided, 5%), is not published. Its training is kept, and the same command with --publish-anyway publishes it. If
+there are too few test images to tell, the trainer says so and publishes the version.
 """
 _EPILOG = """\
 examples:
-  python -m training                                     CIFAR-10, downloaded, with the standard preset
-  python -m training --data cifar-10-python.tar.gz       the same from an archive or folder
-  python -m training --data pets                         your own pictures: pets/cat/*.jpg, pets/dog/*.jpg, ...
-  python -m training --preset smoke                      the whole path in under a minute, on made-up pictures
-  python -m training --config models/cifar10/5/assets.extra/config.toml    the training of that version again
-  python -m training --backbone MobileNetV3Small         tune a network that was pretrained on ImageNet
-  python -m training --preset fast --teacher models/cifar10/5 --name fast    a faster network, which learns from that
-  python -m training check pets                          what is wrong with your pictures, before they are learned
-  python -m training evaluate models/cifar10/5 --data cifar-10-python.tar.gz
-  python -m training compare models/cifar10/5 models/cifar10/6
-  python -m training predict models/cifar10/5 photos
-  python -m training report models/pets/2 --compare models/pets/1 --data pets    a page with what has changed
-  python -m training quantize models/cifar10/5           the next version, with an int8 network as well
-  python -m training export models/cifar10/5 --to onnx   a file for ONNX Runtime
-  python -m training import EfficientNetLite2            a network for photographs with ImageNet's 1,000 labels
-  python -m training study --quick                       the study that this project began with
+  darkroom train                                     CIFAR-10, downloaded, with the standard preset
+  darkroom train --data cifar-10-python.tar.gz       the same from an archive or folder
+  darkroom train --data pets                         your own pictures: pets/cat/*.jpg, pets/dog/*.jpg, ...
+  darkroom train --labels pets.csv                   labels from a table: path,labels, with cat;dog for several
+  darkroom train --preset smoke                      the whole path in under a minute, on made-up pictures
+  darkroom train --config models/cifar10/5/assets.extra/config.toml    the training of that version again
+  darkroom train --backbone MobileNetV3Small         tune a network that was pretrained on ImageNet
+  darkroom train --preset fast --teacher models/cifar10/5 --name fast    a faster network, which learns from that
+  darkroom check pets                                what is wrong with your pictures, before they are learned
+  darkroom evaluate models/cifar10/5 --data cifar-10-python.tar.gz
+  darkroom compare models/cifar10/5 models/cifar10/6
+  darkroom predict models/cifar10/5 photos
+  darkroom report models/pets/2 --compare models/pets/1 --data pets          a page with what has changed
+  darkroom quantize models/cifar10/5                 the next version, with an int8 network as well
+  darkroom export models/cifar10/5 --to onnx         a file for ONNX Runtime
+  darkroom import EfficientNetLite2                  a network for photographs with ImageNet's 1,000 labels
+  darkroom study --quick                             the study that this project began with
 
 exit codes: 0 published, 1 it failed (the last line says why), 2 wrong usage, 3 not published, since it is worse than
 the version that it would replace, 4 no GPU where DARKROOM_DEVICE=gpu asks for one, as the container does, 130 and 143
@@ -99,15 +103,18 @@ def parse(arguments: Sequence[str]) -> TrainSettings:
         seed=options.seed,
         fields=fields,
     )
+    models, store = folder_and_store(options.models)
     return TrainSettings(
-        data=options.data,
+        data=data_of(options),
         max_unreadable=options.max_unreadable,
         layout=options.layout,
+        labels=options.labels,
         validation_images=options.validation_images,
         image_size=options.image_size,
         resize=options.resize,
         cache=options.cache,
-        models=options.models,
+        models=models,
+        store=store,
         name=options.name,
         run=options.run,
         fresh=options.fresh,
@@ -137,7 +144,7 @@ def run(settings: TrainSettings, interruption: Interruption) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m training",
+        prog="darkroom train",
         usage=_USAGE,
         description=_HELP,
         epilog=_EPILOG,
@@ -221,8 +228,8 @@ _OUTPUT = (
     Option("publish-anyway", "publish even where it is worse than the version before", switch=True, part_of_run=False),
     Option(
         "int8",
-        "also quantise to int8; kept unless it costs more than 0.2 points of accuracy on images that were held out, "
-        "beyond noise, or of fewer than 50 images, unless it gives other labels (default: with a pretrained network)",
+        "also quantise to int8; kept unless it costs more than 0.2 points of accuracy on held-out images, beyond "
+        "noise, or, with fewer than 50 of these, gives other labels (default: with a pretrained network)",
         switch=True,
         negatable=True,
     ),
@@ -268,8 +275,8 @@ _RECIPE = (
     ),
     Option(
         "teacher",
-        "learn the answers of a published version as well as the labels, of several the mean: a small network "
-        "gets better by those of a larger one",
+        "learn the answers of a published version as well as the labels; of several versions, their mean. A small "
+        "network gets better by learning from a larger one",
         kind=Path,
         metavar="VERSION",
         several=True,

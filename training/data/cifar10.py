@@ -59,7 +59,10 @@ def load(path: Path) -> tuple[tuple[str, ...], Split, Split]:
         return _assemble(names, files, ".bin", "batches.meta.txt", _binary_batch, _text_labels)
     if _TRAIN[0] in names:
         return _assemble(names, files, "", "batches.meta", _python_batch, _pickled_labels)
-    raise TrainingError(f"{path} holds no CIFAR-10: neither {_TRAIN[0]} nor {_TRAIN[0]}.bin is in it")
+    raise TrainingError(
+        f"{path} holds no CIFAR-10: neither {_TRAIN[0]} nor {_TRAIN[0]}.bin is in it; where it holds pictures, unpack "
+        "it and give the folder"
+    )
 
 
 def is_in(folder: Path) -> bool:

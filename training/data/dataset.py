@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from artifact import Input
 from artifact.metadata import Interpolation, Resize
+from training.data.findings import Finding
 from training.errors import TrainingError
 
 Pixels = NDArray[np.uint8]
@@ -19,6 +20,9 @@ Digests = NDArray[np.uint8]
 @dataclass(frozen=True)
 class Split:
     """Pictures uint8 [N, H, W, 3] with their classes int64 [N].
+
+    Where a picture may have several labels, or none, ``classes`` are int64 [N, classes], 1 for each that it has, else
+    0.
 
     ``files`` are the digests of the files that the pictures were read from, and ``names`` the paths of those below the
     folder of the data; None where they are their own pixels, or were made of others.
@@ -52,7 +56,9 @@ class Dataset:
     """A named data set; ``labels`` stand in the order of the classes, ``test`` is for the last measurement only.
 
     ``resize`` and ``interpolation`` are the rule by which its pictures were brought to their size. ``left_out`` are the
-    files that cannot be read, and ``passed_over`` says in sentences what else was not taken for pictures.
+    files that cannot be read, and ``passed_over`` says in sentences what else was not taken for pictures. ``findings``
+    are what was found in the pictures while they were read. ``groups`` int64 [train + validation] are the same number
+    for near duplicates, of the pictures to train on and then of those held out; None where there are none.
     """
 
     name: str
@@ -64,6 +70,13 @@ class Dataset:
     interpolation: Interpolation = "bicubic"
     left_out: tuple[LeftOut, ...] = ()
     passed_over: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    groups: NDArray[np.int64] | None = None
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a picture may have several labels, or none."""
+        return self.train.classes.ndim == 2
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -95,6 +108,14 @@ class Dataset:
         for split in splits:
             sha.update(np.ascontiguousarray(split.classes).data)
         return sha.hexdigest()
+
+
+def targets_of(classes: Classes, labels: int) -> NDArray[np.float32]:
+    """Return what to learn of pictures with these ``classes``, int64 [N] or [N, labels]: float32 [N, labels]."""
+    if classes.ndim == 2:
+        return classes.astype(np.float32)
+    one_hot: NDArray[np.float32] = np.eye(labels, dtype=np.float32)[classes]
+    return one_hot
 
 
 def size_in_words(picture: Input) -> str:

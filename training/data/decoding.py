@@ -23,7 +23,13 @@ from imaging import (
 )
 
 MAX_PIXELS = 100_000_000
+NEARLY_BLACK = (
+    "Most pictures are nearly black, and so a network sees nearly nothing of them. Levels of 16 bits count up to "
+    "65,535: where a device has 10 or 12 bits, as of X-rays, multiply them first, for training and for the service."
+)
+"""What is said of a folder of such pictures."""
 _MAX_BYTES = 1024**3
+_BEGIN = 256  # bytes that are looked at to tell what is no picture
 _RUN_PROGRAMS = ("EPS",)  # Pillow hands them to Ghostscript
 
 
@@ -117,9 +123,9 @@ def inspect(content: bytes, *pictures: Input) -> Inspected:
     except MemoryError as error:
         raise UnreadablePicture("it does not fit into memory") from error
     except UnknownFormat as error:
-        raise UnreadablePicture("it is not a picture, or its beginning is damaged") from error
+        raise UnreadablePicture(_what_it_is(content)) from error
     except (UnknownRange, TooMuchWork) as error:
-        raise UnreadablePicture(str(error)) from error
+        raise UnreadablePicture(str(error).removesuffix(".")) from error  # it stands in a list
     except FarTooManyPixels as error:
         raise UnreadablePicture("it has far too many pixels") from error
     except DamagedPicture as error:
@@ -153,6 +159,18 @@ def _open(content: bytes) -> Image.Image:
         return open_picture(content)
     except UnknownFormat:
         return open_picture(content, _other_formats())
+
+
+def _what_it_is(content: bytes) -> str:
+    """Return in words what is known of content that no reader knows."""
+    if content[128:132] == b"DICM":
+        return "it is a DICOM file, which is not read; save it as PNG"
+    if content.startswith(b"%PDF-"):
+        return "it is a PDF, which is not read; save its pictures as PNG or JPEG"
+    begin = content[:_BEGIN].lstrip().lower()
+    if begin.startswith((b"<!doctype html", b"<html")):
+        return "it is a web page, such as a server sends in place of a picture"
+    return "it is not a picture, or its beginning is damaged"
 
 
 @functools.cache

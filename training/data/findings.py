@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from training.data.dataset import Pixels
+import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,7 @@ class Example:
 
     name: str
     note: str
-    image: Pixels | None = None
+    image: NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True)

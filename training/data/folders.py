@@ -7,13 +7,16 @@ them. Where both may be meant, that is an error which says how to tell, since a 
 import os
 import re
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from artifact.pictures import has_suffix, is_visible
+from training.data.dataset import Classes
 from training.errors import TrainingError
 
 Layout = Literal["classes", "splits"]
@@ -29,6 +32,12 @@ _ROLE_OF = {word: role for role, words in _ROLES.items() for word in words}
 _MORE = r"(?:data|set|sets|images|image|imgs|img|pictures|photos|samples|split|files)*"
 _SPLIT_NAME = re.compile(f"{_MORE}({'|'.join(_ROLE_OF)}){_MORE}")
 _TOOLS = (".git", ".svn", ".hg", ".dvc", ".cache", ".ipynb_checkpoints", ".thumbnails", ".idea", ".vscode", ".venv")
+_UNREAD = (
+    *(".dcm", ".dicom", ".nii", ".mha", ".nrrd", ".svs", ".ndpi", ".czi"),  # of medicine and microscopes
+    *(".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".raw", ".rw2"),  # of cameras, before development
+    *(".jxl", ".svg", ".eps", ".ai", ".pdf", ".npy", ".npz", ".mat", ".h5", ".tfrecord"),
+)
+"""What pictures are kept in that nothing here reads."""
 _SHOWN = 5
 
 
@@ -36,13 +45,15 @@ _SHOWN = 5
 class File:
     """A file that should be a picture.
 
-    ``name`` is its path from the folder of its class on, with forward slashes and in Unicode's NFC, so that it is the
-    same on every file system.
+    ``name`` is its path below the folder of the classes, with forward slashes and in Unicode's NFC, so that it is the
+    same on every file system. Where pictures may have several labels, or none, ``labels`` are those of this one, and
+    ``label`` is the rarest of them, by which the pictures are split evenly.
     """
 
     path: Path
     name: str
     label: str
+    labels: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -75,10 +86,12 @@ def find(folder: Path, fewest_classes: int = 2, layout: Layout | None = None) ->
     says what the folders are; without it their names do.
 
     Raises:
-        TrainingError: fewer than ``fewest_classes`` or an empty one are there, the splits' classes do not match, the
-            folders may be classes as well as splits, or one is a link to nowhere.
+        TrainingError: it is a file, fewer than ``fewest_classes`` or an empty one are there, the splits' classes do not
+            match, the folders may be classes as well as splits, or one is a link to nowhere.
         OSError: a folder cannot be read.
     """
+    if folder.is_file():
+        raise TrainingError(f"{folder} is a file; where it is an archive, unpack it and give the folder")
     splits = {} if layout == "classes" else _split_folders(folder, layout)
     passed_over = _PassedOver()
     train = splits.get("train", folder)
@@ -94,6 +107,17 @@ def find(folder: Path, fewest_classes: int = 2, layout: Layout | None = None) ->
     return Found(labels, files, **held_out, notes=tuple(_notes(folder, splits, labels, passed_over)))
 
 
+def classes_of(files: list[File], labels: tuple[str, ...]) -> Classes:
+    """Return the place in ``labels`` of each file's label, int64 [N]; of several, int64 [N, labels] of 0 and 1."""
+    place_of = {label: place for place, label in enumerate(labels)}
+    if all(file.labels is None for file in files):
+        return np.array([place_of[file.label] for file in files], np.int64)
+    classes = np.zeros((len(files), len(labels)), np.int64)
+    for row, file in zip(classes, files, strict=True):
+        row[[place_of[label] for label in file.labels or ()]] = 1
+    return classes
+
+
 def pictures_in(folder: Path) -> list[Path]:
     """Return the files below ``folder`` that may be pictures, at any depth, sorted; links are followed."""
     return sorted(_files(folder, _PassedOver()))
@@ -102,7 +126,7 @@ def pictures_in(folder: Path) -> list[Path]:
 def _split_folders(folder: Path, layout: Layout | None) -> dict[str, Path]:
     """Return the folders of the splits by their role; empty where ``folder`` has the classes themselves."""
     entries = _subfolders(folder)
-    named = {entry: role for entry in entries if (role := _role(entry.name))}
+    named = {entry: role for entry in entries if (role := role_of(entry.name))}
     if not named and layout is None:
         return {}
     others = [entry.name for entry in entries if entry not in named and any(_files(entry, _PassedOver()))]
@@ -110,7 +134,7 @@ def _split_folders(folder: Path, layout: Layout | None) -> dict[str, Path]:
         divided = [entry.name for entry in named if _subfolders(entry)]
         if divided:
             raise TrainingError(
-                f"{folder} has {_few(divided)}, with folders inside as a split of the data has, beside {_few(others)}, "
+                f"{folder} has {few(divided)}, with folders inside as a split of the data has, beside {few(others)}, "
                 "which look like classes; --layout classes takes all of them for classes, --layout splits takes "
                 "train/, val/ and test/ and passes over the others"
             )
@@ -120,13 +144,13 @@ def _split_folders(folder: Path, layout: Layout | None) -> dict[str, Path]:
         missing = "has no subfolders" if "train" in splits else "is missing"
         raise TrainingError(
             f"{splits.get('train', folder / 'train')} {missing}; {_wanted(folder / 'train')}; or give --layout classes "
-            f"where {_few([entry.name for entry in named])} are classes"
+            f"where {few([entry.name for entry in named])} are classes"
         )
     return splits
 
 
-def _role(name: str) -> str | None:
-    """Return the role of a split in a folder's name, such as ``train`` of ``Training-Set``; None where it has none."""
+def role_of(name: str) -> str | None:
+    """Return the role of a split in its name, such as ``train`` of ``Training-Set``; None where it has none."""
     found = _SPLIT_NAME.fullmatch("".join(letter for letter in name.casefold() if letter.isalpha()))
     return _ROLE_OF[found[1]] if found else None
 
@@ -155,7 +179,7 @@ def _by_role(folder: Path, named: dict[Path, str]) -> dict[str, Path]:
 def _innermost(split: Path) -> Path:
     """Return the folder inside where ``split`` holds nothing but one of the same role, as archives are packed."""
     inside = _subfolders(split)
-    packed = len(inside) == 1 and _role(inside[0].name) == _role(split.name) and _subfolders(inside[0])
+    packed = len(inside) == 1 and role_of(inside[0].name) == role_of(split.name) and _subfolders(inside[0])
     return inside[0] if packed else split
 
 
@@ -165,7 +189,9 @@ def _of_classes(
     """Return the labels below ``folder``, sorted, and its files; every label has at least one."""
     by_label = _by_label(folder, passed_over)
     if not by_label:
-        raise TrainingError(f"{folder} has no subfolders; {_wanted(folder)}")
+        raise TrainingError(
+            f"{folder} has no subfolders; {_wanted(folder)}; or give --labels, a table of the pictures and their labels"
+        )
     if layout is None and all(map(_has_splits, _subfolders(folder))):
         raise TrainingError(
             f"the classes in {folder} have the splits of the data inside; put it the other way round, as "
@@ -174,8 +200,8 @@ def _of_classes(
     empty = [label for label, files in by_label.items() if not files]
     if empty:
         raise TrainingError(
-            f"{folder} has {len(empty)} of {len(by_label)} folders without a picture: {_few(empty)}; "
-            "remove them, or put pictures into them" + _other_files(passed_over)
+            f"{folder} has {len(empty)} of {len(by_label)} folders without a picture: {few(empty)}; "
+            f"remove them, or put pictures into them{_in_brackets(passed_over.suffixes)}{_advice(passed_over)}"
         )
     if len(by_label) < fewest:
         (only,) = by_label
@@ -192,7 +218,7 @@ def _of_known_classes(folder: Path, train: Path, labels: tuple[str, ...], passed
     by_label = _by_label(folder, passed_over)
     new = sorted(by_label.keys() - set(labels))
     if new:
-        raise TrainingError(f"{folder} has classes that {train} does not have: {_few(new)}; rename or remove them")
+        raise TrainingError(f"{folder} has classes that {train} does not have: {few(new)}; rename or remove them")
     files = [file for label in sorted(by_label) for file in by_label[label]]
     if not files:
         raise TrainingError(f"{folder} has no pictures in folders of classes; remove it, or {_wanted(folder)}")
@@ -220,7 +246,7 @@ def _label(folder: Path) -> str:
 
 def _has_splits(folder: Path) -> bool:
     """Say whether ``folder`` holds nothing but the splits of the data."""
-    roles = {_role(path.name) for path in _entries(folder, _PassedOver()) if path.is_dir()}
+    roles = {role_of(path.name) for path in _entries(folder, _PassedOver()) if path.is_dir()}
     return "train" in roles and len(roles) > 1 and None not in roles
 
 
@@ -285,30 +311,55 @@ def _note_loose(folder: Path, passed_over: _PassedOver) -> None:
 
 
 def _notes(folder: Path, splits: dict[str, Path], labels: tuple[str, ...], passed_over: _PassedOver) -> Iterator[str]:
-    if passed_over.suffixes:
-        total = passed_over.suffixes.total()
-        yield f"Passed over files that are not pictures: {total:,}{_other_files(passed_over)}."
+    unread = Counter({name: count for name, count in passed_over.suffixes.items() if name in _UNREAD})
+    others = passed_over.suffixes - unread
+    if others:
+        yield f"Passed over files that are not pictures: {others.total():,}{_in_brackets(others)}."
+    if unread:
+        yield (
+            f"Passed over files in formats that are not read: {unread.total():,}{_in_brackets(unread)}. If they hold "
+            "pictures to learn from, save these as PNG or JPEG."
+        )
     taken = {folder / path.relative_to(folder).parts[0] for path in splits.values()}
     beside = [entry.name for entry in _subfolders(folder) if entry not in taken] if splits else []
     if beside:
-        yield f"Passed over what lies beside {splits['train'].name}/: {_few(beside)}."
+        yield f"Passed over what lies beside {splits['train'].name}/: {few(beside)}."
     for place, count in passed_over.loose.items():
         yield f"Passed over pictures that lie in {place} itself and so have no class: {count:,}."
     if passed_over.hidden:
-        yield f"Passed over hidden folders: {len(passed_over.hidden):,} ({_few(passed_over.hidden)})."
-    if not splits and (like_splits := [label for label in labels if _role(label)]):
-        yield f"Taken for classes, as the others beside them: {_few(like_splits)}."
+        yield f"Passed over hidden folders: {len(passed_over.hidden):,} ({few(passed_over.hidden)})."
+    yield from alike_in_words(labels)
+    if not splits and (like_splits := [label for label in labels if role_of(label)]):
+        yield f"Taken for classes, as the others beside them: {few(like_splits)}."
 
 
-def _other_files(passed_over: _PassedOver) -> str:
-    """Return in brackets which suffixes were seen that no picture has."""
-    names = [name for name, _ in passed_over.suffixes.most_common()]
-    return f" ({_few(names)})" if names else ""
+def _in_brackets(suffixes: Counter[str]) -> str:
+    """Return the most frequent suffixes in brackets, with a space before; nothing where there are none."""
+    names = [name for name, _ in suffixes.most_common()]
+    return f" ({few(names)})" if names else ""
+
+
+def _advice(passed_over: _PassedOver) -> str:
+    """Return what to do about formats of pictures that are not read, where there are some."""
+    unread = [name for name, _ in passed_over.suffixes.most_common() if name in _UNREAD]
+    return f"; {few(unread)} is not read, save such pictures as PNG or JPEG" if unread else ""
+
+
+def alike_in_words(labels: tuple[str, ...]) -> Iterator[str]:
+    """Yield a sentence on labels that differ in nothing but case, spaces, hyphens and underscores, if there are any."""
+    by_letters: defaultdict[str, list[str]] = defaultdict(list)
+    for label in labels:
+        if any(map(str.isalpha, label)):  # -1 and 1 are two things
+            by_letters[re.sub(r"[\s_-]", "", label.casefold())].append(label)
+    alike = [" and ".join(map(repr, same)) for same in by_letters.values() if len(same) > 1]
+    if alike:
+        yield f"Labels that differ in little: {few(alike)}. If they mean the same, give their pictures the same one."
 
 
 def _wanted(folder: Path) -> str:
     return f"put the pictures of each class into a subfolder named after it, such as {folder}/cat/1.jpg"
 
 
-def _few(names: list[str]) -> str:
+def few(names: list[str]) -> str:
+    """Return the first of ``names`` as a list in words, and how many more there are."""
     return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

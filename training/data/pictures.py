@@ -6,6 +6,7 @@ What is decoded here is what the service decodes: both do it by ``imaging`` and 
 import dataclasses
 import hashlib
 import math
+import shlex
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +16,23 @@ from numpy.typing import NDArray
 
 from artifact import Input
 from artifact.metadata import Resize
-from training.data.dataset import Classes, Dataset, Digests, LeftOut, Pixels, Split, hold_out
-from training.data.decoding import shorter_side
-from training.data.folders import File, Found, Layout, find
+from artifact.reviewed import is_reviewed
+from training.data import label_table
+from training.data.dataset import Classes, Dataset, Digests, LeftOut, Pixels, Split, hold_out, targets_of
+from training.data.decoding import NEARLY_BLACK, shorter_side
+from training.data.findings import Example, Finding
+from training.data.folders import File, Found, Layout, classes_of, find
 from training.data.hashes import WORDS, Groups, alike, groups_of
 from training.data.reading import Faults, read_all
 from training.data.splitting import Order, interleave, keep_together, split_off
 from training.data.storage import allocate
 from training.errors import TrainingError
+from training.names import printable
 
 _SIDES = (32, 64, 96, 128, 160, 224)  # pixels
 _MEASURED_FILES = 500
+_NEARLY_BLACK = 64  # levels of 255, that the brightest pixel stays below
+_EXAMPLES = 24  # of a finding, for the report
 _SHARE = 0.1  # of the pictures for the test, and as many of what is left for validation
 
 
@@ -38,7 +45,7 @@ class Reading:
     not fit into memory, None for the system's folder for temporary files. ``fewest_classes`` is 1 where the pictures
     are only to be measured on. ``least_held_out`` is how many pictures are held out for validation at least, where they
     are no more than a quarter and nothing else is asked for. ``layout`` says what the folders are where their names
-    leave it open.
+    leave it open. ``labels`` is a CSV file with the labels of pictures that lie in any folders.
     """
 
     size: tuple[int, int] | None = None
@@ -48,23 +55,26 @@ class Reading:
     fewest_classes: int = 2
     least_held_out: int = 0
     layout: Layout | None = None
+    labels: Path | None = None
 
 
 def load(folder: Path, validation_images: int | None, picture: Input | None, reading: Reading) -> Dataset:
     """Read the pictures in ``folder``, which ``training.data.folders`` finds, as a data set named after it.
 
-    Without ``test/``, a tenth of every class is the test. The last pictures to train on are held out for validation:
-    those of ``val/``, or where there is none, a tenth. ``validation_images`` is another number of them. Pictures are
-    brought to ``picture``, or, without one, to what ``reading`` says.
+    Where there is a table of labels, ``training.data.label_table`` finds them. Without ``test/``, a tenth of every
+    class is the test. The last pictures to train on are held out for validation: those of ``val/``, or where there is
+    none, a tenth. ``validation_images`` is another number of them. Pictures are brought to ``picture``, or, without
+    one, to what ``reading`` says.
 
     Raises:
         TrainingError: the folder does not hold at least two classes of pictures, too many cannot be read, or too few
             are left to train on or to test with.
         OSError: a folder cannot be read, or that for pixels not be written.
     """
-    found = find(folder, reading.fewest_classes, reading.layout)
+    found = _find(folder, reading)
     for note in found.notes:
-        print(note)
+        print(printable(note))
+    _print_reviewed(found)
     parts = _parts(folder, found)
     picture = picture or _input(parts.train, reading)
     files = [*parts.train, *parts.validation, *parts.test]
@@ -73,6 +83,8 @@ def load(folder: Path, validation_images: int | None, picture: Input | None, rea
     hashes = np.empty((len(files), 2, WORDS), np.uint64)
     faults = read_all(files, picture, images, digests, hashes, reading.max_unreadable)
     _print_faults(files, faults)
+    if _are_nearly_black(images, faults):
+        print(NEARLY_BLACK)
     readable = parts.without({files[index] for index in faults})
     pictures = Split(
         _without(images, faults),
@@ -81,9 +93,14 @@ def load(folder: Path, validation_images: int | None, picture: Input | None, rea
         tuple(_name_below(folder, file) for index, file in enumerate(files) if index not in faults),
     )
     groups = groups_of(alike(np.delete(hashes, list(faults), axis=0)), len(pictures))
-    if said := _duplicates_in_words(pictures.classes, groups, readable.given(found)):
-        print(f"{said}; python -m training check {folder} shows them.")
-    pictures = _reordered(pictures, keep_together(pictures.classes, groups, ~readable.given(found)))
+    said = _duplicates_in_words(pictures.classes, groups, readable.given(found))
+    if said:
+        table = f" --labels {shlex.quote(str(reading.labels))}" if reading.labels else ""
+        several = pictures.classes.ndim == 2  # which a check does not take
+        print(f"{said}." if several else f"{said}; darkroom check {shlex.quote(str(folder))}{table} shows them.")
+    findings = (_duplicates(pictures, found.labels, groups, said),) if said else ()
+    order = keep_together(readable.strata(), groups, ~readable.given(found))
+    pictures = _reordered(pictures, order)
     held_out = _held_out(_name(folder), found.labels, readable, validation_images, reading.least_held_out)
     dataset = _split(_name(folder), found.labels, readable, pictures, held_out)
     return dataclasses.replace(
@@ -92,7 +109,15 @@ def load(folder: Path, validation_images: int | None, picture: Input | None, rea
         interpolation=picture.interpolation,
         left_out=tuple(LeftOut(_name_below(folder, files[index]), fault) for index, fault in sorted(faults.items())),
         passed_over=found.notes,
+        findings=findings,
+        groups=groups[order][: len(pictures) - len(dataset.test)] if said else None,
     )
+
+
+def _find(folder: Path, reading: Reading) -> Found:
+    if reading.labels:
+        return label_table.find(reading.labels, folder, reading.fewest_classes, reading.max_unreadable)
+    return find(folder, reading.fewest_classes, reading.layout)
 
 
 def model_name(folder: Path) -> str:
@@ -120,9 +145,14 @@ class _Parts:
     test: list[File]
 
     def classes(self, labels: tuple[str, ...]) -> Classes:
-        """Return the place in ``labels`` of each file's label, int64 [N]."""
-        class_of = {label: number for number, label in enumerate(labels)}
-        return np.array([class_of[file.label] for file in (*self.train, *self.validation, *self.test)], np.int64)
+        """Return the classes of all files, int64 [N] or [N, labels]."""
+        return classes_of([*self.train, *self.validation, *self.test], labels)
+
+    def strata(self) -> Classes:
+        """Return a number int64 [N] for each file, the same for those that the splits have in equal shares."""
+        labels = [file.label for file in (*self.train, *self.validation, *self.test)]
+        number_of = {label: number for number, label in enumerate(sorted(set(labels)))}
+        return np.array([number_of[label] for label in labels], np.int64)
 
     def given(self, found: Found) -> NDArray[np.bool_]:
         """Return which files are in a split that the folder has beside that to train on, bool [N]."""
@@ -141,7 +171,8 @@ def _parts(folder: Path, found: Found) -> _Parts:
     if not test:
         raise TrainingError(f"{folder} has one picture in each class, so none is left for the test; put in more")
     if not found.test:
-        print(f"{folder} has no test/, so {len(test):,} pictures, {_SHARE:.0%} of each class, are kept for the test.")
+        part = f"{_SHARE:.0%} of each class and at least one where there are two"
+        print(printable(f"{folder} has no test/, so {len(test):,} pictures, {part}, are kept for the test."))
     return _Parts(interleave(train), interleave(found.validation or []), interleave(test))
 
 
@@ -160,16 +191,16 @@ def _input(files: list[File], reading: Reading) -> Input:
     return Input(side, side, resize=reading.resize)
 
 
-def middle_side(folder: Path, fewest_classes: int, layout: Layout | None = None) -> int | None:
+def middle_side(folder: Path, reading: Reading) -> int | None:
     """Return the pixels of the shorter side of the middle one in size of the pictures to train on in ``folder``.
 
     None where none of them can be read.
 
     Raises:
-        TrainingError: the folder does not hold ``fewest_classes`` of pictures.
+        TrainingError: the folder does not hold as many classes of pictures as ``reading`` says.
         OSError: a folder cannot be read.
     """
-    return _middle_side(interleave(find(folder, fewest_classes, layout).train))
+    return _middle_side(interleave(_find(folder, reading).train))
 
 
 def _middle_side(files: list[File]) -> int | None:
@@ -177,11 +208,23 @@ def _middle_side(files: list[File]) -> int | None:
     return statistics.median_low(sides) if sides else None
 
 
+def _print_reviewed(found: Found) -> None:
+    files = [*found.train, *(found.validation or ()), *(found.test or ())]
+    if reviewed := sum(is_reviewed(file.name) for file in files):
+        print(f"{reviewed:,} of the {len(files):,} pictures came back from the service and were labelled in review.")
+
+
 def _print_faults(files: list[File], faults: Faults) -> None:
     if faults:
         print(f"Left out {len(faults):,} of {len(files):,} pictures, since they cannot be read:")
     for index, fault in sorted(faults.items()):
-        print(f"  {files[index].path}: {fault}")
+        print(printable(f"  {files[index].path}: {fault}"))
+
+
+def _are_nearly_black(images: Pixels, faults: Faults) -> bool:
+    """Say whether most pictures are nearly black, as those of 16 bits that use fewer."""
+    looked_at = [index for index in range(len(images)) if index not in faults][:_MEASURED_FILES]
+    return bool(looked_at) and statistics.median(int(images[index].max()) for index in looked_at) < _NEARLY_BLACK
 
 
 def _duplicates_in_words(classes: Classes, groups: Groups, given: NDArray[np.bool_]) -> str:
@@ -189,6 +232,8 @@ def _duplicates_in_words(classes: Classes, groups: Groups, given: NDArray[np.boo
     several = np.bincount(groups)[groups] > 1  # [N]
     if not several.any():
         return ""
+    if classes.ndim == 2:
+        classes = np.unique(classes, axis=0, return_inverse=True)[1].reshape(-1)  # a number for each set of labels
     said = f"{several.sum():,} pictures are there more than once, or nearly"
     least, most = np.full(len(groups), len(classes)), np.full(len(groups), -1)
     np.minimum.at(least, groups, classes)
@@ -201,11 +246,23 @@ def _duplicates_in_words(classes: Classes, groups: Groups, given: NDArray[np.boo
     return said
 
 
-def _reordered(pictures: Split, order: Order) -> Split:
-    """Return ``pictures`` in ``order`` int64 [N], moved one at a time where they lie, since all may not fit twice.
+def _duplicates(pictures: Split, labels: tuple[str, ...], groups: Groups, said: str) -> Finding:
+    """Return for the report what is said of pictures that are there more than once; those of a group side by side."""
+    sizes = np.bincount(groups)[groups]
+    places = np.flatnonzero(sizes > 1)
+    places = places[np.lexsort((groups[places], -sizes[places]))]
+    shown = places[:_EXAMPLES]
+    names, has = pictures.names or (), targets_of(pictures.classes[shown], len(labels)) > 0  # [shown, classes]
+    examples = tuple(
+        # Copied, since the pixels change places afterwards.
+        Example(names[place], " and ".join(np.array(labels)[row]) or "no label", pictures.images[place].copy())
+        for place, row in zip(shown.tolist(), has, strict=True)
+    )
+    return Finding("Pictures that are there more than once", len(places), f"{said}.", examples)
 
-    It changes places within a class only, so the classes stay.
-    """
+
+def _reordered(pictures: Split, order: Order) -> Split:
+    """Return ``pictures`` in ``order`` int64 [N], moved one at a time where they lie, since all may not fit twice."""
     done = order == np.arange(len(order))
     for start in np.flatnonzero(~done).tolist():
         if done[start]:
@@ -218,7 +275,9 @@ def _reordered(pictures: Split, order: Order) -> Split:
         pictures.images[place], _digest(pictures, place)[:] = first
         done[place] = True
     names = pictures.names or ()
-    return dataclasses.replace(pictures, names=tuple(names[source] for source in order))
+    return dataclasses.replace(
+        pictures, classes=pictures.classes[order], names=tuple(names[source] for source in order)
+    )
 
 
 def _digest(pictures: Split, place: int) -> Digests:
@@ -243,10 +302,14 @@ def _split(name: str, labels: tuple[str, ...], parts: _Parts, pictures: Split, h
     dataset = hold_out(name, labels, pictures[:known], pictures[known:], held_out)
     if not len(dataset.test):
         raise TrainingError(f"no picture for the test of {name} can be read")
-    present = set(np.unique(dataset.train.classes))
+    classes = dataset.train.classes
+    present = set(np.unique(classes) if classes.ndim == 1 else np.flatnonzero(classes.any(axis=0)))
     missing = [label for number, label in enumerate(labels) if number not in present]
     if missing:
-        raise TrainingError(f"no picture to train on of {missing[0]} can be read; put in more, or remove its folder")
+        raise TrainingError(
+            f"no picture to train on of {missing[0]} can be read; put in more, or "
+            + ("leave the label out" if dataset.multi_label else "remove its folder")
+        )
     return dataset
 
 

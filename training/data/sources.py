@@ -7,7 +7,6 @@ import keras
 from artifact import Input
 from training.data import cifar10, pictures, synthetic
 from training.data.dataset import Dataset, hold_out
-from training.data.folders import Layout
 from training.data.pictures import Reading
 from training.errors import TrainingError
 
@@ -38,6 +37,8 @@ def load(
     reading = reading or Reading()
     if path is not None and is_pictures(path):
         return pictures.load(path, validation_images, picture, reading)
+    if reading.labels:
+        raise TrainingError(f"{path} is no folder of pictures, and --labels is for those; give the folder with --data")
     if smoke and path is None:
         labels, training, test = synthetic.load(_SMOKE_IMAGES, _SMOKE_IMAGES // 4, seed=0)
         dataset = hold_out(MADE_UP, labels, training, test, _or_default(validation_images, _SMOKE_IMAGES // 10))
@@ -59,9 +60,9 @@ def model_name(path: Path | None, smoke: bool) -> str:
     return "smoke" if smoke else "cifar10"
 
 
-def middle_side(path: Path, layout: Layout | None) -> int | None:
+def middle_side(path: Path, reading: Reading) -> int | None:
     """Return the pixels of the shorter side of the middle one in size of the pictures in the folder at ``path``."""
-    return pictures.middle_side(path, Reading().fewest_classes, layout)
+    return pictures.middle_side(path, reading)
 
 
 def is_pictures(path: Path) -> bool:
@@ -78,7 +79,7 @@ def _require_archive(file: Path) -> None:
     if file.suffix not in (".gz", ".tgz", ".tar") and not cifar10.is_archive(file):
         raise TrainingError(
             f"{file} is a file, and not an archive of CIFAR-10; --data takes a folder with a subfolder of pictures for "
-            "each class"
+            "each class, so unpack it where it is an archive"
         )
 
 

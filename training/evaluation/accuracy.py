@@ -84,15 +84,22 @@ class Bins(NamedTuple):
     confidence: NDArray[np.float64]
     accuracy: NDArray[np.float64]
 
+    def gap(self) -> float:
+        """Return the mean gap between confidence and accuracy, over all answers."""
+        return float((self.counts * np.abs(self.accuracy - self.confidence)).sum() / self.counts.sum())
+
 
 def by_confidence(probabilities: NDArray[np.float32], classes: Classes, bins: int = _BINS) -> Bins:
     """Sort the answers ``probabilities`` [N, classes] to pictures of ``classes`` [N] into bins of their confidence."""
-    confidence = probabilities.max(axis=1).astype(np.float64)
-    correct = probabilities.argmax(axis=1) == classes
+    return binned(probabilities.max(axis=1).astype(np.float64), probabilities.argmax(axis=1) == classes, bins)
+
+
+def binned(confidence: NDArray[np.float64], right: NDArray[np.bool_], bins: int = _BINS) -> Bins:
+    """Sort answers that are ``right``, bool [N], or not into bins of their ``confidence`` [N], 0 to 1."""
     bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
-    counts, sure, right = (np.bincount(bin_of, weights, minlength=bins) for weights in (None, confidence, correct))
+    counts, sure, hits = (np.bincount(bin_of, weights, minlength=bins) for weights in (None, confidence, right))
     some = np.maximum(counts, 1)
-    return Bins(counts, sure / some, right / some)
+    return Bins(counts, sure / some, hits / some)
 
 
 def expected_calibration_error(probabilities: NDArray[np.float32], classes: Classes, bins: int = _BINS) -> float:
@@ -101,8 +108,7 @@ def expected_calibration_error(probabilities: NDArray[np.float32], classes: Clas
     From Guo et al., "On Calibration of Modern Neural Networks" (arXiv 1706.04599), equation 3. ``probabilities`` is
     [N, classes], ``classes`` [N]; 0 is perfect, 1 the worst.
     """
-    found = by_confidence(probabilities, classes, bins)
-    return float((found.counts * np.abs(found.accuracy - found.confidence)).sum() / len(classes))
+    return by_confidence(probabilities, classes, bins).gap()
 
 
 def _share(part: np.int64, whole: np.int64) -> float:

@@ -16,7 +16,7 @@ from training.evaluation.accuracy import expected_calibration_error
 
 Logits = NDArray[np.float32]  # [N, classes]
 
-_SHARPEST, _SOFTEST = 0.02, 50.0  # temperatures; far outside of what networks need
+SHARPEST, SOFTEST = 0.02, 50.0  # temperatures; far outside of what networks need
 
 _MOST_SMOOTHING = 0.3  # sought at most; what teachers give away lies between 0.05 and 0.2
 
@@ -123,7 +123,7 @@ def fit_temperature(logits: Logits, classes: Classes) -> float:
         normalizer = np.log(np.exp(sharpness * scaled).sum(axis=1))
         return float((normalizer - sharpness * targets_mean).mean())
 
-    found = minimize_scalar(loss, bounds=(1 / _SOFTEST, 1 / _SHARPEST), method="bounded", options={"xatol": 1e-6})
+    found = minimize_scalar(loss, bounds=(1 / SOFTEST, 1 / SHARPEST), method="bounded", options={"xatol": 1e-6})
     return float(1 / found.x)
 
 

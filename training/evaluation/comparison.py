@@ -4,7 +4,8 @@ from typing import Any
 
 from training.evaluation.accuracy import Evaluation
 from training.evaluation.few_images import accuracy_beside, accuracy_in_words, accuracy_interval
-from training.evaluation.paired import LEVEL, Paired
+from training.evaluation.paired import Paired, better_in_words
+from training.names import printable
 
 
 class Comparison:
@@ -42,7 +43,7 @@ class Comparison:
         paired = self._paired
         low, high = paired.interval()
         recalls = self._recalls()
-        width = max(len("accuracy"), *map(len, recalls))
+        width = max(len("accuracy"), *map(len, map(printable, recalls)))
         both_wrong = int((self._differ & ~self._right[0] & ~self._right[1]).sum())
         first, second = paired.accuracies
         accuracies = (
@@ -55,7 +56,10 @@ class Comparison:
         )
         lines = [
             f"{'recall':{width}}        A        B   B - A",
-            *(f"{label:{width}}  {a:7.2%}  {b:7.2%}  {100 * (b - a):+6.2f}" for label, (a, b) in recalls.items()),
+            *(
+                f"{printable(label):{width}}  {a:7.2%}  {b:7.2%}  {100 * (b - a):+6.2f}"
+                for label, (a, b) in recalls.items()
+            ),
             f"{'accuracy':{width}}  {first:7.2%}  {second:7.2%}  {100 * paired.difference:+6.2f}",
             accuracies,
             f"The difference is between {100 * low:+.2f} and {100 * high:+.2f} points, at a confidence of 95%.",
@@ -69,12 +73,7 @@ class Comparison:
         """Return the sentence that says which is better, if one is; the first is called ``a``, the second ``b``."""
         p = self._paired.p_different()
         better = b if self._paired.difference > 0 else a
-        found = (
-            f"no difference beyond noise at a level of {LEVEL:g}"
-            if p >= LEVEL
-            else f"{better} is better beyond noise, at a level of {LEVEL:g}"
-        )
-        return f"McNemar's exact test: p = {p:.2g}; {found}."
+        return f"McNemar's exact test: p = {p:.2g}; {better_in_words(p, better)}."
 
     def _recalls(self) -> dict[str, list[float]]:
         """Return the recalls of both by label, where there are pictures of it."""

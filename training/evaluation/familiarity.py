@@ -2,7 +2,9 @@
 
 It is the negative free energy of Liu et al., "Energy-based Out-of-distribution Detection" (arXiv 2010.03759): the
 logarithm of the sum of the exponentials of the logits, which is smaller for pictures unlike the training's. The
-measurement that chose it is in docs/design.md.
+measurement that chose it is in docs/design.md. Where a picture may have several labels, it is the joint energy of Wang
+et al., "Can multi-label classification networks know what they don't know?" (arXiv 2109.14162): the sum over the labels
+of that of each, log(1 + exp(logit)).
 """
 
 import numpy as np
@@ -24,9 +26,9 @@ _PIXELS_OF_A_KIND = 2**21
 _BATCH = 250
 
 
-def score_of(logits: NDArray[np.float32]) -> Scores:
-    """Return the familiarity float32 [N] of pictures with ``logits`` float32 [N, classes], before any temperature."""
-    scores: Scores = logsumexp(logits, axis=1)
+def score_of(logits: NDArray[np.float32], *, multi_label: bool = False) -> Scores:
+    """Return the familiarity float32 [N] of pictures with ``logits`` float32 [N, classes], before any calibration."""
+    scores: Scores = np.logaddexp(np.float32(0), logits).sum(axis=1) if multi_label else logsumexp(logits, axis=1)
     return scores
 
 

@@ -13,6 +13,13 @@ Right = NDArray[np.bool_]
 """Which pictures a classifier got right, bool [N]."""
 
 
+def better_in_words(p: float, better: str) -> str:
+    """Return whether two classifiers differ beyond noise, by a test's ``p``, and if so that ``better`` is it."""
+    if p >= LEVEL:
+        return f"no difference beyond noise at a level of {LEVEL:g}"
+    return f"{better} is better beyond noise, at a level of {LEVEL:g}"
+
+
 @dataclass(frozen=True)
 class Paired:
     """How often two classifiers were right on the same pictures: both, only one of them, neither.
@@ -58,6 +65,10 @@ class Paired:
     def p_second_worse(self) -> float:
         """Return the one-sided p: how likely a second that is no worse gets so few of the discordant pairs right."""
         return self._p(self.only_second, "less")
+
+    def p_second_better(self) -> float:
+        """Return the one-sided p: how likely a second that is no better gets so many of the discordant pairs right."""
+        return self._p(self.only_first, "less")
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
         """Return the confidence interval of ``difference``.

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from training.data.dataset import Classes
 from training.evaluation.accuracy import Evaluation, by_confidence
 from training.evaluation.few_images import calibration_error_in_words
+from training.evaluation.tasks import AnyEvaluation
 
 _MISTAKES = 40
 _COLUMNS = 8
@@ -20,7 +21,7 @@ _COUNTED_LABELS = 40  # more would make numbers that nobody can read, and take m
 
 
 def save_plots(
-    evaluation: Evaluation,
+    evaluation: AnyEvaluation,
     history: Sequence[Mapping[str, float]],
     folder: Path,
     uncalibrated: NDArray[np.float32] | None = None,
@@ -31,14 +32,15 @@ def save_plots(
 
     ``history`` has losses and accuracies by name, a record for each epoch of the training.
     ``uncalibrated`` are the probabilities float32 [N, classes] before the calibration, to show their reliability too.
-    Without ``pictures`` there are no mistakes to see.
+    Without ``pictures`` there are no mistakes to see. Where a picture may have several labels, there are learning
+    curves alone; the report shows the rest.
     """
-    drawn = {
-        "confusion_matrix.png": _confusion_matrix(evaluation),
-        "reliability.png": _reliability(evaluation, uncalibrated),
-    }
-    if pictures:
-        drawn["mistakes.png"] = _mistakes(evaluation)
+    drawn = {}
+    if isinstance(evaluation, Evaluation):
+        drawn["confusion_matrix.png"] = _confusion_matrix(evaluation)
+        drawn["reliability.png"] = _reliability(evaluation, uncalibrated)
+        if pictures:
+            drawn["mistakes.png"] = _mistakes(evaluation)
     if history:
         drawn["learning_curves.png"] = _learning_curves(history)
     with warnings.catch_warnings():

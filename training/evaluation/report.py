@@ -1,13 +1,15 @@
 """What the commands print of an evaluation: a table for people, a record for programs."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from training.evaluation.accuracy import Evaluation
 from training.evaluation.few_images import accuracy_in_words, accuracy_interval, calibration_error_in_words
+from training.names import printable
 
 
 def table(evaluation: Evaluation) -> str:
-    """Return precision and recall of each label, and below them accuracy and calibration.
+    """Return for each label how many pictures there are, precision and recall, and below them accuracy and calibration.
 
     A label of which there is no picture has no recall; one that was never answered either is left out.
     """
@@ -15,17 +17,29 @@ def table(evaluation: Evaluation) -> str:
     confusion = evaluation.confusion
     pictures, answers = confusion.sum(axis=1), confusion.sum(axis=0)
     shown = [index for index in range(len(evaluation.labels)) if pictures[index] or answers[index]]
-    width = max(len(evaluation.labels[index]) for index in shown)
-    lines = [f"{'':{width}}  precision  recall"]
-    for index in shown:
-        label = evaluation.labels[index]
-        figures = metrics.per_class[label]
-        recall = f"{figures['recall']:6.2%}" if pictures[index] else "     -"
-        lines.append(f"{label:{width}}  {figures['precision']:9.2%}  {recall}")
+    names = {index: printable(evaluation.labels[index]) for index in shown}
+    width = max(map(len, names.values()))
+    lines = [f"{'':{width}}  pictures  precision   recall"]
+    for index, name in names.items():
+        figures = metrics.per_class[evaluation.labels[index]]
+        recall = f"{figures['recall']:7.2%}" if pictures[index] else f"{'-':>7}"
+        lines.append(f"{name:{width}}  {pictures[index]:8,}  {figures['precision']:9.2%}  {recall}")
     accuracy = accuracy_in_words(metrics.accuracy, metrics.images, metrics.measured_on)
     calibration_error = calibration_error_in_words(metrics.expected_calibration_error, metrics.images)
     lines.append(f"accuracy {accuracy}, expected calibration error {calibration_error}")
+    lines += _beside_the_most_frequent(evaluation)
     return "\n".join(lines)
+
+
+def _beside_the_most_frequent(evaluation: Evaluation) -> Iterator[str]:
+    """Yield a line where these pictures do not tell the answers from always answering the most frequent label."""
+    counts = evaluation.confusion.sum(axis=1)
+    total, right = int(counts.sum()), int(evaluation.right.sum())
+    most = int(counts.argmax())
+    share = counts[most] / total
+    if share < 1 and accuracy_interval(right, total)[0] <= share:
+        label = printable(evaluation.labels[most])
+        yield f"Always answering {label} would get {share:.2%} right; these images do not tell that it does better."
 
 
 def record(evaluation: Evaluation) -> dict[str, Any]:

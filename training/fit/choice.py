@@ -47,7 +47,7 @@ def choose(asked: RecipeSettings, dataset: Dataset, *, taught: bool) -> Recipe:
         TrainingError: ``asked`` contradicts itself.
     """
     if asked.backbone_weights and asked.backbone in (None, OWN_NETWORK):
-        raise TrainingError("--backbone-weights says nothing without --backbone; give both")
+        raise TrainingError("--backbone-weights has no effect without --backbone; give both")
     fields, own = asked.fields, asked.fields.get("preset")
     if own is not None and own == asked.preset:
         chosen = Recipe(**{**fields, **_options(asked)})
@@ -57,6 +57,10 @@ def choose(asked: RecipeSettings, dataset: Dataset, *, taught: bool) -> Recipe:
             chosen = dataclasses.replace(chosen, **{**fields, **_options(asked)})
     if taught:
         chosen = dataclasses.replace(chosen, label_smoothing=0.0)  # a teacher's answers are smooth
+    if dataset.multi_label:
+        # Smoothed, every label would be half as probable as the smoothing is large, also the rarest; and what is shown
+        # more often for one label has others as well.
+        chosen = dataclasses.replace(chosen, label_smoothing=0.0, balance=False)
     return dataclasses.replace(chosen, batch_size=min(chosen.batch_size, len(dataset.train)))
 
 

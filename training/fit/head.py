@@ -1,20 +1,26 @@
 """The linear head on a frozen backbone: multinomial logistic regression, its strength chosen by cross-validation.
 
-scikit-learn fits it, which takes seconds where training the same layer by steps takes minutes. Each picture stands in
-it twice, as it is and mirrored. What the folds answer to the pictures that they did not see stands in for a validation
-split: it has all pictures, of which a split would have a tenth.
+Where a picture may have several labels, or none, each label has a logistic regression of its own, and all have the same
+strength. scikit-learn fits them, which takes seconds where training the same layer by steps takes minutes. Each picture
+stands in it twice, as it is and mirrored. What the folds answer to the pictures that they did not see stands in for a
+validation split: it has all pictures, of which a split would have a tenth.
 """
 
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_softmax
+from scipy.special import log_expit, log_softmax
 from threadpoolctl import threadpool_limits
 
+from machine import usable_cores
 from training.data.dataset import Classes
+from training.evaluation.embedding_score import Parts, fit_distances
 from training.fit.features import Vectors
 from training.progress import bar
 
@@ -66,6 +72,15 @@ class CrossValidation:
         answers = [head.logits(features[rows]) for head, rows in zip(self.heads, self.unseen, strict=True)]
         return np.concatenate(answers) if answers else np.empty((0, 0), np.float32)
 
+    def parts(self, features: Vectors, classes: Classes) -> Parts:
+        """Return what the folds' familiarity of pictures that they did not see is made of, float32 [rows, 3]."""
+        found = [np.empty((0, 3), np.float32)]
+        for head, rows in zip(self.heads, self.unseen, strict=True):
+            seen = np.setdiff1d(np.arange(len(features)), rows)
+            distances = fit_distances(features[seen], classes[seen])
+            found.append(distances.parts(features[rows], head.logits(features[rows])))
+        return np.concatenate(found)
+
 
 def cross_validate(
     features: Vectors,
@@ -74,27 +89,29 @@ def cross_validate(
     groups: Rows | None = None,
     learned: NDArray[np.bool_] | None = None,
 ) -> CrossValidation:
-    """Choose the strength (scikit-learn's C) whose folds find ``classes`` int64 [N] likeliest, given the features.
+    """Choose the strength (scikit-learn's C) whose folds find ``classes`` likeliest, given the features.
 
-    ``features`` are float32 [N, D]. There are five folds, fewer where no class has as many pictures or the work is
-    much, and none where no class has two; larger strengths are no longer tried once they have become worse. Pictures of
-    one of the ``groups`` int64 [N] are in one fold, so that none is answered by what learned its copy. Those that are
-    not ``learned``, bool [N], are answered all the same, and the strength does not go by them.
+    ``features`` are float32 [N, D], and ``classes`` int64 [N], or [N, labels] of several labels. There are five folds,
+    fewer where no class has as many pictures or the work is much, and none where no class has two; larger strengths are
+    no longer tried once they have become worse. Pictures of one of the ``groups`` int64 [N] are in one fold, so that
+    none is answered by what learned its copy. Those that are not ``learned``, bool [N] or of several labels
+    [N, labels], are answered all the same, and the strength does not go by them.
     """
-    learned = np.ones(len(classes), bool) if learned is None else learned
-    folds = [(seen[learned[seen]], unseen) for seen, unseen in _folds(classes, labels, groups)]
-    folds = [(seen, unseen) for seen, unseen in folds if len(unseen) and len(np.unique(classes[seen])) > 1]
-    fits = [Fit(labels) for _ in folds]
+    learned = np.ones(classes.shape, bool) if learned is None else learned
+    some = np.asarray(learned.reshape(len(classes), -1).any(axis=1))  # of each picture, for the folds
+    strata, number = (classes, labels) if classes.ndim == 1 else (rarest_labels(classes), labels + 1)
+    folds = [(seen[some[seen]], unseen) for seen, unseen in _folds(strata, number, groups)]
+    folds = [(seen, unseen) for seen, unseen in folds if len(unseen) and len(np.unique(strata[seen])) > 1]
+    fits = [_fit_for(classes, labels) for _ in folds]
     least, best = np.inf, CrossValidation(_UNTRIED, (), ())
     with bar(len(_STRENGTHS) * len(folds), "Cross-validation", "fit") as shown:
         for strength in _STRENGTHS if folds else ():
             heads = []
             for (seen, _), fit in zip(folds, fits, strict=True):
-                heads.append(fit(features[seen], classes[seen], strength))
+                heads.append(fit(features[seen], classes[seen], strength, learned[seen]))
                 shown.update(1)
             found = CrossValidation(strength, tuple(heads), tuple(unseen for _, unseen in folds))
-            answers = log_softmax(found.logits(features), axis=1)
-            likely = answers[np.arange(len(answers)), classes[found.rows]]
+            likely = _log_likelihoods(found.logits(features), classes[found.rows])
             loss = float(-likely[learned[found.rows]].mean())
             if loss >= least:
                 break
@@ -105,34 +122,55 @@ def cross_validate(
 def fit_head(features: Vectors, mirrored: Vectors, classes: Classes, labels: int, strength: float) -> Linear:
     """Fit the head to pictures and to their mirror images, float32 [N, D] each, which count for half."""
     both = np.concatenate([features, mirrored])
-    return Fit(labels)(both, np.concatenate([classes, classes]), strength / 2)
+    return _fit_for(classes, labels)(both, np.concatenate([classes, classes]), strength / 2)
+
+
+def rarest_labels(classes: Classes) -> Classes:
+    """Return the rarest label of each picture, int64 [N], of ``classes`` int64 [N, labels]; where it has none, labels.
+
+    Folds that have these in equal shares have pictures of every label, where there are enough.
+    """
+    counts = classes.sum(axis=0)
+    rarity = np.where(classes > 0, counts, len(classes) + 1)  # [N, labels]
+    rarest: Classes = np.where(classes.any(axis=1), rarity.argmin(axis=1), classes.shape[1])
+    return rarest
+
+
+def _log_likelihoods(logits: NDArray[np.float32], classes: Classes) -> NDArray[np.float32]:
+    """Return the log-likelihood of each picture's class, float32 [N], or of its labels, [N, labels]."""
+    if classes.ndim == 2:
+        likely: NDArray[np.float32] = log_expit(np.where(classes > 0, logits, -logits))
+        return likely
+    answers: NDArray[np.float32] = log_softmax(logits, axis=1)[np.arange(len(logits)), classes]
+    return answers
+
+
+def _fit_for(classes: Classes, labels: int) -> "Fit | FitEach":
+    return Fit(labels) if classes.ndim == 1 else FitEach(labels)
 
 
 class Fit:
     """Fits linear layers, each beginning with the weights of the one before."""
 
     def __init__(self, labels: int) -> None:
-        from sklearn.linear_model import LogisticRegression
-
         self._labels = labels
-        self._regression = LogisticRegression(max_iter=_STEPS, tol=_TOLERANCE, warm_start=True)
+        self._regression = _regression()
 
-    def __call__(self, features: Vectors, classes: Classes, strength: float) -> Linear:
-        """Return the layer for ``features`` float32 [N, D] of pictures of ``classes`` int64 [N].
+    def __call__(
+        self, features: Vectors, classes: Classes, strength: float, learned: NDArray[np.bool_] | None = None
+    ) -> Linear:
+        """Return the layer for ``features`` float32 [N, D] of pictures of ``classes`` int64 [N], by those ``learned``.
 
         The features are centred and brought to a norm of 10 on average, which the layer has in its weights afterwards.
         """
-        from sklearn.exceptions import ConvergenceWarning
-
-        mean = features.mean(axis=0)
-        centred = features - mean
-        scale = np.float32(_NORM / max(float(np.sqrt((centred**2).sum(axis=1).mean())), 1e-12))
+        if learned is not None:
+            features, classes = features[learned], classes[learned]
+        scaled, mean, scale = _scaled(features)
         regression = self._regression.set_params(C=strength)
         # Threads that wait for one another take longer than such small products: twenty times, beside other work.
-        threads = 1 if centred.size * self._labels < _SHARED_WORK else None
-        quiet = warnings.catch_warnings(action="ignore", category=ConvergenceWarning)  # near enough by then
-        with quiet, threadpool_limits(threads, "blas"):
-            regression.fit(scale * centred, classes)
+        threads = 1 if scaled.size * self._labels < _SHARED_WORK else None
+        with _near_enough(), threadpool_limits(threads, "blas"):
+            regression.fit(scaled, classes)
         coefficients, intercept = regression.coef_, regression.intercept_
         if len(coefficients) == 1:  # two classes have one function, which tells the second from the first
             signs = np.array([[-0.5], [0.5]])
@@ -144,6 +182,57 @@ class Fit:
         kernel[:, regression.classes_] = scale * coefficients.T
         bias[regression.classes_] = intercept - mean @ kernel[:, regression.classes_]
         return Linear(kernel, bias)
+
+
+class FitEach:
+    """Fits linear layers with a regression for each label, each beginning with the weights of the one before."""
+
+    def __init__(self, labels: int) -> None:
+        self._regressions = [_regression() for _ in range(labels)]
+
+    def __call__(
+        self, features: Vectors, classes: Classes, strength: float, learned: NDArray[np.bool_] | None = None
+    ) -> Linear:
+        """Return the layer for ``features`` float32 [N, D] of pictures with labels ``classes`` int64 [N, labels].
+
+        A label that all of them have is always answered, one that none has never. Of each label those pictures are
+        left out that are not ``learned``, bool [N, labels].
+        """
+        scaled, mean, scale = _scaled(features)
+
+        def fit(column: int) -> tuple[NDArray[np.float32], float]:
+            rows = slice(None) if learned is None else learned[:, column]
+            has = classes[rows, column]
+            if not has.any() or has.all():
+                return np.zeros(features.shape[1], np.float32), _NORM * (1 if len(has) and has.all() else -1)
+            found = self._regressions[column].set_params(C=strength).fit(scaled[rows], has)
+            return found.coef_[0], float(found.intercept_[0])
+
+        with _near_enough(), threadpool_limits(1, "blas"), ThreadPoolExecutor(usable_cores()) as pool:
+            coefficients, intercepts = zip(*pool.map(fit, range(classes.shape[1])), strict=True)
+        kernel = (scale * np.stack(coefficients, axis=1)).astype(np.float32)  # [D, labels]
+        return Linear(kernel, (np.array(intercepts) - mean @ kernel).astype(np.float32))
+
+
+def _regression() -> Any:
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(max_iter=_STEPS, tol=_TOLERANCE, warm_start=True)
+
+
+def _scaled(features: Vectors) -> tuple[Vectors, Vectors, np.float32]:
+    """Return ``features`` centred and brought to a norm of 10 on average, with their mean [D] and the scale."""
+    mean = features.mean(axis=0)
+    centred = features - mean
+    scale = np.float32(_NORM / max(float(np.sqrt((centred**2).sum(axis=1).mean())), 1e-12))
+    return scale * centred, mean, scale
+
+
+def _near_enough() -> AbstractContextManager[object]:
+    """Keep scikit-learn from warning of a fit that ends before it has converged: it is near enough by then."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    return warnings.catch_warnings(action="ignore", category=ConvergenceWarning)
 
 
 def _folds(classes: Classes, labels: int, groups: Rows | None) -> Iterator[tuple[Rows, Rows]]:

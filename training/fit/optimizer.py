@@ -145,14 +145,20 @@ def _of_head(variable: keras.Variable) -> bool:
     return HEAD in variable.path.split("/")
 
 
-def optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+def schedule(recipe: Recipe, steps_per_epoch: int) -> Triangle:
+    """Return the learning rate of each step of ``recipe``."""
+    return Triangle(recipe.scaled_learning_rate(), recipe.epochs * steps_per_epoch, recipe.warmup)
+
+
+def optimizer(recipe: Recipe, steps_per_epoch: int, *, scheduled: bool = True) -> keras.optimizers.Optimizer:
     """Return the optimizer of ``recipe``; it also keeps an exponential moving average of the weights.
 
-    Our own network learns by Nesterov SGD, a backbone by AdamW, as such networks are tuned.
+    Our own network learns by Nesterov SGD, a backbone by AdamW, as such networks are tuned. Unless it is ``scheduled``,
+    whoever takes the steps sets the learning rate of each.
     """
     steps = recipe.epochs * steps_per_epoch
     shared = {
-        "learning_rate": Triangle(recipe.scaled_learning_rate(), steps, recipe.warmup),
+        "learning_rate": schedule(recipe, steps_per_epoch) if scheduled else recipe.scaled_learning_rate(),
         "weight_decay": recipe.weight_decay,
         "use_ema": True,
         "ema_momentum": 1 - 1 / max(recipe.average_epochs * steps_per_epoch, 2.0),

@@ -18,7 +18,8 @@ class FittedHead:
     """A head that learned from all pictures of a data set but those of the test, and how it was found.
 
     ``features`` and ``mirrored``, float32 [N, D], are what the network makes of the N pictures and of their mirror
-    images, ``classes`` int64 [N] what they show: those to train on first, and then those held out for validation.
+    images, ``classes`` int64 [N], or [N, labels] of several labels, what they show: those to train on first, and then
+    those held out for validation.
     """
 
     features: Vectors
@@ -57,7 +58,7 @@ def fit(job: Job) -> FittedHead:
         np.concatenate([known.of(split.images, mirrored=mirrored) for split in splits]) for mirrored in (False, True)
     )
     classes, labels = np.concatenate([split.classes for split in splits]), len(dataset.labels)
-    folds = cross_validate(features, classes, labels)
+    folds = cross_validate(features, classes, labels, dataset.groups)
     linear = fit_head(features, mirrored, classes, labels, folds.strength)
     return FittedHead(features, mirrored, classes, labels, folds, linear)
 

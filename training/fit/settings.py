@@ -33,6 +33,7 @@ class RecipeSettings:
 class TrainSettings:
     """What is asked of a training and its publishing; None where it is left open.
 
+    ``store`` is the address of the object store that versions go to, of which ``models`` then has a copy.
     ``arguments`` are those of the command line that says so. ``repeatable`` are the values of all options that make a
     difference to the result, by their names in a configuration file, in the order in which that has them.
     """
@@ -40,11 +41,13 @@ class TrainSettings:
     data: Path | None
     max_unreadable: float
     layout: Layout | None
+    labels: Path | None
     validation_images: int | None
     image_size: tuple[int, int] | None
     resize: Resize | None
     cache: Path | None
     models: Path
+    store: str | None
     name: str | None
     run: Path | None
     fresh: bool

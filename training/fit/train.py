@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -16,6 +17,7 @@ from training.errors import TrainingError
 from training.fit.checkpoints import RunFolder, RunState
 from training.fit.distillation import Teacher
 from training.fit.divergence import StopWhenDiverged
+from training.fit.hardware import has_gpu
 from training.fit.lineage import Origin, Record, RunSettings
 from training.fit.optimizer import optimizer
 from training.fit.out_of_memory import OutOfMemory, smaller_batch, watched
@@ -25,6 +27,9 @@ from training.fit.strategy import ONE_DEVICE, Strategy, synchronize_normalisatio
 from training.network.backbone import build_on_backbone, describe_weights
 from training.network.model import build, every_layer, fit_to_pixels, set_weights
 from training.network.registry import NO_WEIGHTS
+
+if TYPE_CHECKING:
+    from training.fit.device_epoch import DeviceEpochs
 
 _RECALIBRATION_BATCHES = 20
 _TABLE = "results.csv"
@@ -137,22 +142,52 @@ def _train(job: Job, state: RunState, watchers: Sequence[keras.callbacks.Callbac
             set_weights(model, network.get_weights())
         model.compile(
             optimizer=optimizer(recipe, len(batches)),
-            loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing),
-            metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+            loss=_loss(job.dataset, recipe),
+            metrics=[_accuracy(job.dataset)],
         )
         model.optimizer.build(model.trainable_variables)  # a checkpoint has its state too
     _load_checkpoint(model, job, state)
     model.optimizer.iterations.assign(state.epoch * len(batches))  # other than saved where the batch is another
     if state.epoch:
         print(f"Resuming {job.folder.path} after epoch {state.epoch} of {recipe.epochs}.", flush=True)
+    on_device = _on_device(model, batches, job)
     if state.epoch < recipe.epochs:
-        state = _fit(model, batches, job, state, watchers)
+        state = _fit(model, batches, on_device, job, state, watchers)
     model.optimizer.finalize_variable_values(model.trainable_variables)  # the weights' moving average
     if model is not network:
         set_weights(network, model.get_weights())
     if strategy.is_chief and not recipe.pretrained:  # whose backbone keeps the batch statistics it came with
-        recalibrate(network, islice(batches.images_from_epoch(recipe.epochs), _RECALIBRATION_BATCHES))
+        if on_device:
+            on_device.recalibrate(recipe.epochs, _RECALIBRATION_BATCHES)
+        else:
+            recalibrate(network, islice(batches.images_from_epoch(recipe.epochs), _RECALIBRATION_BATCHES))
     return Trained(network, state)
+
+
+def _loss(dataset: Dataset, recipe: Recipe) -> Any:
+    """Return the loss of targets and logits: the cross-entropy of the class, or the sum of those of all labels."""
+    if not dataset.multi_label:
+        return keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing)
+    labels = len(dataset.labels)
+
+    def summed(targets: Any, logits: Any) -> Any:
+        return labels * keras.losses.binary_crossentropy(targets, logits, from_logits=True)
+
+    return summed
+
+
+def _accuracy(dataset: Dataset) -> keras.metrics.Metric:
+    """Return the share of right answers for the progress, of several labels with those above even odds.
+
+    What a teacher gives as targets is neither 0 nor 1, and is right where both are on the same side.
+    """
+    if not dataset.multi_label:
+        return keras.metrics.CategoricalAccuracy(name="accuracy")
+
+    def same_side(targets: Any, logits: Any) -> Any:
+        return keras.ops.mean(keras.ops.cast((targets > 0.5) == (logits > 0), "float32"), axis=-1)
+
+    return keras.metrics.MeanMetricWrapper(same_side, name="accuracy")
 
 
 def network_of(dataset: Dataset, recipe: Recipe) -> keras.Model:
@@ -190,6 +225,31 @@ def _batches(job: Job) -> Batches:
     )
 
 
+def _on_device(model: keras.Model, batches: Batches, job: Job) -> "DeviceEpochs | None":
+    """Return what trains on pictures in the GPU's memory, an epoch as one compiled function; None where nothing does.
+
+    That takes JAX, a GPU that has room for the pictures, and no teacher, since OpenVINO answers on the host.
+    """
+    if keras.backend.backend() != "jax" or not has_gpu() or job.teacher:
+        return None
+    from training.fit import device_epoch
+
+    dataset, room = job.dataset, device_epoch.room()
+    needed = dataset.train.images.nbytes + dataset.validation.images.nbytes
+    if needed > room:
+        sizes = f"they take {needed / 1e6:,.0f} MB, and a quarter of its memory is {room / 1e6:,.0f}"
+        print(f"Pictures go to the GPU batch by batch: {sizes}.")
+        return None
+    print(f"The pictures lie in the GPU's memory ({needed / 1e6:,.0f} MB), and an epoch is one compiled function.")
+    validation = _validation(job)
+    return device_epoch.DeviceEpochs(model, batches, validation.whole() if validation else None)
+
+
+def _validation(job: Job) -> InOrder | None:
+    split = job.dataset.validation
+    return InOrder(split, len(job.dataset.labels), job.recipe.batch_size) if len(split) else None
+
+
 def _load_checkpoint(model: keras.Model, job: Job, state: RunState) -> None:
     """Load the last checkpoint, which only the chief has, and give every machine the chief's weights to begin with."""
     strategy = job.strategy
@@ -206,17 +266,16 @@ def _load_checkpoint(model: keras.Model, job: Job, state: RunState) -> None:
 def _fit(
     model: keras.Model,
     batches: Batches,
+    on_device: "DeviceEpochs | None",
     job: Job,
     state: RunState,
     watchers: Sequence[keras.callbacks.Callback],
 ) -> RunState:
     """Train the epochs that are left, each saved at its end, and return the state after the last."""
-    dataset, recipe, strategy = job.dataset, job.recipe, job.strategy
-    validation = (
-        InOrder(dataset.validation, len(dataset.labels), recipe.batch_size) if len(dataset.validation) else None
-    )
+    recipe, strategy = job.recipe, job.strategy
+    validation = _validation(job)
     stop = StopOnSignal()
-    progress = Progress(recipe.epochs, len(batches))
+    progress = Progress(recipe.epochs, 1 if on_device else len(batches))
     checkpoints = Checkpoints(job.folder, state)
     table = keras.callbacks.CSVLogger(job.folder.logs / _TABLE, append=True)
     callbacks = [StopWhenDiverged(recipe.learning_rate, job.folder.last)]
@@ -228,10 +287,13 @@ def _fit(
     callbacks += [stop]
     try:
         with stop.listening(), watched(recipe.batch_size, job.folder.path):
+            epochs = range(state.epoch, recipe.epochs)
+            if on_device:
+                on_device.fit(epochs, callbacks)
+                return checkpoints.state
             if strategy.tensorflow:
                 from training.fit import replicas
 
-                epochs = range(state.epoch, recipe.epochs)
                 replicas.fit(model, strategy, batches, validation.whole() if validation else None, epochs, callbacks)
                 return checkpoints.state
             model.fit(

@@ -123,13 +123,13 @@ def _of_keras(input_shape: tuple[int, int, int], name: str, weights: str, *, top
             )
     except ValueError as error:
         raise TrainingError(
-            f"{name} cannot be had for pictures of {height}x{width} with the weights {weights}: {error}"
+            f"{name} cannot be built for pictures of {height}x{width} with the weights {weights}: {error}"
         ) from error
     except Exception as error:  # Keras raises a bare Exception for every network fault
         file = "fetch the file yourself, or another one without the top, and give its path with --backbone-weights; "
         raise TrainingError(
             f"the weights of {name} could not be downloaded ({error}); {'' if top else file}those of "
-            f"{', '.join(bundled())} are here without a download"
+            f"{', '.join(bundled())} need no download"
         ) from error
 
 

@@ -1,7 +1,7 @@
 """The network: a VGG descendant that takes raw pixels and gives logits.
 
-It is the network of arXiv 2404.00498: a fixed convolution whitens the patches (``training/stem.py``; 2x2 in small
-pictures, larger in large ones), then come three groups of two or three 3x3 convolutions, each followed by batch
+It is the network of arXiv 2404.00498: a fixed convolution whitens the patches (``training/network/stem.py``; 2x2 in
+small pictures, larger in large ones), then come three groups of two or three 3x3 convolutions, each followed by batch
 normalisation, the first of a group by 2x2 max pooling before it; a global maximum and a linear layer give the logits.
 SiLU stands for GELU, which it equals in accuracy and which TensorFlow computes at a third less speed on a CPU. Only
 Keras's backend-independent API is used.

@@ -67,10 +67,24 @@ def fit_to_pixels(model: keras.Model, images: Pixels) -> None:
     """
     count = min(max(_PIXELS // images[0, ..., 0].size, _FEWEST), _MOST)
     normalize, whiten = model.get_layer("normalize"), model.get_layer("whiten")
-    normalize.adapt(_parts(images, count))
+    *_, seen = normalize.get_weights()
+    normalize.set_weights([*mean_and_variance(_parts(images, count)), seen])  # Keras's adapt needs TensorFlow for parts
+    normalize.finalize_state()
     normalized = (keras.ops.convert_to_numpy(normalize(part)) for part in _parts(images, count))
     (patch, _), (stride, _) = whiten.kernel_size, whiten.strides
     whiten.set_weights([whitening_filters(normalized, patch, stride)])
+
+
+def mean_and_variance(parts: Iterator[Pixels]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return mean and variance of each channel, float64 [C], of pictures that ``parts`` yields, uint8 [N, H, W, C]."""
+    count, total, squares = 0, np.zeros(_CHANNELS), np.zeros(_CHANNELS)
+    for images in parts:
+        pixels = images.reshape(-1, _CHANNELS).astype(np.float64)
+        count += len(pixels)
+        total += pixels.sum(axis=0)
+        squares += np.square(pixels).sum(axis=0)
+    mean = total / count
+    return mean, squares / count - np.square(mean)
 
 
 def whitening_filters(parts: Iterator[NDArray[np.float32]], patch: int, stride: int) -> NDArray[np.float32]:

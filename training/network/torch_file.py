@@ -96,7 +96,7 @@ class _Tensor:
                 ),
             ) if function == _TENSOR and kind in _DTYPES and count >= 0 and _are_numbers(*size, *stride):
                 return cls(key, _DTYPES[kind], count, offset, size, stride)
-        raise ValueError("it holds something else than tensors")
+        raise ValueError("it holds something other than tensors")
 
     def array(self, numbers: NDArray[Any]) -> NDArray[Any]:
         last = self.offset + sum((length - 1) * step for length, step in zip(self.size, self.stride, strict=True))

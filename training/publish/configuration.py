@@ -22,7 +22,7 @@ def write(options: Mapping[str, object], recipe: Recipe, changed: str = "") -> s
     What is None is the default. ``changed`` says in words what was changed while the run went on, which no
     file repeats.
     """
-    lines = ["# python -m training --config THIS_FILE repeats the run."]
+    lines = ["# darkroom train --config THIS_FILE repeats the run."]
     if changed:
         lines.append(f"# It was changed while it ran, which is not repeated: {changed}.")
     lines += [f"{name} = {toml(value)}" for name, value in options.items() if value is not None]

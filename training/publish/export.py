@@ -17,8 +17,10 @@ from training.data.batching import in_batches
 from training.data.dataset import Pixels
 from training.errors import TrainingError
 from training.evaluation.calibration import KEPT, LEAST_SURPLUS, Correction
+from training.evaluation.embedding_score import EmbeddingScore
 from training.evaluation.familiarity import score_of
 from training.evaluation.inference import Answer, Outputs, largest_gap, openvino_answer
+from training.evaluation.sigmoids import Sigmoids
 from training.network.backbone import embedding_of
 
 _TOLERANCE = 1e-3
@@ -34,12 +36,15 @@ class _Servable(tf.Module):  # type: ignore[misc]
     A network on a backbone also gives the embedding that its head works on.
     """
 
-    def __init__(self, model: keras.Model, picture: Input, correction: Correction) -> None:
+    def __init__(
+        self, model: keras.Model, picture: Input, correction: Correction | Sigmoids, score: EmbeddingScore | None
+    ) -> None:
         super().__init__()
         # A function, since a model as an attribute would be saved along with its variables, and those twice.
         self._network = functools.partial(_with_embedding(model), training=False)
         self._input = picture
         self._correction = correction  # constants of the graph: no weights, so that others can start from the weights
+        self._score = score
         self.weights = [variable.value for variable in model.weights]
 
     def classify(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -50,7 +55,10 @@ class _Servable(tf.Module):  # type: ignore[misc]
         outputs = self._network(tf.cast(images, tf.float32))
         logits = outputs.pop("logits")
         probabilities = _probabilities(logits, self._correction)
-        return {"probabilities": probabilities, "familiarity": _familiarity(logits), **outputs}
+        familiarity = _energy(logits, self._correction)
+        if self._score:
+            familiarity = _by_embedding(self._score, familiarity, outputs["embedding"])
+        return {"probabilities": probabilities, "familiarity": familiarity, **outputs}
 
     def classify_bytes(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         """JPEG or PNG files, string [N] -> the same."""
@@ -74,8 +82,12 @@ def _with_embedding(model: keras.Model) -> keras.Model:
     return keras.Model(model.input, outputs)
 
 
-def _probabilities(logits: tf.Tensor, correction: Correction) -> tf.Tensor:
+def _probabilities(logits: tf.Tensor, correction: Correction | Sigmoids) -> tf.Tensor:
     """Return what ``correction`` makes of the logits [N, classes]."""
+    if isinstance(correction, Sigmoids):
+        if correction.slopes is not None and correction.biases is not None:
+            logits = logits * tf.constant(correction.slopes) + tf.constant(correction.biases)
+        return tf.sigmoid(logits)
     if correction.label_smoothing:
         share = correction.label_smoothing / logits.shape[1]
         probabilities = tf.nn.softmax(logits)
@@ -84,14 +96,29 @@ def _probabilities(logits: tf.Tensor, correction: Correction) -> tf.Tensor:
     return tf.nn.softmax(logits / correction.temperature)
 
 
-def _familiarity(logits: tf.Tensor) -> tf.Tensor:
+def _energy(logits: tf.Tensor, correction: Correction | Sigmoids) -> tf.Tensor:
     """Return ``training.evaluation.familiarity.score_of`` the logits [N, classes].
 
     Kept within a range that float32 has exponentials of, and not shifted by the largest as usual: with that OpenVINO
     takes 2% longer for one picture, and with this no longer than without.
     """
+    if isinstance(correction, Sigmoids):
+        return tf.reduce_sum(tf.math.softplus(logits), axis=1)
     within = tf.clip_by_value(logits, -_LARGEST_LOGIT, _LARGEST_LOGIT)
     return tf.math.log(tf.reduce_sum(tf.exp(within), axis=1))
+
+
+def _by_embedding(score: EmbeddingScore, energy: tf.Tensor, embedding: tf.Tensor) -> tf.Tensor:
+    """Return ``score`` of pictures with this ``energy`` [N] and ``embedding`` [N, D]."""
+    known, (of_energy, of_distance, of_residual) = score.distances, score.weights.tolist()
+    centred = embedding - known.mean
+    main = tf.matmul(centred, known.directions)  # [N, R]
+    inside, overall = tf.matmul(main, known.within), tf.matmul(main, known.overall)
+    nearest = tf.reduce_max(tf.matmul(inside, 2 * known.classes.T) - (known.classes**2).sum(axis=1), axis=1)
+    relative = tf.reduce_sum(overall * overall, axis=1) - tf.reduce_sum(inside * inside, axis=1) + nearest
+    outside = tf.reduce_sum(centred * centred, axis=1) - tf.reduce_sum(main * main, axis=1)
+    residual = tf.sqrt(tf.maximum(outside, 0.0))
+    return of_energy * energy + of_distance * relative - of_residual * residual - score.offset
 
 
 def _cut_to_aspect(image: tf.Tensor, height: int, width: int) -> tf.Tensor:
@@ -103,15 +130,22 @@ def _cut_to_aspect(image: tf.Tensor, height: int, width: int) -> tf.Tensor:
     return tf.image.crop_to_bounding_box(image, (shape[0] - rows) // 2, (shape[1] - columns) // 2, rows, columns)
 
 
-def save(model: keras.Model, picture: Input, path: Path, correction: Correction = _UNCHANGED) -> None:
+def save(
+    model: keras.Model,
+    picture: Input,
+    path: Path,
+    correction: Correction | Sigmoids = _UNCHANGED,
+    score: EmbeddingScore | None = None,
+) -> None:
     """Write ``model`` (pixels 0..255 -> logits) to folder ``path`` as a SavedModel with both signatures.
 
-    In its graph the logits become probabilities by ``correction``; see ``training.evaluation.calibration``.
+    In its graph the logits become probabilities by ``correction``; see ``training.evaluation.calibration``. The
+    familiarity is ``score``, for a network that has an embedding, or without it the energy.
 
     Raises:
         OSError: the disk is full or the folder cannot be written.
     """
-    servable = _Servable(model, picture, correction)
+    servable = _Servable(model, picture, correction, score)
     images = tf.TensorSpec([None, picture.height, picture.width, 3], tf.uint8, name="images")
     content = tf.TensorSpec([None], tf.string, name="image_bytes")
     signatures = {
@@ -129,7 +163,13 @@ def read_weights(path: Path) -> list[NDArray[np.float32]]:
     return [variable.numpy() for variable in tf.saved_model.load(str(path)).weights]
 
 
-def check(model: keras.Model, path: Path, images: Pixels, correction: Correction = _UNCHANGED) -> float:
+def check(
+    model: keras.Model,
+    path: Path,
+    images: Pixels,
+    correction: Correction | Sigmoids = _UNCHANGED,
+    score: EmbeddingScore | None = None,
+) -> float:
     """Read the SavedModel back and compare its answers to ``images`` with the network's; return the largest gap.
 
     Both signatures are compared under TensorFlow and ``serving_default`` under OpenVINO, in all outputs; the gap of
@@ -138,7 +178,7 @@ def check(model: keras.Model, path: Path, images: Pixels, correction: Correction
     Raises:
         TrainingError: they differ by more than 1e-3.
     """
-    expected = _expected(model, images, correction)
+    expected = _expected(model, images, correction, score)
     loaded = tf.saved_model.load(str(path))  # to be kept, since the signatures alone would not keep the weights
     readers = {
         "TensorFlow": _answer(loaded.signatures["serving_default"], _as_pixels),
@@ -152,13 +192,17 @@ def check(model: keras.Model, path: Path, images: Pixels, correction: Correction
     return gap
 
 
-def _expected(model: keras.Model, images: Pixels, correction: Correction) -> Outputs:
+def _expected(
+    model: keras.Model, images: Pixels, correction: Correction | Sigmoids, score: EmbeddingScore | None
+) -> Outputs:
     """Return what the SavedModel of ``model`` is to answer to ``images``, a batch at a time."""
     network = _with_embedding(model)
     parts = [network(batch.astype(np.float32), training=False) for batch in in_batches(images, _BATCH)]
     outputs = {name: np.concatenate([keras.ops.convert_to_numpy(part[name]) for part in parts]) for name in parts[0]}
     logits = outputs.pop("logits")
-    return {"probabilities": correction.probabilities(logits), "familiarity": score_of(logits), **outputs}
+    energy = score_of(logits, multi_label=isinstance(correction, Sigmoids))
+    familiarity = score(outputs["embedding"], logits) if score else energy
+    return {"probabilities": correction.probabilities(logits), "familiarity": familiarity, **outputs}
 
 
 def _answer(signature: Callable[..., dict[str, tf.Tensor]], inputs: Callable[[Pixels], dict[str, tf.Tensor]]) -> Answer:

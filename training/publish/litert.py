@@ -18,8 +18,12 @@ from machine import usable_cores
 from training.data.dataset import Pixels, Split
 from training.errors import AccuracyLost, TrainingError
 from training.evaluation.accuracy import evaluate
+from training.evaluation.average_precision import RankedPair
 from training.evaluation.inference import Predict
-from training.evaluation.paired import Paired
+from training.evaluation.multi_label import MultiLabelEvaluation
+from training.evaluation.paired import LEVEL, Paired
+from training.evaluation.tasks import AnyEvaluation, evaluation_of
+from training.evaluation.thresholds import Thresholds
 from training.fit.device import quiet, quiet_start
 from training.publish.model_card import int8_accuracy
 from training.publish.quantization import loses_too_much
@@ -80,28 +84,62 @@ def predict(file: Path) -> Predict:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How the file did beside the version: both accuracies, and the share of pictures that both label alike."""
+    """How the file did beside the version: both accuracies, and the share of pictures that both label alike.
+
+    Where a picture may have several labels, the accuracies are of all of them together, and ``ranked`` is how well both
+    rank.
+    """
 
     int8: Int8
     same_label: float
+    ranked: RankedPair | None = None
 
     def __str__(self) -> str:
-        return f"accuracy in int8 {int8_accuracy(self.int8)}; the same label for {self.same_label:.2%}"
+        if self.ranked is None:
+            return f"accuracy in int8 {int8_accuracy(self.int8)}; the same label for {self.same_label:.2%}"
+        return (
+            f"mean average precision in int8 {self.ranked.second:.4f}, where float32 has {self.ranked.first:.4f}; all "
+            f"labels right {int8_accuracy(self.int8)}; the same labels for {self.same_label:.2%}"
+        )
 
 
-def compare(found: Predict, expected: Predict, labels: tuple[str, ...], split: Split, measured_on: str) -> Comparison:
+def compare(
+    found: Predict,
+    expected: Predict,
+    labels: tuple[str, ...],
+    split: Split,
+    measured_on: str,
+    thresholds: Thresholds | None = None,
+) -> Comparison:
     """Classify ``split`` with the file and the version; ``measured_on`` says in words what it is.
 
+    ``thresholds`` are those of a version that tells several labels.
+
     Raises:
-        AccuracyLost: the file has more than 2 points of accuracy less, beyond noise.
+        AccuracyLost: the file has more than 2 points of accuracy less, or of several labels more than 0.02 of mean
+            average precision, beyond noise.
     """
-    ours, theirs = (evaluate(predict, labels, split, measured_on) for predict in (expected, found))
+    probabilities = (evaluate(predict, labels, split, measured_on).probabilities for predict in (expected, found))
+    ours, theirs = (evaluation_of(labels, measured_on, split, each, thresholds) for each in probabilities)
     paired = Paired.count(ours.right, theirs.right)
     float32, quantized = paired.accuracies
     int8 = Int8(measured_on, paired.images, quantized, float32, CALIBRATION_IMAGES)
-    comparison = Comparison(int8, float((ours.predicted == theirs.predicted).mean()))
+    comparison = Comparison(int8, *_alike(ours, theirs))
     if loses_too_much(paired.only_first - paired.only_second, paired.images, _TOLERANCE):
         raise AccuracyLost(
             f"int8 loses more than {100 * _TOLERANCE:g} points of accuracy: {comparison}; it is not kept"
         )
+    differences = comparison.ranked.differences if comparison.ranked else ()
+    if len(differences) and np.quantile(differences, 1 - LEVEL) < -_TOLERANCE:
+        raise AccuracyLost(
+            f"int8 loses more than {_TOLERANCE:g} of mean average precision: {comparison}; it is not kept"
+        )
     return comparison
+
+
+def _alike(ours: AnyEvaluation, theirs: AnyEvaluation) -> tuple[float, RankedPair | None]:
+    """Return the share of pictures that both label alike, and of several labels how well both rank."""
+    if isinstance(ours, MultiLabelEvaluation) and isinstance(theirs, MultiLabelEvaluation):
+        same = (ours.told == theirs.told).all(axis=1)
+        return float(same.mean()), RankedPair.of(ours.probabilities, theirs.probabilities, ours.has)
+    return float((ours.probabilities.argmax(axis=1) == theirs.probabilities.argmax(axis=1)).mean()), None

@@ -10,8 +10,10 @@ from training.evaluation.few_images import (
     accuracy_in_words,
     calibration_error_in_words,
 )
+from training.evaluation.multi_label import averages_in_words
 from training.evaluation.out_of_distribution import KINDS
 from training.fit.lineage import Lineage, in_words
+from training.names import printable
 
 CAPTIONS = {
     "confusion_matrix.png": "Confusion matrix",
@@ -30,6 +32,8 @@ def int8_accuracy(int8: Int8) -> str:
     compared = f"{measured}, where float32 has {accuracy_beside(int8.float32_accuracy, int8.images)}"
     if int8.agreement is None:
         return compared
+    if int8.images >= LEAST_HELD_OUT:  # of several labels, it is told for any number of images
+        return f"{compared}; it tells the same labels as float32 of {int8.agreement:.2%} of them"
     return (
         f"{compared}; so few images do not tell what int8 costs; it gives the same label as float32 "
         f"to {int8.agreement:.2%} of {int8.agreement_images:,} images, those of the training among them"
@@ -56,6 +60,14 @@ def familiarity_in_words(familiarity: Familiarity) -> str:
     )
 
 
+def multi_label_in_words(metadata: Metadata) -> str:
+    """Return the averages of a version that tells several labels, and what its thresholds were chosen on."""
+    found = metadata.multi_label
+    if found is None:
+        return ""
+    return f"{averages_in_words(found)}; thresholds by the best F1 on: {found.thresholds_chosen_on}"
+
+
 def model_card(metadata: Metadata, plots: list[str]) -> str:
     """Return the card in Markdown; ``plots`` are the names of the picture files beside it."""
     metrics, size = metadata.metrics, metadata.input
@@ -71,14 +83,27 @@ def model_card(metadata: Metadata, plots: list[str]) -> str:
         error = f"| expected calibration error, 15 bins | {words} |\n"
     score = "; how familiar a picture looks is told beside it" if familiarity else ""
     accuracy = accuracy_in_words(metrics.accuracy, metrics.images, metrics.measured_on)
+    several = metadata.task == "multi-label"
+    labels = f"{len(metadata.labels)} labels: {', '.join(map(printable, metadata.labels))}"
+    does = (
+        f"Tells which of these a picture has, any number of {labels}"
+        if several
+        else (f"Classifies a picture as one of {labels}")
+    )
+    averages = f"| over all labels | {multi_label_in_words(metadata)} |\n" if metadata.multi_label else ""
+    always = (
+        "It tells each label from its own threshold on, and none where no probability reaches one"
+        if several
+        else f"It always answers with one of its labels, also for a picture of something else{score}"
+    )
     pictures = "\n\n".join(f"![{CAPTIONS[name]}]({name})" for name in plots)
     return f"""# {metadata.name}
 
-Classifies a picture as one of {len(metadata.labels)} labels: {", ".join(metadata.labels)}.
+{does}.
 
 | | |
 |---|---|
-| accuracy | {accuracy}, one forward pass each |
+{averages}| {"all labels right" if several else "accuracy"} | {accuracy}, one forward pass each |
 {int8}{error}{calibrated}{familiar}| cost | {metadata.megaflops:,.0f} MFLOP a picture, \
 {metadata.parameters:,} parameters |
 | input | {size.height}x{size.width} pixels, RGB; other sizes: {size.resize}, {size.interpolation} |
@@ -88,10 +113,10 @@ Classifies a picture as one of {len(metadata.labels)} labels: {", ".join(metadat
 
 ## Use and limits
 
-It always answers with one of its labels, also for a picture of something else{score}. It was measured on
+{always}. It was measured on
 pictures like those it was trained on; expect less on others. {_probabilities(metadata)}
 
-{_by_class(metrics)}{_out_of_distribution(metrics)}{pictures}
+{_by_label(metadata) if several else _by_class(metrics)}{_out_of_distribution(metrics)}{pictures}
 
 ## Training
 
@@ -131,18 +156,40 @@ def data_in_words(dataset: Mapping[str, Any]) -> str:
     )
 
 
+def _cell(label: str) -> str:
+    """Return a label as it stands in a cell of a table."""
+    return printable(label).replace("|", "\\|")
+
+
 def _by_class(metrics: Metrics) -> str:
     """Return the section on each label; empty where there are no figures."""
     if not metrics.per_class:
         return ""
     rows = "\n".join(
-        f"| {label} | {figures['precision']:.2%} | {figures['recall']:.2%} |"
+        f"| {_cell(label)} | {figures['precision']:.2%} | {figures['recall']:.2%} |"
         for label, figures in metrics.per_class.items()
     )
     return f"""## By class
 
 | label | precision | recall |
 |---|---|---|
+{rows}
+
+"""
+
+
+def _by_label(metadata: Metadata) -> str:
+    """Return the section on each label, where a picture may have several."""
+    thresholds = metadata.thresholds or {}
+    rows = "\n".join(
+        f"| {_cell(label)} | {thresholds.get(label, 0.0):.3f} | {figures.get('average_precision', float('nan')):.4f} | "
+        f"{figures['precision']:.2%} | {figures['recall']:.2%} |"
+        for label, figures in metadata.metrics.per_class.items()
+    )
+    return f"""## By label
+
+| label | threshold | average precision | precision | recall |
+|---|---|---|---|---|
 {rows}
 
 """

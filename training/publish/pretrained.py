@@ -7,6 +7,7 @@ import numpy as np
 import artifact
 from artifact import Draft, Input, Int8, Metadata, Metrics
 from artifact.layout import INT8_MODEL, MODEL_CARD
+from artifact.store import Store
 from training.data.batching import in_batches
 from training.data.dataset import Classes, Pixels
 from training.errors import AccuracyLost, Interruption
@@ -30,9 +31,16 @@ _BATCH = 50
 
 
 def publish_pretrained(
-    backbone: str, models: Path, name: str, photographs: Pixels | None, interruption: Interruption
+    backbone: str,
+    models: Path,
+    name: str,
+    photographs: Pixels | None,
+    interruption: Interruption,
+    store: Store | None = None,
 ) -> Path:
     """Publish network ``backbone`` as the next version of model ``name`` under ``models``; return its folder.
+
+    With a ``store`` it goes there, and ``models`` has a copy.
 
     With ``photographs`` uint8 [N, H, W, 3], as large as the network takes them, it is quantised to int8 as well.
 
@@ -45,14 +53,14 @@ def publish_pretrained(
     """
     model, known = build_for_imagenet(backbone), BACKBONES[backbone]
     picture = Input(known.side, known.side)
-    with artifact.draft(models, name) as draft:
+    with artifact.draft(models, name, store) as draft:
         save(model, picture, draft.path)
         gap = check(model, draft.path, _drawings(picture))
         print(f"The SavedModel answers as the network does, within {gap:.1e}, under TensorFlow and OpenVINO.")
         int8 = None if photographs is None else _int8(draft, photographs)
         metadata = Metadata(
             name=name,
-            version=1 + (artifact.latest(models, name) or 0),
+            version=draft.next_version(),
             labels=imagenet.labels(),
             input=picture,
             metrics=Metrics("ImageNet validation, as published", imagenet.VALIDATION_IMAGES, known.imagenet),

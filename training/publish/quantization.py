@@ -18,26 +18,31 @@ import numpy as np
 
 from artifact import Int8
 from artifact.layout import INT8_MODEL
+from artifact.validate import FAMILIARITY, OUTPUT
 from machine import import_openvino, openvino_core
 from training.data.dataset import Dataset, Pixels, Split, evenly_spaced
 from training.errors import AccuracyLost, TrainingError
 from training.evaluation.accuracy import Evaluation, evaluate
+from training.evaluation.average_precision import Has, Probabilities, RankedPair
 from training.evaluation.few_images import LEAST_HELD_OUT
 from training.evaluation.inference import answers_to, openvino_predict
-from training.evaluation.paired import LEVEL
+from training.evaluation.paired import LEVEL, Paired
+from training.evaluation.post_hoc import OfLabels
+from training.evaluation.thresholds import Thresholds
 from training.fit.features import Vectors
 from training.fit.head import CrossValidation
 from training.fit.lineage import Lineage, Record
 from training.publish.model_card import int8_accuracy
 
 _TOLERANCE = 0.002
+_ONE_SIDED = 1 - 2 * LEVEL  # the confidence of an interval whose one end is the one-sided test's
 _OTHER_LABELS = 0.05  # the share of pictures; what is broken gives most of them another label
 _CALIBRATION_IMAGES, _FEWEST_CALIBRATION_IMAGES = 1000, 60
 _CALIBRATION_PIXELS = 2**22
 _MOST_ASKED = 1000
 # Batch normalisation and SiLU: in int8 they would only add roundings, since OpenVINO runs them inside the convolutions.
 # And what comes after the logits, a few numbers a picture: their correction, and the exponentials of the familiarity.
-_LEFT_IN_FLOAT = ("Add", "Multiply", "Sigmoid", "Divide", "Maximum", "Minimum", "ReduceSum")
+_LEFT_IN_FLOAT = ("Add", "Multiply", "Sigmoid", "Divide", "Maximum", "Minimum", "ReduceSum", "SoftPlus")
 
 
 def require_held_out(training: Record) -> int:
@@ -55,12 +60,13 @@ def require_held_out(training: Record) -> int:
     return number
 
 
-def add_int8(version: Path, dataset: Dataset, held_out_images: int) -> Int8:
+def add_int8(version: Path, dataset: Dataset, held_out_images: int, thresholds: Thresholds | None = None) -> Int8:
     """Write the int8 network beside the SavedModel in folder ``version`` and return how both did.
 
     Both are run by OpenVINO on the last ``held_out_images`` pictures of ``dataset.validation``. Where these are fewer
     than ``LEAST_HELD_OUT``, nobody can tell what int8 costs. Then it only has to answer as float32 does, on pictures of
-    the training as well, which finds what is broken.
+    the training as well, which finds what is broken. With ``thresholds`` [labels], from which on labels are told, it is
+    all labels of a picture that count.
 
     Raises:
         AccuracyLost: int8 has more than 0.2 points less, or of too few pictures, gives more than 5% of all another
@@ -71,6 +77,10 @@ def add_int8(version: Path, dataset: Dataset, held_out_images: int) -> Int8:
     network = quantize(version, known.images, version / INT8_MODEL)
     split = dataset.validation[-held_out_images:]
     measured_on = f"{dataset.name} validation"
+    if thresholds is not None:
+        predicted = [evaluate(openvino_predict(path), dataset.labels, split, "") for path in (version, network)]
+        before, after = (each.probabilities for each in predicted)
+        return _of_labels(measured_on, before, after, split.classes > 0, thresholds, len(known), network)
 
     def answers(pictures: Split) -> list[Evaluation]:
         predicts = map(openvino_predict, (version, network))
@@ -82,15 +92,23 @@ def add_int8(version: Path, dataset: Dataset, held_out_images: int) -> Int8:
         pairs = [answers(part) for part in (known, split)]
         same = np.concatenate([before.predicted == after.predicted for before, after in pairs])
         int8 = dataclasses.replace(int8, agreement=float(same.mean()), agreement_images=len(same))
-    return _kept(int8, network)
+    return _kept(int8, network, _fault(int8))
 
 
-def add_int8_by_folds(version: Path, split: Split, features: Vectors, folds: CrossValidation, name: str) -> Int8:
+def add_int8_by_folds(
+    version: Path,
+    split: Split,
+    features: Vectors,
+    folds: CrossValidation,
+    name: str,
+    of_labels: OfLabels | None = None,
+) -> Int8:
     """Write the int8 network beside the SavedModel in folder ``version``, measured by cross-validation.
 
     ``split`` are the pictures that the head of the version learned from, ``features`` float32 [N, D] what the backbone
     makes of them in float32. To each picture answers the head of the fold that did not see it, once on these and once
-    on what the backbone makes of it in int8; of at most 1,000 pictures.
+    on what the backbone makes of it in int8; of at most 1,000 pictures. With ``of_labels`` it is all labels of a
+    picture that count.
 
     Raises:
         AccuracyLost: as ``add_int8``.
@@ -103,9 +121,14 @@ def add_int8_by_folds(version: Path, split: Split, features: Vectors, folds: Cro
     quantized[asked] = answers_to(network, split.images[asked])["embedding"]
     counted = np.isin(folds.rows, asked)
     classes = split.classes[folds.rows][counted]
-    before, after = (folds.logits(each).argmax(axis=1)[counted] for each in (features, quantized))
+    measured_on = f"{name}, {len(folds.heads)}-fold cross-validation"
+    answers = [folds.logits(each)[counted] for each in (features, quantized)]
+    if of_labels:
+        float32, int8_ = map(of_labels.sigmoids.probabilities, answers)
+        return _of_labels(measured_on, float32, int8_, classes > 0, of_labels.thresholds, len(known), network)
+    before, after = (each.argmax(axis=1) for each in answers)
     int8 = Int8(
-        f"{name}, {len(folds.heads)}-fold cross-validation",
+        measured_on,
         len(classes),
         float((after == classes).mean()),
         float((before == classes).mean()),
@@ -113,7 +136,41 @@ def add_int8_by_folds(version: Path, split: Split, features: Vectors, folds: Cro
     )
     if len(classes) < LEAST_HELD_OUT:
         int8 = dataclasses.replace(int8, agreement=float((before == after).mean()), agreement_images=len(classes))
-    return _kept(int8, network)
+    return _kept(int8, network, _fault(int8))
+
+
+def _of_labels(
+    measured_on: str,
+    before: Probabilities,
+    after: Probabilities,
+    has: Has,
+    thresholds: Thresholds,
+    known: int,
+    network: Path,
+) -> Int8:
+    """Return what int8 costs where a picture may have several labels, by the answers ``before`` and ``after`` it.
+
+    Raises:
+        AccuracyLost: the labels of more than 0.2 points of the pictures are no longer all right, the mean average
+            precision is lower by more than 0.002, or of too few pictures, more than 5% of all decisions are others; all
+            beyond noise. Nothing of it is left.
+    """
+    told = [each >= thresholds for each in (before, after)]
+    paired = Paired.count(*((each == has).all(axis=1) for each in told))
+    same = (told[0] == told[1]).all(axis=1)
+    float32, quantized = paired.accuracies
+    int8 = Int8(measured_on, len(has), quantized, float32, known, float(same.mean()), len(has))
+    if len(has) < LEAST_HELD_OUT:
+        others = int((told[0] != told[1]).sum())
+        broken = differs_too_often(others, has.size)
+        return _kept(int8, network, f"tells more than {_OTHER_LABELS:.0%} of the labels otherwise" if broken else "")
+    _, most = paired.interval(_ONE_SIDED)
+    if most < -_TOLERANCE:
+        return _kept(int8, network, f"has all labels right of more than {100 * _TOLERANCE:g} points fewer pictures")
+    ranked = RankedPair.of(before, after, has).differences
+    if len(ranked) and np.quantile(ranked, 1 - LEVEL) < -_TOLERANCE:
+        return _kept(int8, network, f"loses more than {_TOLERANCE:g} of mean average precision")
+    return _kept(int8, network, "")
 
 
 def _chosen(split: Split) -> Split:
@@ -124,9 +181,9 @@ def _chosen(split: Split) -> Split:
     return Split(split.images[chosen], split.classes[chosen])
 
 
-def _kept(int8: Int8, network: Path) -> Int8:
-    """Return ``int8``, or take the network away where these figures say so."""
-    if fault := _fault(int8):
+def _kept(int8: Int8, network: Path, fault: str) -> Int8:
+    """Return ``int8``, or take the network away where it has a ``fault``."""
+    if fault:
         shutil.rmtree(network.parent)
         raise AccuracyLost(f"int8 {fault}: {int8_accuracy(int8)}")
     return int8
@@ -201,15 +258,29 @@ def _left_in_float(network: Any) -> list[str]:
     """Return the names of the operations that int8 would only cost something.
 
     What joins the two ways around a block of a backbone does not count among them: in int8 it saves a third of the
-    time.
+    time. All that the familiarity alone is computed by does: its distances are small differences of large numbers.
     """
     on_backbone = _on_backbone(network)
-    return [
-        operation.get_friendly_name()
-        for operation in network.get_ops()
-        if operation.get_type_name() in _LEFT_IN_FLOAT
-        and not (on_backbone and operation.get_type_name() == "Add" and _is_map(operation))
-    ]
+    of_score = _behind(network, FAMILIARITY) - _behind(network, OUTPUT)
+
+    def is_left(operation: Any) -> bool:
+        kind = operation.get_type_name()
+        of_kind = kind in _LEFT_IN_FLOAT and not (on_backbone and kind == "Add" and _is_map(operation))
+        return of_kind or operation.get_friendly_name() in of_score
+
+    return [operation.get_friendly_name() for operation in network.get_ops() if is_left(operation)]
+
+
+def _behind(network: Any, output: str) -> set[str]:
+    """Return the names of all operations that ``output`` is computed by; none where there is no such output."""
+    found: set[str] = set()
+    left = [result.node for result in network.outputs if output in result.get_names()]
+    while left:
+        operation = left.pop()
+        if operation.get_friendly_name() not in found:
+            found.add(operation.get_friendly_name())
+            left.extend(value.get_source_output().get_node() for value in operation.inputs())
+    return found
 
 
 def _is_map(operation: Any) -> bool:

@@ -1,6 +1,7 @@
 """The report that a version carries, and what it takes to write one again for any other pictures."""
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,10 @@ from artifact import Calibration, Metadata
 from artifact.layout import EXTRA, INT8_MODEL, INT8_WEIGHTS, REPORT
 from training.data.dataset import Dataset
 from training.data.findings import Finding
-from training.evaluation.accuracy import Evaluation
 from training.evaluation.calibration import Correction
 from training.evaluation.few_images import accuracy_in_words
+from training.evaluation.multi_label import MultiLabelEvaluation
+from training.evaluation.tasks import AnyEvaluation
 from training.evaluation.timing import milliseconds_of, processor
 from training.publish import configuration
 from training.publish.model_card import (
@@ -25,7 +27,8 @@ from training.publish.model_card import (
     trained_in_words,
 )
 from training.report.contents import Contents, Cost
-from training.report.page import report_page
+from training.report.label_page import label_comparison_page, label_page
+from training.report.page import comparison_page, report_page
 
 History = Sequence[Mapping[str, float]]
 
@@ -51,7 +54,7 @@ class Shown:
 
 
 def write_report(
-    version: Path, metadata: Metadata, evaluation: Evaluation, shown: Shown, uncalibrated: NDArray[np.float32] | None
+    version: Path, metadata: Metadata, evaluation: AnyEvaluation, shown: Shown, uncalibrated: NDArray[np.float32] | None
 ) -> None:
     """Write the report of the version that is made in folder ``version``, where everything else lies already.
 
@@ -59,14 +62,28 @@ def write_report(
         OSError: the folder cannot be written.
     """
     contents = gather(version, metadata, metadata.name, evaluation, shown, uncalibrated)
-    (version / REPORT).write_text(report_page(contents), encoding="utf-8")
+    (version / REPORT).write_text(page_of(contents), encoding="utf-8")
+
+
+def page_of(contents: Contents) -> str:
+    """Return the page on one version, whichever its task is."""
+    evaluation = contents.evaluation
+    return label_page(contents, evaluation) if isinstance(evaluation, MultiLabelEvaluation) else report_page(contents)
+
+
+def comparison_of(title: str, before: Contents, after: Contents) -> str:
+    """Return the page on two versions of the same task, with the same pictures and labels."""
+    a, b = before.evaluation, after.evaluation
+    if isinstance(a, MultiLabelEvaluation) and isinstance(b, MultiLabelEvaluation):
+        return label_comparison_page(title, (before, after), (a, b))
+    return comparison_page(title, before, after)
 
 
 def gather(
     version: Path,
     metadata: Metadata,
     title: str,
-    evaluation: Evaluation,
+    evaluation: AnyEvaluation,
     shown: Shown,
     uncalibrated: NDArray[np.float32] | None,
 ) -> Contents:
@@ -80,21 +97,23 @@ def gather(
         costs=_costs(version, metadata, evaluation),
         timed_on=processor(),
         facts=_facts(metadata),
-        command=f"python -m training --config {shown.configuration}" if repeatable else None,
+        command=f"darkroom train --config {shlex.quote(str(shown.configuration))}" if repeatable else None,
         left_out=shown.dataset.left_out,
         passed_over=shown.dataset.passed_over,
-        findings=tuple(shown.findings),
+        findings=(*shown.dataset.findings, *shown.findings),
         warnings=tuple(shown.warnings),
         pictures=shown.pictures,
     )
 
 
-def before_calibration(evaluation: Evaluation, calibration: Calibration | None) -> NDArray[np.float32] | None:
+def before_calibration(evaluation: AnyEvaluation, calibration: Calibration | None) -> NDArray[np.float32] | None:
     """Return the probabilities float32 [N, classes] before a temperature; None where it was not that alone.
 
     Softmax with a temperature leaves the logits as they were, but for what is the same for all classes; of undone label
-    smoothing there is no such way back.
+    smoothing there is no such way back, and of several labels none is shown.
     """
+    if isinstance(evaluation, MultiLabelEvaluation):
+        return None
     if calibration is None or calibration.label_smoothing:
         return None
     logarithms = np.log(np.maximum(evaluation.probabilities, np.finfo(np.float32).tiny))
@@ -123,7 +142,7 @@ def _history(version: Path) -> History:
     return history
 
 
-def _costs(version: Path, metadata: Metadata, evaluation: Evaluation) -> tuple[Cost, ...]:
+def _costs(version: Path, metadata: Metadata, evaluation: AnyEvaluation) -> tuple[Cost, ...]:
     picture = evaluation.split.images[:1]
     metrics = evaluation.metrics()
     right = accuracy_in_words(metrics.accuracy, metrics.images, metrics.measured_on)

@@ -6,12 +6,9 @@ Matplotlib's SVG takes twenty times the bytes, with every letter as a path, and 
 import math
 from collections.abc import Callable, Iterable, Sequence
 
-import numpy as np
 from markupsafe import Markup
-from numpy.typing import NDArray
 
-from training.data.dataset import Classes
-from training.evaluation.accuracy import by_confidence
+from training.evaluation.accuracy import Bins
 
 Series = Sequence[tuple[str, Sequence[float]]]
 """Values by the name of their line; the style has looks for two."""
@@ -25,14 +22,11 @@ _TICKS = 4
 _QUARTERS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
-def reliability(
-    probabilities: NDArray[np.float32], classes: Classes, before: NDArray[np.float32] | None = None
-) -> Markup:
+def reliability(bins: Bins, before: Bins | None = None) -> Markup:
     """Draw how often answers are right against how sure they are, and below it how many are that sure.
 
-    ``probabilities`` are float32 [N, classes], and ``before`` those before the calibration.
+    ``before`` are those before the calibration.
     """
-    bins = by_confidence(probabilities, classes)
     width = 1 / len(bins.counts)
     parts = [*_grid(_QUARTERS, _QUARTERS, _percent, _percent)]
     for place, (count, accuracy) in enumerate(zip(bins.counts, bins.accuracy, strict=True)):
@@ -40,9 +34,8 @@ def reliability(
             parts.append(_rectangle("bar", place * width, width, _y(accuracy), _BOTTOM))
     parts.append(_line("ideal", [0.0, 1.0], [0.0, 1.0]))
     if before is not None:
-        found = by_confidence(before, classes)
-        some = found.counts > 0
-        parts += _points("line-1", found.confidence[some], found.accuracy[some])
+        some = before.counts > 0
+        parts += _points("line-1", before.confidence[some], before.accuracy[some])
     most = math.log1p(bins.counts.max())
     base = _HEIGHT + _COUNTS
     for place, count in enumerate(bins.counts):

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from training.data.dataset import LeftOut
 from training.data.findings import Finding
-from training.evaluation.accuracy import Evaluation
+from training.evaluation.tasks import AnyEvaluation
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Contents:
     """
 
     title: str
-    evaluation: Evaluation
+    evaluation: AnyEvaluation
     uncalibrated: NDArray[np.float32] | None
     history: Sequence[Mapping[str, float]]
     costs: tuple[Cost, ...]

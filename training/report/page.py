@@ -7,7 +7,7 @@ works from a disk as well as under a Content-Security-Policy that allows no scri
 import base64
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -17,10 +17,11 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from training.data.findings import Example
-from training.evaluation.accuracy import Evaluation, by_confidence
+from training.data.findings import Example, Finding
+from training.evaluation.accuracy import Bins, Evaluation, by_confidence
 from training.evaluation.comparison import Comparison
 from training.evaluation.few_images import accuracy_interval, calibration_error_in_words
+from training.evaluation.tasks import AnyEvaluation
 from training.report import charts
 from training.report.confusion import Cell, Confusion
 from training.report.contents import Contents
@@ -71,25 +72,21 @@ def report_page(contents: Contents) -> str:
 
     The same contents give the same page.
     """
-    evaluation, album = contents.evaluation, Album(_ROOM if contents.pictures else 0)
+    evaluation, album = _of_one_label(contents), album_for(contents)
     confusion = Confusion.of(evaluation)
     gallery = _Gallery(evaluation, album)
     mistakes = [gallery.picture(index) for index in evaluation.confident_mistakes(_MISTAKES).tolist()]
-    findings = [
-        (
-            finding,
-            [_example(album, example) for example in finding.examples[:_OF_A_FINDING]] if contents.pictures else [],
-        )
-        for finding in contents.findings[:_FINDINGS]
-    ]
+    findings = shown_findings(contents, album)
     shown = _shown_cells(confusion, len(evaluation.labels))
     panels = _panels(evaluation.labels, confusion, shown, gallery) if contents.pictures else {}
     classes = _classes(evaluation, confusion)
-    return _render(
+    uncalibrated = contents.uncalibrated
+    before = None if uncalibrated is None else by_confidence(uncalibrated, evaluation.split.classes)
+    return render(
         "report.html",
         title=contents.title,
         contents=contents,
-        summary=_summary(contents),
+        summary=summary_of(contents),
         classes=classes[:_LISTED_CLASSES],
         more_classes=len(classes) - _LISTED_CLASSES,
         matrix=_matrix(confusion, panels) if len(evaluation.labels) <= _LARGEST_MATRIX else None,
@@ -98,33 +95,49 @@ def report_page(contents: Contents) -> str:
         panels=list(panels.values()),
         mistakes=[picture for picture in mistakes if picture.address],
         wrong=int((~evaluation.right).sum()),
-        reliability=charts.reliability(evaluation.probabilities, evaluation.split.classes, contents.uncalibrated),
+        reliability=charts.reliability(_bins_of(evaluation), before),
         bins=_bins(evaluation),
-        curves=_curves(contents),
-        findings=findings,
-        left_out=contents.left_out[:_LISTED_FILES],
-        reasons=_reasons(contents),
+        **sections(contents, findings),
     )
+
+
+def album_for(contents: Contents) -> Album:
+    """Return what takes the pictures of a page, as many as there is room for."""
+    return Album(_ROOM if contents.pictures else 0)
+
+
+def shown_findings(contents: Contents, album: Album) -> list[tuple[Finding, list[Picture]]]:
+    """Return what was found in the data, each with the pictures that there is room for."""
+    return [
+        (
+            finding,
+            [_example(album, example) for example in finding.examples[:_OF_A_FINDING]] if contents.pictures else [],
+        )
+        for finding in contents.findings[:_FINDINGS]
+    ]
+
+
+def sections(contents: Contents, findings: list[tuple[Finding, list[Picture]]]) -> dict[str, Any]:
+    """Return what the sections show that the reports of all tasks have."""
+    return {
+        "curves": _curves(contents),
+        "findings": findings,
+        "left_out": contents.left_out[:_LISTED_FILES],
+        "reasons": _reasons(contents),
+    }
 
 
 def comparison_page(title: str, before: Contents, after: Contents) -> str:
     """Return the page on what ``after`` does otherwise than ``before``; their pictures and labels are the same."""
-    a, b = before.evaluation, after.evaluation
-    album = Album(_ROOM if after.pictures else 0)
+    a, b = _of_one_label(before), _of_one_label(after)
+    album = album_for(after)
     compared = Comparison(a, b)
-    differ = a.predicted != b.predicted
-    changes = [
-        ("fixed", "Fixed", f"Wrong by {before.title}, right by {after.title}", ~a.right & b.right),
-        ("broken", "Broken", f"Right by {before.title}, wrong by {after.title}", a.right & ~b.right),
-        ("otherwise", "Wrong in another way", "Wrong by both, with different answers", ~a.right & ~b.right & differ),
-    ]
-    sections = []
-    for anchor, heading, sentence, chosen in changes:
-        indices = _surest(b, np.flatnonzero(chosen))[:_OF_A_CHANGE].tolist()
-        pictures = [_changed(a, b, index, album, before.title, after.title) for index in indices]
-        shown = [picture for picture in pictures if picture.address]
-        sections.append((anchor, heading, sentence, int(chosen.sum()), shown))
-    return _render(
+    confidence = b.probabilities.max(axis=1)
+
+    def picture(index: int) -> Picture:
+        return _changed(a, b, index, album, before.title, after.title)
+
+    return render(
         "comparison.html",
         title=title,
         contents=after,
@@ -132,13 +145,37 @@ def comparison_page(title: str, before: Contents, after: Contents) -> str:
         after=after,
         record=compared.record(),
         verdict=compared.verdict(before.title, after.title),
-        summaries=[_summary(before), _summary(after)],
-        sections=sections,
+        summaries=[summary_of(before), summary_of(after)],
+        sections=changes((before, after), a.predicted != b.predicted, confidence, picture),
         recalls=_recalls(compared, b),
-        reliabilities=[
-            charts.reliability(each.evaluation.probabilities, each.evaluation.split.classes) for each in (before, after)
-        ],
+        reliabilities=[charts.reliability(_bins_of(each)) for each in (a, b)],
     )
+
+
+def changes(
+    contents: tuple[Contents, Contents],
+    differ: NDArray[np.bool_],
+    confidence: NDArray[np.float32] | NDArray[np.float64],
+    picture: Callable[[int], Picture],
+) -> list[tuple[str, str, str, int, list[Picture]]]:
+    """Return anchor, heading, sentence, number and pictures of what the second version gets right or wrong otherwise.
+
+    ``differ`` [N] says which answers do, and those with the largest ``confidence`` [N] are shown first.
+    """
+    before, after = contents
+    a, b = before.evaluation.right, after.evaluation.right
+    kinds = [
+        ("fixed", "Fixed", f"Wrong by {before.title}, right by {after.title}", ~a & b),
+        ("broken", "Broken", f"Right by {before.title}, wrong by {after.title}", a & ~b),
+        ("otherwise", "Wrong in another way", "Wrong by both, with different answers", ~a & ~b & differ),
+    ]
+    found = []
+    for anchor, heading, sentence, chosen in kinds:
+        indices = np.flatnonzero(chosen)
+        surest = indices[np.argsort(-confidence[indices], kind="stable")][:_OF_A_CHANGE].tolist()
+        shown = [each for each in map(picture, surest) if each.address]
+        found.append((anchor, heading, sentence, int(chosen.sum()), shown))
+    return found
 
 
 class _Gallery:
@@ -157,10 +194,20 @@ class _Gallery:
         sure = f"{self._confidence[index]:.1%}"
         lines = (f"{answer} {sure}", f"is {label}") if true != predicted else (f"{answer} {sure}",)
         sentence = f"A picture of {label}, taken for {answer}" if true != predicted else f"A picture of {label}"
-        return _picture(self._album, evaluation, index, sentence, lines)
+        return picture_of(self._album, evaluation, index, sentence, lines)
 
 
-def _picture(album: Album, evaluation: Evaluation, index: int, sentence: str, lines: tuple[str, ...]) -> Picture:
+def _of_one_label(contents: Contents) -> Evaluation:
+    assert isinstance(contents.evaluation, Evaluation)  # noqa: S101 - others have a page of their own
+    return contents.evaluation
+
+
+def _bins_of(evaluation: Evaluation) -> Bins:
+    return by_confidence(evaluation.probabilities, evaluation.split.classes)
+
+
+def picture_of(album: Album, evaluation: AnyEvaluation, index: int, sentence: str, lines: tuple[str, ...]) -> Picture:
+    """Return picture ``index`` with its name, if the album has room for it."""
     image, names = evaluation.split.images[index], evaluation.split.names
     name = short(names[index]) if names else ""
     address = album.add(image, (sentence, *lines, name))
@@ -182,15 +229,10 @@ def _changed(a: Evaluation, b: Evaluation, index: int, album: Album, before: str
     for title, evaluation in ((before, a), (after, b)):
         row = evaluation.probabilities[index]
         answers.append(f"{title}: {short(evaluation.labels[row.argmax()])} {row.max():.1%}")
-    return _picture(album, b, index, f"A picture of {label}", (f"is {label}", *answers))
+    return picture_of(album, b, index, f"A picture of {label}", (f"is {label}", *answers))
 
 
-def _surest(evaluation: Evaluation, indices: NDArray[np.int64]) -> NDArray[np.int64]:
-    confidence = evaluation.probabilities[indices].max(axis=1, initial=0.0)
-    return indices[np.argsort(-confidence, kind="stable")]
-
-
-def _summary(contents: Contents) -> dict[str, Any]:
+def summary_of(contents: Contents) -> dict[str, Any]:
     """Return the figures at the head of a page."""
     metrics, right = contents.evaluation.metrics(), int(contents.evaluation.right.sum())
     low, high = accuracy_interval(right, metrics.images)
@@ -285,7 +327,7 @@ def _cells(
 
 def _bins(evaluation: Evaluation) -> list[tuple[str, int, float, float]]:
     """Return the bins of the reliability diagram that have pictures: from where to where, how many, sure, right."""
-    bins = by_confidence(evaluation.probabilities, evaluation.split.classes)
+    bins = _bins_of(evaluation)
     number = len(bins.counts)
     return [
         (f"{place / number:.0%} to {(place + 1) / number:.0%}", int(count), float(sure), float(right))
@@ -340,7 +382,8 @@ def _environment() -> Environment:
     return environment
 
 
-def _render(template: str, **values: Any) -> str:
+def render(template: str, **values: Any) -> str:
+    """Return the page that ``template`` makes of ``values``."""
     style = Markup(_environment().get_template("report.css").render())  # noqa: S704 - our own file
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     return _environment().get_template(template).render(style=style, style_digest=digest, **values)

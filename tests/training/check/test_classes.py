@@ -24,3 +24,11 @@ def test_classes_that_are_answered_as_one_another_are_told() -> None:
     probabilities = np.eye(3)[answered] * 0.8 + 0.1
     probabilities[59] = np.nan
     assert confused(Answers(probabilities, 1.0), classes, ("a", "b", "c")) == [("a", "b", 0.25)]
+
+
+def test_a_rare_class_that_is_taken_for_a_frequent_one_is_told() -> None:
+    """Though those are few of both together: half of 20 pictures beside 400 others."""
+    classes = np.repeat([0, 1], [400, 20])
+    answered = classes.copy()
+    answered[400:410] = 0
+    assert confused(Answers(np.eye(2)[answered], 1.0), classes, ("a", "b")) == [("a", "b", 0.25)]

@@ -6,7 +6,7 @@ import pytest
 
 from training.check.findings import Kind
 from training.check.pictures import Facts
-from training.check.quality import find
+from training.check.quality import find, range_in_words
 
 GOOD = Facts(b"", b"", "JPEG", 400, 300, 30.0, 220.0, 500.0)
 
@@ -46,3 +46,11 @@ def test_a_folder_of_tiny_pictures_is_no_folder_of_faults() -> None:
     """What all are is what they are meant to be: tiny, and unsharp when they are made larger."""
     small = facts(width=32, height=32, sharpness=8.0)
     assert list(find([small] * 20, [Path("a.jpg")] * 20)) == []
+
+
+def test_a_folder_that_is_nearly_black_is_told_once() -> None:
+    """What holds for most pictures is in how they were saved; what to do is said of all."""
+    dark = facts(darkest=0.0, brightest=14.0)
+    assert list(range_in_words([dark] * 3 + [GOOD] * 4)) == []
+    (said,) = range_in_words([dark] * 4 + [GOOD] * 3)
+    assert said.startswith("Most pictures are nearly black")

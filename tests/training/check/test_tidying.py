@@ -56,6 +56,15 @@ def test_pictures_are_moved_and_moved_back(tmp_path: Path) -> None:
         undo(folder)
 
 
+def test_what_changes_a_table_is_not_done_in_a_folder(tmp_path: Path) -> None:
+    """What was found of pictures with several labels names the options that it needs; nothing is moved."""
+    folder = write(tmp_path / "pets", "cat/1.png", "dog/1.png")
+    before = content(folder)
+    with pytest.raises(TrainingError, match=r"line 2: 'add dog' changes a table of labels, .*--corrected"):
+        apply(folder, table(tmp_path, "cat/1.png,label missing,add dog,1"))
+    assert content(folder) == before
+
+
 def test_each_application_is_taken_back_by_itself(tmp_path: Path) -> None:
     """The last one first."""
     folder = write(tmp_path / "pets", "cat/1.png", "cat/2.png", "dog/1.png")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageOps
 
-from tests.training.check.scenes import scene, write_scenes
+from tests.training.check.scenes import joint_scene, scene, write_joint_scenes, write_scenes, write_table
 from tests.training.conftest import call
 
 pytestmark = [pytest.mark.keras, pytest.mark.slow]
@@ -79,10 +79,17 @@ def test_each_fault_is_found(faulty: Path, run_folder: Path, tmp_path: Path) -> 
 
 
 def test_nothing_wrong_is_one_line(run_folder: Path, tmp_path: Path) -> None:
-    """A folder in order says so, and nothing else is printed behind it."""
-    folder = write_scenes(tmp_path / "fine", 24)
+    """A folder in order says so, and nothing else is printed behind it; it may be read-only, its name in any script."""
+    folder = write_scenes(tmp_path / "Fotos \N{CAT FACE} 写真", 24)
+    folders = [folder, *(path for path in folder.iterdir() if path.is_dir())]
+    for each in folders:
+        each.chmod(0o555)
+    before = [each.stat().st_mtime_ns for each in folders]  # root may write all the same, and would leave a trace
     code, printed, errors = call(["check", folder, "--run", run_folder])
+    for each in folders:
+        each.chmod(0o755)
     assert code == 0, errors
+    assert [each.stat().st_mtime_ns for each in folders] == before
     assert printed.splitlines()[-1] == f"{folder}: 72 pictures of 3 classes, and nothing is wrong with them."
 
 
@@ -98,3 +105,72 @@ def test_what_cannot_be_checked_is_told(run_folder: Path, tmp_path: Path) -> Non
         code, _, errors = call(["check", tmp_path / folder, "--run", run_folder])
         assert code == 1
         assert message in errors.splitlines()[-1]
+
+
+def test_labels_may_be_in_a_table(run_folder: Path, tmp_path: Path) -> None:
+    """What is found is what is found in folders, and applied it makes another table."""
+    write_scenes(tmp_path / "scenes", 12)
+    scene("amber", 50).save(tmp_path / "scenes" / "blue" / "wrong.jpg", quality=92)
+    files = sorted((tmp_path / "scenes").glob("*/*.jpg"))
+    rows = [f"{file.relative_to(tmp_path / 'scenes')},{file.parent.name}" for file in files]
+    table = tmp_path / "labels.csv"
+    table.write_text("\n".join(["path,label", *rows]) + "\n", encoding="utf-8")
+    arguments: list[str | Path] = ["check", tmp_path / "scenes", "--json", "--run", run_folder]
+    code, by_folders, errors = call(arguments)
+    assert code == 0, errors
+    code, by_table, errors = call([*arguments, "--labels", table])
+    assert code == 0, errors
+    suggestions = json.loads(by_table)["suggestions"]
+    assert suggestions == json.loads(by_folders)["suggestions"]
+    assert "blue/wrong.jpg" in [each["path"] for each in suggestions]
+    found, corrected = tmp_path / "found.csv", tmp_path / "corrected.csv"
+    assert call([*arguments, "--labels", table, "--csv", found])[0] == 0
+    code, printed, errors = call([*arguments, "--labels", table, "--apply", found, "--corrected", corrected])
+    assert code == 0, errors
+    assert json.loads(printed)["changed"] == len({each["path"] for each in suggestions})
+    assert "blue/wrong.jpg,amber\n" in corrected.read_text(encoding="utf-8")
+    for wrong in (["--undo"], ["--apply", found], ["--corrected", corrected]):
+        with pytest.raises(SystemExit):
+            call([*arguments, "--labels", table, *wrong])
+
+
+def test_pictures_with_several_labels(run_folder: Path, tmp_path: Path) -> None:
+    """Labels that are missing or too many, copies under other labels and leaks are told, shown, and put right."""
+    folder = tmp_path / "Bilder ü"
+    has = write_joint_scenes(folder, 120)
+    splits = dict.fromkeys([f"{number}.jpg" for number in range(100, 120)], "test")
+    for copy, original in (("copy.jpg", "105.jpg"), ("other.jpg", "7.jpg")):
+        (folder / copy).write_bytes((folder / original).read_bytes())
+        has[copy] = set(has[original])
+    has["other.jpg"] = has["7.jpg"] ^ {"amber", "blue"}
+    for name, labels, given in (("few.jpg", ("amber", "blue"), {"amber"}), ("many.jpg", ("green",), {"blue", "green"})):
+        joint_scene(labels, 500 + len(labels)).save(folder / name, quality=92)
+        has[name] = given
+    table = write_table(tmp_path / "labels.csv", has, splits)
+    arguments: list[str | Path] = ["check", folder, "--labels", table, "--run", run_folder]
+    outputs: list[str | Path] = ["--csv", tmp_path / "found.csv", "--html", tmp_path / "found.html"]
+    code, printed, errors = call([*arguments, *outputs])
+    assert code == 0, errors
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "found.csv").read_text(encoding="utf-8"))))
+    told = {(row["path"], row["kind"], row["suggestion"]) for row in rows if row["kind"] != "outlier"}
+    expected = {
+        ("copy.jpg", "duplicate across splits", "leave out"),
+        ("other.jpg", "duplicate across classes", "leave out"),
+        ("few.jpg", "label missing", "add blue"),
+        ("many.jpg", "label too many", "remove blue"),
+    }
+    assert expected <= told, expected - told
+    assert {path for path, *_ in told - expected} <= {"other.jpg"}, "what is a copy under other labels has wrong ones"
+    assert f"{folder}: 124 pictures with any of 3 labels." in printed
+    assert "1 probably has a label too many, such as many.jpg (blue is 0" in printed
+    assert "a mean average precision of" in printed
+    page = (tmp_path / "found.html").read_text(encoding="utf-8")
+    assert "Probably a label missing: " in page
+    assert "<strong>remove blue</strong>" in page
+    corrected = tmp_path / "corrected.csv"
+    code, printed, errors = call([*arguments, "--apply", tmp_path / "found.csv", "--corrected", corrected])
+    assert code == 0, errors
+    assert f"Wrote {corrected}, in which 4 pictures have other labels or are left out." in printed
+    code, printed, errors = call(["check", folder, "--labels", corrected, "--run", run_folder, "--json"])
+    assert code == 0, errors
+    assert set(json.loads(printed)["found"]) <= {"outlier"}

@@ -74,7 +74,7 @@ def test_a_service_answers_with_what_is_in_a_photograph(imported: Path, precisio
     services = make_services(
         Settings(model_dir=imported, precision=precision), Metrics(CollectorRegistry()), draining=lambda: False
     )
-    services.registry.refresh()
+    services.models.refresh()
     client = create_app(services).test_client()
     china, flower, _ = paths()
     for path, label in ((china, "palace"), (flower, "daisy")):
@@ -83,7 +83,7 @@ def test_a_service_answers_with_what_is_in_a_photograph(imported: Path, precisio
     described = client.get("/model").get_json()
     assert described["metrics"]["accuracy"] == 0.751
     assert described["engine"]["precision"] == precision
-    services.registry.close()
+    services.models.close()
 
 
 @pytest.mark.slow

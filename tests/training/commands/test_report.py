@@ -50,7 +50,7 @@ def test_it_is_made_again(smoke: Version, tmp_path: Path) -> None:
     text = " ".join(page.text.split())
     assert "smoke, version 1" in text
     assert f"Accuracy {before.metrics.accuracy:.2%}" in text
-    assert f"python -m training --config {version}/assets.extra/config.toml" in text
+    assert f"darkroom train --config {version}/assets.extra/config.toml" in text
     curves = [
         [attributes["points"] for tag, attributes in each.elements if tag == "polyline"] for each in (page, first)
     ]

@@ -8,7 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.data.augmentation import Batch, Batches, InOrder, crop_at_random, cut_out, pad, quotas, repeat, shift
+from training.data.augmentation import (
+    Batch,
+    Batches,
+    InOrder,
+    crop,
+    cut_out,
+    draw_boxes,
+    draw_corners,
+    pad,
+    quotas,
+    repeat,
+    shift,
+)
 from training.data.dataset import Dataset, Pixels, Split, evenly_spaced
 
 pytestmark = pytest.mark.keras
@@ -77,7 +89,8 @@ def test_a_shift_moves_by_the_pixels_given(small: Dataset) -> None:
 def test_cutout_blanks_one_square_of_each_picture(small: Dataset) -> None:
     """Inside the square is the colour given, outside nothing changes, and the squares lie at different places."""
     images = small.train.images.copy()
-    cut_out(images, 8, np.array([1, 2, 3], np.uint8), np.random.default_rng(0))
+    places = draw_corners(len(images), 32, 32, 8, np.random.default_rng(0))
+    cut_out(images, places, 8, np.array([1, 2, 3], np.uint8))
     changed = (images != small.train.images).any(axis=3)  # [N, 32, 32]
     corners = set()
     for mask, image in zip(changed, images, strict=True):
@@ -140,7 +153,7 @@ def test_very_few_pictures_make_whole_batches(small: Dataset, pictures: int, bat
 def test_a_random_crop_shows_a_part_of_the_picture() -> None:
     """Of a slope from black to white a part of at least half the area is scaled to the whole, anywhere in it."""
     slope = np.broadcast_to(np.arange(0, 256, 4, dtype=np.uint8)[None, :, None], (200, 48, 64, 3))
-    cropped = crop_at_random(slope, 0.5, np.random.default_rng(0))
+    cropped = crop(slope, draw_boxes(200, 48, 64, 0.5, np.random.default_rng(0)))
     assert cropped.shape == slope.shape
     assert cropped.dtype == np.uint8
     lefts, rights = cropped[:, 0, 0, 0].astype(int), cropped[:, 0, -1, 0].astype(int)
@@ -148,7 +161,8 @@ def test_a_random_crop_shows_a_part_of_the_picture() -> None:
     assert np.sqrt(0.5 * 3 / 4) - 0.05 < widths.min() < 0.75
     assert widths.max() > 0.95
     assert len(set(lefts.tolist())) > 20
-    np.testing.assert_allclose(crop_at_random(slope, 1.0, np.random.default_rng(0))[:, :, 32].mean(), 130, atol=8)
+    whole = crop(slope, draw_boxes(200, 48, 64, 1.0, np.random.default_rng(0)))
+    np.testing.assert_allclose(whole[:, :, 32].mean(), 130, atol=8)
 
 
 def test_rare_classes_are_shown_more_often() -> None:

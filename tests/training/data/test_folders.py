@@ -58,6 +58,38 @@ def test_other_files_are_passed_over_and_told(tmp_path: Path) -> None:
     )
 
 
+def test_pictures_in_formats_that_are_not_read_are_told_apart(tmp_path: Path) -> None:
+    """Whoever has DICOM files or raw photographs among others hears what to do; nobody would call them no pictures."""
+    found = find(make(tmp_path, "cat/1.jpg", "cat/2.dcm", "cat/3.DCM", "dog/1.jpg", "dog/2.NEF", "dog/notes.txt"))
+    assert found.notes == (
+        "Passed over files that are not pictures: 1 (.txt).",
+        (
+            "Passed over files in formats that are not read: 3 (.dcm, .nef). If they hold pictures to learn from, "
+            "save these as PNG or JPEG."
+        ),
+    )
+
+
+def test_labels_that_differ_in_little_are_told(tmp_path: Path) -> None:
+    """Two folders that one disk keeps apart and another does not are often one class."""
+    found = find(make(tmp_path, "Dog/1.jpg", "dog/2.jpg", "hot dog/1.jpg", "hot_dog/1.jpg", "1/1.jpg", "-1/1.jpg"))
+    assert found.labels == ("-1", "1", "Dog", "dog", "hot dog", "hot_dog")
+    assert found.notes == (
+        (
+            "Labels that differ in little: 'Dog' and 'dog', 'hot dog' and 'hot_dog'. If they mean the same, give their "
+            "pictures the same one."
+        ),
+    )
+
+
+def test_an_archive_is_to_be_unpacked(tmp_path: Path) -> None:
+    """What is no folder is told as such, with what to do."""
+    archive = tmp_path / "pets.zip"
+    archive.write_bytes(b"PK")
+    with pytest.raises(TrainingError, match=r"pets\.zip is a file; .* unpack it"):
+        find(archive)
+
+
 def test_what_is_lost_by_its_place_or_its_name_is_told(tmp_path: Path) -> None:
     """Loose pictures of a split, hidden folders that are no tool's, and files that lie beside the folders."""
     make(tmp_path, "train/C#/1.jpg", "train/Go/1.jpg", "train/.NET/1.jpg", "train/loose.png", "train/labels.csv")
@@ -268,13 +300,14 @@ def test_a_pipe_is_not_a_picture(tmp_path: Path) -> None:
     ("files", "message"),
     [
         pytest.param((), "has no subfolders; put the pictures of each class into a subfolder", id="empty"),
-        pytest.param(("1.jpg", "2.jpg"), "has no subfolders; put the pictures", id="no-classes"),
+        pytest.param(("1.jpg", "2.jpg"), "has no subfolders; put the pictures .* --labels", id="no-classes"),
         pytest.param(("cat/1.jpg",), "has one class, cat, .* give .*/cat", id="one-class"),
         pytest.param(("pets/cat/1.jpg", "pets/dog/1.jpg"), "one class, pets, .* give .*/pets", id="a-folder-too-high"),
         pytest.param(("cat/1.jpg", "dog/"), "1 of 2 folders without a picture: dog; remove them", id="empty-class"),
         pytest.param(
-            ("cat/1.heic", "dog/1.heic"), r"2 of 2 folders without a picture: .*\(\.heic\)", id="no-known-suffix"
+            ("cat/1.mov", "dog/1.mov"), r"2 of 2 folders without a picture: .*\(\.mov\)", id="no-known-suffix"
         ),
+        pytest.param(("cat/1.dcm", "dog/1.DCM"), r"\.dcm is not read, save such pictures as PNG", id="unread-format"),
         pytest.param(("train/1.jpg", "val/1.jpg"), "train has no subfolders", id="train-without-classes"),
         pytest.param(("val/cat/1.jpg", "test/dog/1.jpg"), "train is missing", id="no-train"),
         pytest.param(

@@ -107,7 +107,7 @@ def _tuples_of_tuples() -> bytes:
         pytest.param(b"\x80\x05\x96" + struct.pack("<Q", 2**40) + b"a.", id="bytearray"),
         pytest.param(b"\x80\x02\x8b" + struct.pack("<i", 2**31 - 1) + b"\x01.", id="a number"),
         pytest.param(b"\x80\x02N" + b"r\xff\xff\xff\xff" + b"K\x01.", id="a place in the memo"),
-        pytest.param(b"\x80\x02" + b"]" * 3_000_000 + b".", id="lists"),
+        pytest.param(b"\x80\x02" + b"]" * 3_000_000 + b".", id="lists", marks=pytest.mark.slow),
         pytest.param(_tuples_of_tuples(), id="tuples"),
     ],
 )

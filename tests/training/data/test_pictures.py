@@ -1,6 +1,7 @@
 """A folder of pictures is a data set: sizes, splits, faults and what is too little."""
 
 import hashlib
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from artifact import Input
+from artifact.reviewed import reviewed_name
 from tests.training.check.scenes import scene, write_scenes
 from training.data import pictures
 from training.data.dataset import Dataset, Split
@@ -68,7 +70,22 @@ def test_a_folder_of_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         for path in folder.glob("*/*.png")
     }
     assert found == expected
-    assert "has no test/, so 14 pictures, 10% of each class, are kept for the test" in capsys.readouterr().out
+    part = "10% of each class and at least one where there are two"
+    assert f"has no test/, so 14 pictures, {part}, are kept for the test" in capsys.readouterr().out
+
+
+def test_pictures_that_came_back_from_the_service_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The training says how many of its pictures people have labelled in review, in all splits; else nothing of it."""
+    folder = write(tmp_path / "pets", cat=20, dog=20)
+    load(folder, None, None, READING)
+    assert "review" not in capsys.readouterr().out
+    for label, number in (("cat", 1), ("cat", 2), ("dog", 3)):
+        file = folder / label / f"{number}.png"
+        file.rename(file.with_name(reviewed_name(f"{number}" * 64, ".png")))
+    load(folder, None, None, READING)
+    assert "3 of the 40 pictures came back from the service and were labelled in review." in capsys.readouterr().out
 
 
 def test_pictures_keep_the_names_of_their_files_and_faults_are_told(tmp_path: Path) -> None:
@@ -89,6 +106,20 @@ def test_pictures_keep_the_names_of_their_files_and_faults_are_told(tmp_path: Pa
     assert {each.name for each in dataset.left_out} == {"cat/3.png", "dog/7.png"}
     assert all("damaged" in each.reason for each in dataset.left_out)
     assert dataset.passed_over == ("Passed over files that are not pictures: 1 (.txt).",)
+
+
+@pytest.mark.parametrize(("most", "told"), [(4095, True), (65535, False)])
+def test_sixteen_bits_of_which_few_are_used_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], most: int, *, told: bool
+) -> None:
+    """The levels of an X-ray with 12 bits, saved as they are, become 16 of 256: its trainer hears what to do."""
+    rng = np.random.default_rng(0)
+    for number in range(8):
+        file = tmp_path / "xrays" / "ab"[number % 2] / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, most, (32, 32)).astype(np.uint16)).save(file)
+    load(tmp_path / "xrays", None, None, READING)
+    assert ("Most pictures are nearly black" in capsys.readouterr().out) == told
 
 
 def test_given_splits(tmp_path: Path) -> None:
@@ -199,15 +230,15 @@ def test_the_middle_side_is_the_shorter_one_of_the_middle_picture(tmp_path: Path
     for number, size in enumerate([(20, 30), (90, 40), (50, 70), (300, 200)]):
         write(tmp_path / "train", size=size, **{f"class{number}": 1})
     write(tmp_path / "test", size=(500, 500), class0=5)
-    assert middle_side(tmp_path, 2) == 40
+    assert middle_side(tmp_path, Reading()) == 40
     for number in (0, 1):
         (tmp_path / "train" / f"class{number}" / "0.png").write_bytes(b"no picture")
-    assert middle_side(tmp_path, 2) == 50
+    assert middle_side(tmp_path, Reading()) == 50
     for number in (2, 3):
         (tmp_path / "train" / f"class{number}" / "0.png").write_bytes(b"no picture")
-    assert middle_side(tmp_path, 2) is None
+    assert middle_side(tmp_path, Reading()) is None
     with pytest.raises(TrainingError):
-        middle_side(tmp_path / "train" / "class0", 2)
+        middle_side(tmp_path / "train" / "class0", Reading())
 
 
 def test_two_hundred_classes(tmp_path: Path) -> None:
@@ -325,6 +356,15 @@ def digests(split: Split) -> list[bytes]:
     return [digest.tobytes() for digest in split.files]
 
 
+def test_commands_that_are_printed_can_be_pasted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever the folder is called, a shell takes it for one name."""
+    folder = write_scenes(tmp_path / "my cats & dogs", 8)
+    ImageOps.mirror(scene("amber", 0)).save(folder / "amber" / "copy.png")
+    load(folder, None, None, Reading(size=(16, 16)))
+    command = capsys.readouterr().out.partition("; darkroom check ")[2].partition(" shows them")[0]
+    assert shlex.split(command) == [str(folder)]
+
+
 def test_near_duplicates_are_never_on_both_sides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Resized and mirrored copies are learned; what is held out and tested with has none, at any size and share."""
     folder = write_scenes(tmp_path / "scenes", 40)
@@ -333,7 +373,7 @@ def test_near_duplicates_are_never_on_both_sides(tmp_path: Path, capsys: pytest.
             ImageOps.mirror(scene(label, number).resize((120, 120))).save(folder / label / f"copy-{number}.jpg")
     readings = [Reading(size=(side, side)) for side in (16, 48)]
     datasets = [load(folder, held_out, None, reading) for held_out in (None, 20) for reading in readings]
-    assert "48 pictures are there more than once, or nearly; python -m training check" in capsys.readouterr().out
+    assert "48 pictures are there more than once, or nearly; darkroom check" in capsys.readouterr().out
     twice = {
         hashlib.sha256(path.read_bytes()).digest()
         for label in ("amber", "blue")
@@ -343,6 +383,11 @@ def test_near_duplicates_are_never_on_both_sides(tmp_path: Path, capsys: pytest.
     for dataset in datasets:
         for split in (dataset.validation, dataset.test):
             assert not twice & set(digests(split))
+        learned = digests(dataset.train) + digests(dataset.validation)
+        assert dataset.groups is not None
+        together = {group for file, group in zip(learned, dataset.groups, strict=True) if file in twice}
+        assert len(together) == 24
+        assert len(np.unique(dataset.groups)) == len(learned) - 24
         assert dataset.digest() == datasets[0].digest()
         assert digests(dataset.test) == digests(datasets[0].test)
     assert counts(datasets[0]) == {"train": [42, 42, 33], "validation": [5, 5, 3], "test": [5, 5, 4]}
@@ -369,4 +414,4 @@ def test_leaks_between_given_splits_are_told(tmp_path: Path, capsys: pytest.Capt
     write_scenes(tmp_path / "test", 5, first=8)
     load(tmp_path, None, None, READING)
     printed = capsys.readouterr().out
-    assert "; 6 are held out and in the training, so what is measured on them is too good; python -m" in printed
+    assert "; 6 are held out and in the training, so what is measured on them is too good; darkroom check" in printed

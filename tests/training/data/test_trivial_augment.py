@@ -8,7 +8,7 @@ from PIL import Image
 
 from training.data.augmentation import Batches
 from training.data.dataset import Dataset
-from training.data.trivial_augment import CHANGES, change_at_random
+from training.data.trivial_augment import CHANGES, change, draw_changes
 
 pytestmark = pytest.mark.keras
 
@@ -79,7 +79,7 @@ def test_the_share_given_is_changed(small: Dataset) -> None:
     """None at 0; at 1 nearly all, since one kind of change is none; others stay as they are, to the last bit."""
     for share, least, most in ((0.0, 0, 0), (0.5, 12, 30), (1.0, 36, 48)):
         images = small.train.images.copy()
-        change_at_random(images, share, np.array(_COLOUR, np.uint8), np.random.default_rng(0))
+        change(images, *draw_changes(48, share, np.random.default_rng(0)), np.array(_COLOUR, np.uint8))
         assert least <= (images != small.train.images).any(axis=(1, 2, 3)).sum() <= most
 
 

@@ -20,11 +20,36 @@ def test_a_label_without_pictures_has_no_recall() -> None:
     """It stands in the table only where it was answered, and then without a figure."""
     error = "0.3333 (too few images to be exact)"
     assert table(EVALUATION).splitlines() == [
-        "   precision  recall",
-        "a    100.00%  66.67%",
-        "b      0.00%       -",
+        "   pictures  precision   recall",
+        "a         3    100.00%   66.67%",
+        "b         0      0.00%        -",
         f"accuracy 66.67% of 3 images (by hand; 95%: 20.8 to 93.9), expected calibration error {error}",
     ]
+
+
+def test_a_label_is_one_line() -> None:
+    """A folder may have any name; none breaks the table or reaches the terminal as a command to it."""
+    odd = Evaluation(("new\nline", "\x1b[2J"), "by hand", EVALUATION.split, EVALUATION.probabilities[:, :2])
+    assert table(odd).splitlines()[1:3] == [
+        "new\\nline         3    100.00%   66.67%",
+        "\\x1b[2J           0      0.00%        -",
+    ]
+
+
+@pytest.mark.parametrize(("rare_right", "told"), [(0, True), (10, True), (40, False)])
+def test_what_is_no_better_than_the_most_frequent_label_is_told(rare_right: int, *, told: bool) -> None:
+    """Of 200 pictures of a and 40 of b, 83.33% are right by answering a; that is no news of a network."""
+    classes = np.repeat([0, 1], [200, 40])
+    answers = classes.copy()
+    answers[200 + rare_right :] = 0
+    uneven = Evaluation(
+        ("a", "b"),
+        "by hand",
+        Split(np.zeros((240, 1, 1, 3), np.uint8), classes),
+        np.eye(2, dtype=np.float32)[answers],
+    )
+    line = "Always answering a would get 83.33% right; these images do not tell that it does better."
+    assert (table(uneven).splitlines()[-1] == line) == told
 
 
 def test_figures_of_many_pictures_stand_alone() -> None:

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 
+from tests.disks import small_disk
 from tests.training.conftest import environment
 from training.errors import TrainingError
 from training.fit.checkpoints import RunFolder, RunState
@@ -175,13 +176,8 @@ def test_a_checkpoint_is_on_the_disk_before_an_older_one_goes(
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """Mount a file system of 256 KiB; skip where that is not allowed."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
-    if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("mounting a small file system is not allowed here")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with small_disk(tmp_path / "disk", 256) as disk:
+        yield disk
 
 
 def test_a_full_disk_keeps_the_checkpoints_that_are_there(model: keras.Model, disk: Path) -> None:
@@ -199,6 +195,7 @@ def test_a_full_disk_keeps_the_checkpoints_that_are_there(model: keras.Model, di
 
 
 @pytest.mark.process
+@pytest.mark.slow
 def test_two_trainings_do_not_work_in_one_folder(root: Path, tmp_path: Path) -> None:
     """The second is told which process has it. However the first ends, the folder is free."""
     code = (

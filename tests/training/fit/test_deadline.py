@@ -26,6 +26,7 @@ class Steps(keras.callbacks.Callback):  # type: ignore[misc]
         self.done += 1
 
 
+@pytest.mark.slow
 def test_time_that_is_over_stops_between_two_steps(
     small: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -42,6 +43,7 @@ def test_time_that_is_over_stops_between_two_steps(
     assert capsys.readouterr().out.count("The time is over: going on with what is reached.") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [None, 600.0])
 def test_time_that_is_not_over_changes_nothing(small: Dataset, tmp_path: Path, seconds: float | None) -> None:
     """Without a limit, or well within it, all epochs have all their steps."""

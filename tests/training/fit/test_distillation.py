@@ -18,7 +18,7 @@ from training.data.augmentation import Batches, Targets
 from training.data.dataset import Dataset, Pixels, Split
 from training.evaluation.post_hoc import logits_of
 from training.fit.checkpoints import RunFolder
-from training.fit.distillation import Teacher, ensemble, soften
+from training.fit.distillation import Teacher, ensemble, soften, soften_each
 from training.fit.lineage import Lineage, Origin
 from training.fit.recipe import recipe
 from training.fit.train import Job, train
@@ -41,6 +41,19 @@ def test_a_temperature_divides_the_logits() -> None:
     np.testing.assert_allclose(soften(odds, 2.0), [[9 / 13, 3 / 13, 1 / 13]], rtol=1e-5)
     np.testing.assert_allclose(soften(odds, 1.0), odds, rtol=1e-5)
     np.testing.assert_allclose(soften(np.array([[1, 0]], np.float32), 2.0), [[1, 0]], atol=1e-3)
+
+
+def test_labels_that_do_not_exclude_each_other_are_softened_each() -> None:
+    """At 2, odds of 81 become 9; probabilities need not add up, and 0 and 1 make no infinity."""
+    found = soften_each(np.array([[81 / 82, 1 / 82, 0.5]], np.float32), 2.0)
+    np.testing.assert_allclose(found, [[0.9, 0.1, 0.5]], rtol=1e-5)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(soften_each(np.array([[0, 1]], np.float32), 1.0), [[0, 1]], atol=1e-3)
+    black = np.zeros((1, 4, 4, 3), np.uint8)
+    several = ensemble([Teacher(by_brightness, (), multi_label=True)])
+    targets = several.targets(share=0.5, temperature=2.0)(black, np.ones((1, 3), np.float32))
+    expected = 0.5 + 0.5 * soften_each(by_brightness(black), 2.0)
+    np.testing.assert_allclose(targets, expected, rtol=1e-5)
 
 
 def test_targets_mix_answers_and_classes() -> None:

@@ -46,6 +46,7 @@ class _Spoil(keras.callbacks.Callback):  # type: ignore[misc]
             weight.assign(np.full(weight.shape, np.inf))
 
 
+@pytest.mark.slow
 def test_a_far_too_high_rate_is_named(unvalidated: Dataset, tmp_path: Path) -> None:
     """With a learning rate of 1e9 nothing is saved, and the message tells the way out and the rate that failed."""
     steep = recipe("smoke", epochs=2, batch_size=16, learning_rate=1e9)
@@ -70,6 +71,7 @@ def test_the_last_good_checkpoint_is_kept_and_gone_on_from(unvalidated: Dataset,
     assert saved["environment"]["changed"] == "learning rate 1.5 -> 0.5 from epoch 3"
 
 
+@pytest.mark.slow
 def test_a_higher_rate_is_another_run(unvalidated: Dataset, short: Recipe, tmp_path: Path) -> None:
     """Only a lower learning rate may go on from a checkpoint."""
     train(Job(unvalidated, short, RunFolder(tmp_path)), ENVIRONMENT)

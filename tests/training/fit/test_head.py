@@ -6,6 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 from tests.training.backbones import NAME, SIDE, blots, pooled
 from training.data.dataset import Classes, Dataset, Split, hold_out
@@ -13,7 +14,7 @@ from training.evaluation.post_hoc import logits_of
 from training.fit import pretrained
 from training.fit.checkpoints import RunFolder
 from training.fit.features import Vectors
-from training.fit.head import Linear, cross_validate, fit_head
+from training.fit.head import Linear, cross_validate, fit_head, rarest_labels
 from training.fit.recipe import Recipe
 from training.fit.train import Job
 from training.network.registry import NO_WEIGHTS
@@ -206,3 +207,43 @@ def test_a_linear_layer_is_one() -> None:
     """The logits are the features times the kernel, and the bias."""
     layer = Linear(np.array([[1, 2], [3, 4]], np.float32), np.array([10, 20], np.float32))
     np.testing.assert_array_equal(layer.logits(np.array([[1, 1]], np.float32)), [[14, 26]])
+
+
+def several(pictures: int, labels: int = 4) -> tuple[Vectors, Classes]:
+    """Return features float32 [N, 24] to which each label that a picture has adds its own direction, and the labels."""
+    rng = np.random.default_rng(0)
+    classes = (rng.random((pictures, labels)) < np.linspace(0.5, 0.15, labels)).astype(np.int64)
+    directions = rng.normal(size=(labels, 24))
+    return (classes @ directions + 0.3 * rng.normal(size=(pictures, 24))).astype(np.float32), classes
+
+
+def test_each_of_several_labels_has_a_regression_of_its_own() -> None:
+    """Folds answer every picture once, also those without a label; layers are what scikit-learn fits to each label."""
+    features, classes = several(240)
+    folds = cross_validate(features, classes, 4)
+    assert sorted(folds.rows) == list(range(240))
+    answers = folds.logits(features)
+    assert ((answers > 0) == classes[folds.rows]).mean() > 0.95
+    for head, rows in zip(folds.heads, folds.unseen, strict=True):
+        np.testing.assert_allclose(classes[rows].mean(axis=0), classes.mean(axis=0), atol=0.15)
+        assert head.kernel.shape == (24, 4)
+    scale = np.float32(10 / np.sqrt(((features - features.mean(axis=0)) ** 2).sum(axis=1).mean()))
+    scaled = scale * (features - features.mean(axis=0))
+    head = fit_head(features, features, classes, 4, 1.0)
+    for label in range(4):
+        alone = LogisticRegression(C=0.5, tol=1e-3).fit(np.tile(scaled, (2, 1)), np.tile(classes[:, label], 2))
+        np.testing.assert_allclose(head.logits(features)[:, label], alone.decision_function(scaled), atol=0.01)
+
+
+def test_a_label_that_a_fold_lacks_or_that_all_have_is_answered_at_once() -> None:
+    """Where there is nothing to tell apart there is no regression, and no error either."""
+    features, classes = several(60)
+    classes[:, 2], classes[:, 3] = 0, 1
+    logits = fit_head(features, features, classes, 4, 1.0).logits(features)
+    assert (logits[:, 2] < -5).all()
+    assert (logits[:, 3] > 5).all()
+
+
+def test_pictures_are_spread_by_their_rarest_label() -> None:
+    """Those without any are a group of their own."""
+    assert rarest_labels(np.array([[1, 1, 0], [1, 0, 0], [0, 0, 0], [1, 0, 1], [0, 0, 1]])).tolist() == [1, 0, 3, 2, 2]

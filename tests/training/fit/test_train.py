@@ -70,6 +70,7 @@ def test_a_resumed_run_ends_with_the_same_weights(
         np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_trained_again(small: Dataset, short: Recipe, tmp_path: Path) -> None:
     """When publishing failed, the same command comes straight back to it with the same weights."""
     folder = RunFolder(tmp_path)
@@ -80,6 +81,7 @@ def test_a_finished_run_is_not_trained_again(small: Dataset, short: Recipe, tmp_
         np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.slow
 def test_another_run_is_not_resumed(small: Dataset, short: Recipe, tmp_path: Path) -> None:
     """A checkpoint of other settings is refused with the difference and the ways out, and stays as it is."""
     train(Job(small, short, RunFolder(tmp_path)), ENVIRONMENT)
@@ -91,6 +93,7 @@ def test_another_run_is_not_resumed(small: Dataset, short: Recipe, tmp_path: Pat
     assert (tmp_path / "epoch-4").is_dir()
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_costs_an_epoch_and_changes_nothing(
     small: Dataset, short: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -105,6 +108,7 @@ def test_a_damaged_checkpoint_costs_an_epoch_and_changes_nothing(
         np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.slow
 def test_only_the_last_two_checkpoints_are_kept(small: Dataset, short: Recipe, tmp_path: Path) -> None:
     """A long run does not fill the disk, and clear() leaves nothing but the logs."""
     folder = RunFolder(tmp_path)
@@ -126,6 +130,7 @@ def test_recalibration_measures_the_plain_mean(small: Dataset) -> None:
     assert norm.momentum == 0.6
 
 
+@pytest.mark.slow
 def test_the_statistics_are_those_of_augmented_pictures(small: Dataset, tmp_path: Path) -> None:
     """Blanking a quarter of every picture moves them, as it moved those that the network learned with."""
     cut = recipe("smoke", epochs=1, batch_size=16, cutout=16)

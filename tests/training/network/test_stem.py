@@ -15,7 +15,7 @@ from training.fit.checkpoints import RunFolder
 from training.fit.recipe import PRESETS, recipe
 from training.fit.train import Job, train
 from training.network.model import build, fit_to_pixels, megaflops
-from training.network.stem import patches, whitening_filters
+from training.network.stem import mean_and_variance, patches, whitening_filters
 from training.publish.export import read_weights
 
 pytestmark = pytest.mark.keras
@@ -29,6 +29,14 @@ def smooth(count: int, side: int) -> Pixels:
     views = [noise[:, row : row + side, column : column + side] for row in range(5) for column in range(5)]
     pictures: Pixels = np.clip(128 + 12 * np.sum(views, axis=0), 0, 255).astype(np.uint8)
     return pictures
+
+
+def test_mean_and_variance_are_those_of_all_parts() -> None:
+    """Parts of different sizes count by their pixels, and no backend is asked."""
+    images = smooth(10, 12)
+    mean, variance = mean_and_variance(iter([images[:3], images[3:]]))
+    np.testing.assert_allclose(mean, images.mean(axis=(0, 1, 2)))
+    np.testing.assert_allclose(variance, images.var(axis=(0, 1, 2)))
 
 
 @pytest.mark.parametrize(

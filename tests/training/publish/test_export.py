@@ -8,15 +8,19 @@ import pytest
 import tensorflow as tf
 
 from artifact import Input
-from artifact.layout import SAVED_MODEL
+from artifact.layout import INT8_MODEL, SAVED_MODEL
 from artifact.signature import signature_shapes
 from tests.training.backbones import blots, pooled, published_network
 from training.data.dataset import Dataset
 from training.errors import TrainingError
 from training.evaluation.calibration import Correction
+from training.evaluation.embedding_score import fit_distances, fit_score
+from training.evaluation.familiarity import score_of
 from training.evaluation.inference import openvino_answer, openvino_predict, openvino_score
+from training.evaluation.sigmoids import Sigmoids
 from training.network.model import build, fit_to_pixels
 from training.publish import export
+from training.publish.quantization import quantize
 
 pytestmark = pytest.mark.keras
 
@@ -72,6 +76,28 @@ def test_another_embedding_is_found_out(on_backbone: Path, monkeypatch: pytest.M
         export.check(network, on_backbone, images)
 
 
+@pytest.mark.slow
+def test_the_score_of_an_embedding_is_in_the_graph(on_backbone: Path, tmp_path: Path) -> None:
+    """TensorFlow and OpenVINO give it, and int8 leaves it in float; a graph with the energy alone is found out."""
+    network, images = published_network(on_backbone), blots(120)
+    embeddings = pooled(network, images).astype(np.float32)
+    logits = network(images.astype(np.float32), training=False).numpy()
+    distances = fit_distances(embeddings[:100], np.arange(100) % 3)
+    score = fit_score(distances, distances.parts(embeddings[100:], logits[100:]))
+    score.weights[0] = 0  # the logits of the int8 network are not told
+    picture = Input(height=images.shape[1], width=images.shape[2])
+    export.save(network, picture, tmp_path / "1", score=score)
+    assert export.check(network, tmp_path / "1", images[:5], score=score) < 1e-3
+    expected = score(embeddings, logits)
+    np.testing.assert_allclose(openvino_score(tmp_path / "1")(images), expected, atol=0.02)
+    int8 = quantize(tmp_path / "1", images[:60], tmp_path / "1" / INT8_MODEL)
+    given = openvino_answer(int8)(images[:20])
+    own = score(given["embedding"], logits[:20])
+    np.testing.assert_allclose(given["familiarity"], own, atol=0.02 * float(np.ptp(own)))
+    with pytest.raises(TrainingError, match="differs from the network by"):
+        export.check(network, tmp_path / "1", images[:5])
+
+
 @pytest.mark.parametrize("other", [Correction(), Correction(0.5, 0.0), Correction(0.7, 0.2)])
 def test_another_correction_is_found_out(saved: tuple[keras.Model, Path], small: Dataset, other: Correction) -> None:
     """A graph that lacks the correction, or has another one, is not published."""
@@ -125,3 +151,21 @@ def test_files_of_any_size_are_cut_to_the_centre(saved: tuple[keras.Model, Path]
     files = [tf.io.encode_png(image).numpy() for image in (picture, wide)]
     answers = tf.saved_model.load(str(path)).signatures["serve_bytes"](image_bytes=tf.constant(files))["probabilities"]
     np.testing.assert_allclose(answers[0], answers[1], atol=1e-6)
+
+
+@pytest.mark.parametrize("sigmoids", [Sigmoids(), Sigmoids((0.5, 2.0, 1.0), (0.0, -1.0, 3.0))])
+def test_several_labels_have_sigmoids_in_the_graph(
+    saved: tuple[keras.Model, Path], small: Dataset, tmp_path: Path, sigmoids: Sigmoids
+) -> None:
+    """Each label by itself, calibrated; the familiarity is their joint energy; both finite for any logits."""
+    model, images = saved[0], small.test.images
+    export.save(model, PICTURE, tmp_path / "1", sigmoids)
+    assert export.check(model, tmp_path / "1", images, sigmoids) < 1e-4
+    logits = model(images.astype(np.float32), training=False).numpy()
+    outputs = openvino_answer(tmp_path / "1")(images)
+    np.testing.assert_allclose(outputs["probabilities"], sigmoids.probabilities(logits), atol=1e-5)
+    np.testing.assert_allclose(outputs["familiarity"], np.log1p(np.exp(logits)).sum(axis=1), atol=1e-4)
+    assert score_of(np.array([[1e4, -1e4]], np.float32), multi_label=True).tolist() == [1e4]
+    other = Sigmoids((1.0, 1.0, 1.0), (1.0, 1.0, 1.0))
+    with pytest.raises(TrainingError, match="differs from the network"):
+        export.check(model, tmp_path / "1", images, other)

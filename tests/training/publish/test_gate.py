@@ -18,7 +18,9 @@ from training.data.dataset import Split
 from training.errors import TrainingError, WorseVersion
 from training.evaluation.accuracy import Evaluation, evaluate
 from training.evaluation.inference import openvino_predict
+from training.evaluation.multi_label import MultiLabelEvaluation
 from training.evaluation.paired import Paired
+from training.evaluation.tasks import AnyEvaluation
 from training.publish.gate import Verdict, compare, pass_gate
 
 pytestmark = pytest.mark.keras
@@ -61,7 +63,7 @@ def few(evaluation: Evaluation, count: int) -> Evaluation:
     )
 
 
-def hold(models: Path, evaluation: Evaluation, *, publish_anyway: bool = False) -> None:
+def hold(models: Path, evaluation: AnyEvaluation, *, publish_anyway: bool = False) -> None:
     """Hold ``evaluation`` against the latest version in ``models``, for which pictures of 32x32 can be had."""
 
     def split_for(picture: Input) -> Split:
@@ -176,6 +178,7 @@ def test_labels_are_matched_by_their_names(models: Path, answered: Evaluation) -
     first, *others = artifact.validate(version).labels
     edit(version, labels=[*others, first])  # it now says another label wherever it was right
     paired = compare(version, answered, DIGEST, lambda _: answered.split).paired
+    assert isinstance(paired, Paired)
     assert (paired.both, paired.only_second) == (0, int(answered.right.sum()))
 
 
@@ -193,7 +196,7 @@ def test_what_cannot_be_compared_is_published(
     """Another task, a damaged version and one of another size are no reason not to publish, and are told."""
     version = models / "smoke" / "1"
     if fault == "labels":
-        edit(version, labels=["a", "b", "c"])
+        edit(version, labels=["a", "b", "c"], reference=None)
     elif fault == "damaged":
         (version / "saved_model.pb").write_bytes((version / "saved_model.pb").read_bytes()[:-1] + b"\0")
     else:
@@ -213,5 +216,25 @@ def test_a_version_of_another_size_gets_the_pictures_in_its_size(models: Path, a
         return Split(np.pad(answered.split.images, ((0, 0), (8, 8), (8, 8), (0, 0))), answered.split.classes)
 
     assert compare(older, answered, DIGEST, larger).paired.images == 200
-    with pytest.raises(TrainingError, match="in which not the same ones can be read"):
+    with pytest.raises(TrainingError, match="not all of the same ones can be read"):
         compare(older, answered, DIGEST, lambda picture: Split(larger(picture).images[1:], answered.split.classes[1:]))
+
+
+def test_several_labels_are_held_against_their_ranking(
+    models: Path, answered: Evaluation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same answers are no worse; answers of chance are, beyond noise; one label of a picture is another task."""
+    labels = answered.labels
+    edit(models / "smoke" / "1", task="multi-label", thresholds=dict.fromkeys(labels, 0.5))
+    hold(models, answered)
+    assert "different tasks" in capsys.readouterr().out
+    split = Split(answered.split.images, np.eye(len(labels), dtype=np.int64)[answered.split.classes])
+    thresholds = np.full(len(labels), 0.5)
+    same = MultiLabelEvaluation(labels, "shapes test", split, answered.probabilities, thresholds)
+    hold(models, same)
+    told = capsys.readouterr().out
+    assert "No worse than the version before: mean average precision" in told
+    assert "paired bootstrap, one-sided: p = 1" in told
+    chance = np.random.default_rng(0).random(answered.probabilities.shape).astype(np.float32)
+    with pytest.raises(WorseVersion, match=r"mean average precision 0\..* below 0\.05"):
+        hold(models, MultiLabelEvaluation(labels, "shapes test", split, chance, thresholds))

@@ -89,6 +89,28 @@ def test_a_network_that_loses_too_much_is_found_out(version: Path, shapes: tuple
         )
 
 
+def test_one_that_ranks_labels_worse_is_found_out() -> None:
+    """Of pictures with several labels: where int8 no longer tells one label, and its ranking is lost beyond noise."""
+    rng = np.random.default_rng(0)
+    has = rng.random((400, 2)) < 0.3
+    images = np.zeros((400, 1, 1, 3), np.uint8)
+    images[:, 0, 0, :2] = 200 * has + rng.integers(40, size=has.shape)
+    split, thresholds = Split(images, has.astype(np.int64)), np.array([0.5, 0.99])  # of the second none is told
+
+    def good(pictures: np.ndarray) -> np.ndarray:
+        return (pictures[:, 0, 0, :2] / 255).astype(np.float32)
+
+    def bad(pictures: np.ndarray) -> np.ndarray:
+        return np.stack([good(pictures)[:, 0], 0.9 - good(pictures)[:, 1]], axis=1)
+
+    found = litert.compare(good, good, ("a", "b"), split, "made up", thresholds)
+    assert str(found).startswith("mean average precision in int8 1.0000, where float32 has 1.0000; all labels right")
+    with pytest.raises(
+        AccuracyLost, match=r"more than 0\.02 of mean average precision: mean average precision in int8"
+    ):
+        litert.compare(bad, good, ("a", "b"), split, "made up", thresholds)
+
+
 def test_what_cannot_be_converted_or_read_is_one_sentence(version: Path, tmp_path: Path) -> None:
     """A folder without a network, and a file that is none, are errors with the reason."""
     images = np.zeros((1, 32, 32, 3), np.uint8)

@@ -63,3 +63,14 @@ def test_int8_of_few_pictures_says_what_was_looked_at_instead() -> None:
     )
     many = Int8("CIFAR-10 validation", 1000, 0.962, 0.965, 1000)
     assert int8_accuracy(many) == "96.20% of 1,000 images (CIFAR-10 validation), where float32 has 96.50%"
+
+
+def test_a_label_stays_in_its_cell() -> None:
+    """Whatever a folder was called, its line has a cell for the label and one for each figure."""
+    names = ("new\nline", "a|b", "grün")
+    figures = {name: {"precision": 1.0, "recall": 0.5} for name in names}
+    metrics = Metrics("pets test", 8, 0.75, 0.125, per_class=figures)
+    record = dataclasses.replace(metadata("pets"), labels=names, metrics=metrics, dataset={"name": "pets"})
+    lines = model_card(record, []).splitlines()
+    for cell in (r"new\nline", r"a\|b", "grün"):
+        assert f"| {cell} | 100.00% | 50.00% |" in lines

@@ -80,6 +80,7 @@ def test_the_next_version_carries_int8_as_well(version: Path, tmp_path: Path) ->
     assert errors == f"training: error: {quantized} carries an int8 network already\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("held_out", [1, 8])
 def test_a_few_pictures_do_not_decide(
     version: Path, shapes: Dataset, held_out: int, monkeypatch: pytest.MonkeyPatch
@@ -94,6 +95,7 @@ def test_a_few_pictures_do_not_decide(
     assert (version / INT8_MODEL).exists()
 
 
+@pytest.mark.slow
 def test_a_broken_network_is_found_without_held_out_pictures(version: Path, shapes: Dataset) -> None:
     """One that gives other labels than float32 is not kept, however few pictures were held out."""
     black = Split(np.zeros_like(shapes.train.images), shapes.train.classes)
@@ -112,6 +114,7 @@ def test_another_label_counts_where_it_is_beyond_noise(others: int, images: int,
     assert quantization.differs_too_often(others, images) is expected
 
 
+@pytest.mark.slow
 def test_the_int8_network_keeps_the_contract(version: Path, shapes: Dataset) -> None:
     """It takes uint8 ``images`` of any number, gives float32 outputs near the network's, and is quantised."""
     assert quantization.add_int8(version, shapes, held_out_images=50).images == 50
@@ -214,6 +217,7 @@ def test_only_some_of_many_pictures_are_asked(
     assert quantization.add_int8_by_folds(version, split, features, folds, "blots").images == 20
 
 
+@pytest.mark.slow
 def test_shortcuts_of_a_backbone_are_quantised(smoke: tuple[Path, str], on_photographs: tuple[Path, Any, Any]) -> None:
     """What adds the two ways around a block is in int8 there; in the project's own network all additions stay in float.
 
@@ -231,6 +235,7 @@ def test_shortcuts_of_a_backbone_are_quantised(smoke: tuple[Path, str], on_photo
         assert {op.get_friendly_name() for op in network.get_ops() if op.get_type_name() == "Multiply"} <= left
 
 
+@pytest.mark.slow
 def test_a_network_that_loses_too_much_is_not_kept(version: Path, shapes: Dataset) -> None:
     """Ranges taken from black pictures ruin it; the error says how far, and nothing of it stays in the draft."""
     black = Split(np.zeros_like(shapes.train.images), shapes.train.classes)
@@ -318,7 +323,19 @@ def test_other_data_is_refused(version: Path) -> None:
     assert errors == f"training: error: {version} was trained on other data; give the same with --data\n"
 
 
+def test_a_network_that_was_imported_needs_photographs_for_it(version: Path) -> None:
+    """No data is on record that it was trained on, and the command that takes photographs is named."""
+    record = json.loads((version / METADATA).read_text())
+    record["dataset"] = {"name": "ImageNet"}
+    (version / METADATA).write_text(json.dumps(record))
+    code, printed, errors = call(["quantize", version])
+    assert (code, printed) == (1, "")
+    assert errors.startswith(f"training: error: {version} has no data on record")
+    assert "darkroom import takes photographs for that, with --int8 and --data" in errors
+
+
 @pytest.mark.process
+@pytest.mark.slow
 def test_nothing_is_reported(root: Path, tmp_path: Path) -> None:
     """NNCF does without the package that reports its use to its maker, also where that is installed."""
     (tmp_path / "openvino_telemetry.py").write_text("class Telemetry: pass\n")
@@ -332,3 +349,29 @@ import nncf.telemetry.wrapper
 assert not hasattr(nncf.telemetry.wrapper, "Telemetry"), "NNCF found it"
 """
     subprocess.run([sys.executable, "-c", code], cwd=root, check=True)
+
+
+@pytest.mark.parametrize(
+    ("pictures", "noise", "kept"), [(400, 0.0, True), (400, 0.02, True), (400, 1.0, False), (20, 1.0, False)]
+)
+def test_several_labels_are_kept_where_they_stay_right(tmp_path: Path, pictures: int, noise: float, kept: bool) -> None:
+    """A little noise changes labels near their thresholds, in both directions; much of it loses what was right."""
+    rng = np.random.default_rng(0)
+    has = rng.random((pictures, 4)) < 0.3
+    before = np.clip(0.2 + 0.6 * has + 0.1 * rng.normal(size=has.shape), 0, 1).astype(np.float32)
+    after = (before + noise * rng.normal(size=has.shape)).astype(np.float32)
+    network = tmp_path / "int8" / "model.xml"
+    network.parent.mkdir()
+    network.touch()
+    arguments = ("drawn", before, after, has, np.full(4, 0.5), 10, network)
+    if not kept:
+        with pytest.raises(AccuracyLost, match=r"(all labels right of more than|tells more than 5% of the labels)"):
+            quantization._of_labels(*arguments)
+        assert not network.parent.exists()
+        return
+    int8 = quantization._of_labels(*arguments)
+    assert network.exists()
+    assert int8.agreement is not None
+    assert int8.agreement > 0.9
+    assert (int8.images, int8.agreement_images) == (pictures, pictures)
+    assert "it tells the same labels as float32 of" in int8_accuracy(int8)

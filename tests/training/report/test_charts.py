@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 
+from training.evaluation.accuracy import by_confidence
 from training.report import charts
 
 
@@ -16,16 +17,16 @@ def heights(svg: str, kind: str) -> list[float]:
 def test_bars_are_as_high_as_answers_are_right() -> None:
     """Of answers that are sure, four of five are right here; of doubtful ones half; the others have no bar."""
     sure, doubtful = np.tile([0.95, 0.05], (5, 1)), np.tile([0.55, 0.45], (2, 1))
-    svg = charts.reliability(np.concatenate([sure, doubtful]).astype(np.float32), np.array([0, 0, 0, 0, 1, 0, 1]))
+    answers = np.concatenate([sure, doubtful]).astype(np.float32)
+    svg = charts.reliability(by_confidence(answers, np.array([0, 0, 0, 0, 1, 0, 1])))
     doubt, certain = heights(svg, "bar")
     assert doubt / certain == pytest.approx(0.5 / 0.8, abs=0.01)
     counts = [height for height in heights(svg, "count") if height]
     assert counts[0] < counts[1]
     assert len(counts) == 2
     assert 'class="line-1"' not in svg
-    assert 'class="line-1"' in charts.reliability(
-        sure.astype(np.float32), np.zeros(5, np.int64), sure.astype(np.float32)
-    )
+    before = by_confidence(sure.astype(np.float32), np.zeros(5, np.int64))
+    assert 'class="line-1"' in charts.reliability(before, before)
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 9, 275, 3000])

@@ -41,7 +41,7 @@ def test_the_figures_are_those_of_the_answers() -> None:
     assert "float32 13.5 MB 2.25 ms 97% of 30 images" in text
     assert "int8 3.5 MB 0.75 ms 96% of 20 images" in text
     assert "code revision abc" in text
-    assert "python -m training --config config.toml" in text
+    assert "darkroom train --config config.toml" in text
     assert text.index("red 10") < text.index("blue 10") < text.index("green 10"), "the worst class stands first"
 
 

@@ -2,6 +2,7 @@
 
 import os
 import threading
+import urllib.parse
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
@@ -46,8 +47,12 @@ class Client:
         timeout: float = TIMEOUT,
         retries: int = RETRIES,
         headers: Mapping[str, str] | None = None,
+        model: str | None = None,
+        version: int | str | None = None,
     ) -> None:
         """Take the service's address, how many labels to ask for, and how to ask.
+
+        ``model`` answers, and of it ``version``, a number or a label; without them it is the service that chooses.
 
         A request holds up to ``batch_size`` pictures of together up to ``batch_bytes``, or a larger one alone.
         ``timeout`` is the longest wait for an answer in seconds. ``headers`` go with every request.
@@ -56,7 +61,10 @@ class Client:
             ValueError: the address is not that of a web server.
         """
         self._transport = Transport(url, timeout, retries, headers or {})
-        self._path = f"/predict/batch?top={top}"
+        self._which = {
+            name: str(value) for name, value in (("model", model), ("version", version)) if value is not None
+        }
+        self._path = self._route("/predict/batch", top=str(top))
         self._jobs = jobs
         self._most_pictures = batch_size
         self._most_bytes = batch_bytes
@@ -80,7 +88,18 @@ class Client:
         Raises:
             RequestFailed: the service does not answer.
         """
-        return self._transport.request("GET", "/model", threading.Event())
+        return self._transport.request("GET", self._route("/model"), threading.Event())
+
+    def explain(self, content: bytes, label: str | None = None) -> bytes:
+        """Return a PNG of the heat map over the picture whose file holds ``content``: what spoke for ``label``, where.
+
+        Without one, it is of the most probable label.
+
+        Raises:
+            RequestFailed: the service does not answer, or not so; a picture that cannot be used is ``Refused``.
+        """
+        path = self._route("/explain", format="png", **({} if label is None else {"label": label}))
+        return self._transport.content("POST", path, threading.Event(), [("image", ("picture", content))])
 
     def predict(self, paths: Iterable[str | os.PathLike[str]]) -> Generator[Result, None, None]:
         """Yield a result for each picture behind ``paths``, in order: files, folders, glob patterns, ``-`` for stdin.
@@ -104,6 +123,11 @@ class Client:
                 yield from batches
         finally:
             stop.set()
+
+    def _route(self, path: str, **query: str) -> str:
+        """Return ``path`` with a query that says which model is asked, beside what it says anyway."""
+        query |= self._which
+        return f"{path}?{urllib.parse.urlencode(query, errors='surrogateescape')}" if query else path
 
     def _batches(self, found: Iterable[Found]) -> Iterator[list[Found]]:
         """Cut ``found`` into what one request may hold, which can become less on the way."""
@@ -175,9 +199,13 @@ def _read(item: Found) -> _Content | Result:
 def _result(file: str, item: dict[str, Any], model: Model) -> Result:
     if "error" in item:
         return Result(file, error=str(item["error"]), message=str(item["message"]))
-    predictions = (Prediction(str(each["label"]), float(each["probability"])) for each in item["predictions"])
+    predictions, labels = _predictions(item["predictions"]), item.get("labels")
     familiar = bool(item["familiar"]) if "familiar" in item else None
-    return Result(file, tuple(predictions), model, familiar=familiar)
+    return Result(file, predictions, model, familiar=familiar, labels=None if labels is None else _predictions(labels))
+
+
+def _predictions(items: Iterable[Mapping[str, Any]]) -> tuple[Prediction, ...]:
+    return tuple(Prediction(str(each["label"]), float(each["probability"])) for each in items)
 
 
 def _failed(contents: Sequence[_Content], error: RequestFailed) -> list[Result]:

@@ -1,10 +1,12 @@
-"""The command line: ``predict`` classifies pictures, ``model`` says what does it."""
+"""The command line: ``predict`` classifies pictures, ``explain`` draws why, ``model`` says what does it."""
 
 import argparse
 import contextlib
 import io
 import os
 import sys
+import time
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,29 +16,47 @@ from tqdm import tqdm
 
 from client import api, paths
 from client.api import Client, Found
-from client.output import STDOUT, clean, opened, writer_for
+from client.explain import explained
+from client.output import FORMATS, STDOUT, SUFFIXES, clean, opened, writer_for
 from client.results import RequestFailed, Result, Unreachable
 
 SOME_FAILED, NOTHING_DONE, INTERRUPTED, PIPE_CLOSED = 1, 2, 130, 141
 
 _URL_VARIABLE = "DARKROOM_URL"
+_TRACE_VARIABLES = ("TRACEPARENT", "TRACESTATE")  # by which OpenTelemetry hands a trace to the programs of a job
 _NAMED_FAILURES = 20
-_CLIENT_OPTIONS = ("url", "top", "jobs", "batch_size", "timeout", "retries")  # those of Client that are options here
+_NAMED_ENDINGS = 5
+_CLIENT_OPTIONS = (
+    "url",
+    "model",
+    "version",
+    "top",
+    "jobs",
+    "batch_size",
+    "timeout",
+    "retries",
+)  # those of Client that are options here
 
 _PREDICT_HELP = """\
 Classify pictures, in batches and with several requests at once. A PATH is a file; a folder, in which pictures are found
 at any depth; a pattern in quotes, where ** stands for folders at any depth; or - for one picture on standard input.
 
-What is wrong with one picture does not stop the others. What failed is listed at the end, and in JSON lines and CSV.
+What is wrong with one picture does not stop the others. What failed is listed at the end, and in JSON and CSV. The last
+line, on standard error, says how many pictures were done, how fast, and how many failed.
+"""
+_EXPLAIN_HELP = """\
+Write a heat map over each picture as FILE.why.png: yellow spoke for the label most, violet not at all, and what is grey
+the model did not see. The heat map of standard input goes to standard output.
 """
 _PREDICT_EXAMPLES = """\
 examples:
   {prog} predict frog.jpg                            a table on the terminal
-  {prog} predict photos --output labels.csv          all pictures below a folder, into a file
+  {prog} predict photos --output labels.csv          all pictures below a folder, into a file by its suffix
   {prog} predict 'photos/**/*.png' --top 3           a pattern, and the three most probable labels
   {prog} predict photos | jq -r 'select(.predictions) | .file + " " + .predictions[0].label'
   find . -name '*.jpg' -print0 | {prog} predict --files-from - --null
   curl -s https://example.org/frog.jpg | {prog} predict -
+  {prog} predict photos --model pets --version canary
   {prog} predict photos --url https://example.org --header 'Authorization: Bearer TOKEN'
 
 exit codes: 0 all pictures were classified, 1 some failed, 2 nothing could be done (the last line says why),
@@ -55,6 +75,8 @@ class Tally:
     done: int = 0
     failed: int = 0
     first: list[Result] = field(default_factory=list)
+    passed_over: paths.PassedOver = field(default_factory=Counter)
+    began: float = field(default_factory=time.monotonic)  # seconds
 
     def add(self, results: Sequence[Result]) -> None:
         """Count ``results``."""
@@ -70,6 +92,17 @@ class Tally:
         if self.failed > len(self.first):
             lines.append(f"  and {self.failed - len(self.first):,} more")
         return "".join(f"{line}\n" for line in lines)
+
+    def summary(self) -> str:
+        """Return the last line: how many are done, in which time, and how many failed; before it, what was left out."""
+        most = self.passed_over.most_common(_NAMED_ENDINGS)
+        endings = ", ".join(f"{count:,} {clean(ending) or 'that are no files'}" for ending, count in most)
+        left_out = f"{self.passed_over.total():,} passed over, which are no pictures by their names: {endings}\n"
+        seconds = max(time.monotonic() - self.began, 1e-3)
+        pictures = "picture" if self.done == 1 else "pictures"
+        failed = f"{self.failed:,} failed" if self.failed else "none failed"
+        last = f"{self.done:,} {pictures} in {seconds:,.1f} s ({self.done / seconds:,.1f} a second), {failed}\n"
+        return left_out + last if self.passed_over else last
 
 
 def main(arguments: Sequence[str], environment: Mapping[str, str], prog: str) -> int:
@@ -104,12 +137,12 @@ def _predict(options: argparse.Namespace) -> int:
     """Classify; the exit code tells whether everything was."""
     tally = Tally()
     try:
-        with _found(options) as found:
+        with _found(options, tally.passed_over) as found:
             _classify(options, found, tally)
     except KeyboardInterrupt:
         sys.stderr.write(f"Interrupted after {tally.done:,} pictures.\n{tally.report()}")
         return INTERRUPTED
-    sys.stderr.write(tally.report())
+    sys.stderr.write(tally.report() + ("" if options.quiet else tally.summary()))
     return SOME_FAILED if tally.failed else 0
 
 
@@ -130,6 +163,7 @@ def _classify(options: argparse.Namespace, found: Iterator[Found], tally: Tally)
             bar.update(len(results))
         if not tally.done:
             raise UsageError("There is nothing to classify: the list names no file.")
+        writer.end()
 
 
 def _client(options: argparse.Namespace) -> Client:
@@ -141,14 +175,14 @@ def _client(options: argparse.Namespace) -> Client:
 
 
 @contextlib.contextmanager
-def _found(options: argparse.Namespace) -> Generator[Iterator[Found], None, None]:
+def _found(options: argparse.Namespace, passed_over: paths.PassedOver) -> Generator[Iterator[Found], None, None]:
     """Give the pictures behind the paths and the list of files, found when they are asked for."""
     with contextlib.ExitStack() as stack:
         names: Iterator[str] = iter(())
         if options.files_from is not None:
             stream = stack.enter_context(_list(options.files_from))
             names = paths.listed(stream, b"\0" if options.null else b"\n")
-        yield _all(options.paths, names)
+        yield _all(options.paths, names, passed_over)
 
 
 def _list(file: str) -> io.BufferedReader:
@@ -157,17 +191,33 @@ def _list(file: str) -> io.BufferedReader:
     return Path(file).open("rb")
 
 
-def _all(given: Sequence[str], names: Iterator[str]) -> Iterator[Found]:
+def _all(given: Sequence[str], names: Iterator[str], passed_over: paths.PassedOver) -> Iterator[Found]:
     for path in given:
-        yield from paths.given(path)
+        yield from paths.given(path, passed_over)
     for name in names:
-        yield from paths.named(name)
+        yield from paths.named(name, passed_over)
 
 
 def _format_for(output: str) -> str:
+    """Return the format that the name ``output`` asks for, where no other is asked for.
+
+    Raises:
+        UsageError: the name says nothing of it.
+    """
     if output == STDOUT:
         return "table" if sys.stdout.isatty() else "jsonl"
-    return "csv" if output.lower().endswith(".csv") else "jsonl"
+    path = Path(output)
+    if path.exists() and not path.is_file():  # a device or a pipe
+        return "jsonl"
+    if path.suffix.lower() in SUFFIXES:
+        return SUFFIXES[path.suffix.lower()]
+    if output.lower() in FORMATS:
+        raise UsageError(
+            f"--output names a file. For the format, give --format {output.lower()}; or name a file that ends in it."
+        )
+    raise UsageError(
+        f"--output {clean(output)} does not end in {', '.join(SUFFIXES)}; say with --format what to write into it."
+    )
 
 
 def _progress(options: argparse.Namespace) -> "tqdm[Any]":
@@ -181,6 +231,18 @@ def _progress(options: argparse.Namespace) -> "tqdm[Any]":
     )
 
 
+def _explain(options: argparse.Namespace) -> int:
+    """Write heat maps; the exit code tells whether all are there."""
+    tally = Tally()
+    with _client(options) as client:
+        for result in explained(client, _all(options.paths, iter(()), tally.passed_over), options.label, options.out):
+            tally.add([result])
+            if not result.error:
+                print(clean(result.file))
+    sys.stderr.write(tally.report() + (tally.summary() if tally.done else ""))
+    return SOME_FAILED if tally.failed else 0
+
+
 def _model(options: argparse.Namespace) -> int:
     """Say what the service serves."""
     with _client(options) as client:
@@ -190,7 +252,10 @@ def _model(options: argparse.Namespace) -> int:
     metrics, size = model["metrics"], model["input"]
     print(f"name      {clean(model['name'])}")
     print(f"version   {model['version']}")
-    if metrics["images"]:
+    several = model.get("multi_label")
+    if several:
+        print(f"ranking   mean average precision {several['mean_average_precision']:.4f} of several labels a picture")
+    elif metrics["images"]:
         print(f"accuracy  {metrics['accuracy']:.2%} of {metrics['images']:,} images: {clean(metrics['measured_on'])}")
     print(f"input     {size['width']} x {size['height']} pixels")
     print(f"labels    {clean(', '.join(model['labels']))}")
@@ -201,7 +266,12 @@ def _parser(environment: Mapping[str, str], prog: str) -> argparse.ArgumentParse
     parser = argparse.ArgumentParser(prog=prog, description="Ask a Darkroom service.", allow_abbrev=False)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     service = _service_options(environment)
-    model = commands.add_parser("model", parents=[service], help="say which model is served, with its labels")
+    model = commands.add_parser(
+        "model",
+        parents=[service],
+        help="say which model is served, with its labels",
+        description="Say which model is served, with its labels.",
+    )
     model.set_defaults(command=_model)
     predict = commands.add_parser(
         "predict",
@@ -213,6 +283,17 @@ def _parser(environment: Mapping[str, str], prog: str) -> argparse.ArgumentParse
         allow_abbrev=False,
     )
     _add_predict_options(predict)
+    explain = commands.add_parser(
+        "explain",
+        parents=[service],
+        help="draw which parts of pictures spoke for a label",
+        description=_EXPLAIN_HELP,
+        allow_abbrev=False,
+    )
+    explain.add_argument("paths", nargs="+", metavar="PATH", help="file, folder, pattern in quotes, or - for stdin")
+    explain.add_argument("--label", help="what to look for (default: the most probable label of each picture)")
+    explain.add_argument("--out", type=Path, metavar="FOLDER", help="where heat maps go (default: beside the pictures)")
+    explain.set_defaults(command=_explain)
     return parser
 
 
@@ -224,8 +305,17 @@ def _service_options(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         default=environment.get(_URL_VARIABLE) or api.DEFAULT_URL,
         help=f"address of the service (default: ${_URL_VARIABLE} or {api.DEFAULT_URL}; now %(default)s)",
     )
+    service.add_argument("--model", metavar="NAME", help="model to ask (default: the service's own)")
     service.add_argument(
-        "--header", type=_header, action="append", default=[], metavar="'NAME: VALUE'", help="sent too; repeatable"
+        "--version", metavar="V", help="version to ask, a number or a label (default: whichever answers)"
+    )
+    service.add_argument(
+        "--header",
+        type=_header,
+        action="append",
+        default=_trace_headers(environment),
+        metavar="'NAME: VALUE'",
+        help="header to send as well; may be given several times",
     )
     service.add_argument(
         "--timeout",
@@ -239,7 +329,7 @@ def _service_options(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         type=_at_least(0),
         default=api.RETRIES,
         metavar="N",
-        help="times to ask again where the service is busy or was there and is gone (default: %(default)s)",
+        help="times to ask again if the service is busy, or answered before and is gone (default: %(default)s)",
     )
     return parser
 
@@ -251,12 +341,14 @@ def _add_predict_options(parser: argparse.ArgumentParser) -> None:
     result = parser.add_argument_group("results")
     result.add_argument(
         "--format",
-        choices=("table", "jsonl", "csv"),
-        help="default: table on a terminal, csv for an --output of that suffix, else jsonl",
+        choices=FORMATS,
+        help="default: by the suffix of --output; else a table on a terminal, and jsonl (an object a line) elsewhere",
     )
     result.add_argument("--top", type=_at_least(1), default=1, metavar="K", help="labels a picture (default: 1)")
-    result.add_argument("--output", default=STDOUT, metavar="FILE", help="file to write once all is done")
-    result.add_argument("--quiet", action="store_true", help="no progress bar")
+    result.add_argument(
+        "--output", default=STDOUT, metavar="FILE", help="file to write, which appears once all is done"
+    )
+    result.add_argument("--quiet", action="store_true", help="no progress bar, and no line at the end")
     speed = parser.add_argument_group("speed")
     speed.add_argument(
         "--jobs", type=_at_least(1), default=api.JOBS, metavar="N", help="requests at once (default: %(default)s)"
@@ -280,6 +372,12 @@ def _checked(parser: argparse.ArgumentParser, options: argparse.Namespace) -> ar
     if options.null and options.files_from is None:
         parser.error("--null says how --files-from is written; name that too")
     return options
+
+
+def _trace_headers(environment: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return the headers that put the requests into the trace that this command runs in, if it runs in one."""
+    found = ((name.lower(), environment.get(name, "")) for name in _TRACE_VARIABLES)
+    return [(name, value) for name, value in found if value and value.isascii() and value.isprintable()]
 
 
 def _header(text: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Results as text: a table for people, JSON lines and CSV for programs; and files that are whole or not there."""
+"""Results as text: a table for people, JSON and CSV for programs; and files that are whole or not there."""
 
 import csv
 import json
@@ -14,11 +14,16 @@ from typing import Any, Protocol, TextIO
 from client.results import Prediction, Result
 
 STDOUT = "-"
+FORMATS = ("table", "json", "jsonl", "csv")
+SUFFIXES = {".csv": "csv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+"""The formats of files, by what their names end in."""
+
 _NO_TEXT = "\N{REPLACEMENT CHARACTER}"
 _ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
 _GAP = "  "
 _PERCENT = 7  # columns of "100.00%"
-_UNFAMILIAR = f"{_GAP}unfamiliar"  # behind the labels of a picture that looks like nothing the model was trained on
+_UNFAMILIAR = f"{_GAP}unfamiliar"  # behind the labels of a picture unlike those that the model learned from
+_NO_LABEL = "no label"  # of a picture that may have several
 _LEAST_NAME = 20  # columns of a name, however narrow the terminal is
 
 
@@ -28,11 +33,14 @@ class Writer(Protocol):
     def write(self, results: Sequence[Result]) -> None:
         """Write ``results`` after those that were written before."""
 
+    def end(self) -> None:
+        """Write what comes after the last result."""
+
 
 class JsonLines:
     """A JSON object a line: ``file`` with ``predictions`` and ``model``, or with ``error`` and ``message``.
 
-    ``familiar`` is there where the model tells it.
+    ``familiar`` is there where the model tells it, and ``labels`` where a picture may have several.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -41,15 +49,36 @@ class JsonLines:
     def write(self, results: Sequence[Result]) -> None:
         """Write a line for each of ``results``."""
         for result in results:
-            # Half of a surrogate pair, as bytes in names become that are no text, is JSON only as an escape.
-            ascii_only = not _is_text(result.file)
-            self._stream.write(json.dumps(_record(result), ensure_ascii=ascii_only, separators=(",", ":")) + "\n")
+            self._stream.write(f"{_json(result)}\n")
         self._stream.flush()
+
+    def end(self) -> None:
+        """Write nothing more."""
+
+
+class Json:
+    """One JSON document: a list of what ``JsonLines`` writes, an object a line."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._before = "[\n"
+
+    def write(self, results: Sequence[Result]) -> None:
+        """Write an object for each of ``results``."""
+        for result in results:
+            self._stream.write(f"{self._before}{_json(result)}")
+            self._before = ",\n"
+        self._stream.flush()
+
+    def end(self) -> None:
+        """End the list."""
+        self._stream.write("\n]\n")
 
 
 class Csv:
     """A row for each label of a picture, and one for a picture that failed, below a header.
 
+    Where a picture may have several labels, they are those that it has; one that has none has a row without.
     ``familiar`` is true or false, and empty where the model does not tell it.
     """
 
@@ -69,9 +98,14 @@ class Csv:
             if result.error:
                 self._rows.writerow((result.file, "", "", "", result.error, result.message, ""))
             familiar = "" if result.familiar is None else json.dumps(result.familiar)
-            for rank, prediction in enumerate(result.predictions, start=1):
+            if not result.error and not result.told:
+                self._rows.writerow((result.file, "", "", "", "", "", familiar))
+            for rank, prediction in enumerate(result.told, start=1):
                 self._rows.writerow((result.file, rank, prediction.label, prediction.probability, "", "", familiar))
         self._stream.flush()
+
+    def end(self) -> None:
+        """Write nothing more."""
 
 
 class Table:
@@ -90,17 +124,20 @@ class Table:
         if header:
             self._line("file", _fitted("label", self._label) + _GAP + "probability")
         for result in results:
-            labels = _GAP.join(self._cell(prediction) for prediction in result.predictions)
-            answer = labels + (_UNFAMILIAR if result.familiar is False else "")
+            labels = _GAP.join(self._cell(prediction) for prediction in result.told)
+            answer = (labels or _NO_LABEL) + (_UNFAMILIAR if result.familiar is False else "")
             self._line(result.file, f"failed: {clean(result.error)}" if result.error else answer)
         self._stream.flush()
 
+    def end(self) -> None:
+        """Write nothing more."""
+
     def _measure(self, results: Sequence[Result]) -> None:
-        labels = [prediction.label for result in results for prediction in result.predictions]
+        labels = [prediction.label for result in results for prediction in result.told]
         self._label = max(self._label, width("label"), *(width(clean(label)) for label in labels), 0)
         self._name = max(self._name, width("file"), *(width(clean(result.file)) for result in results))
         if self._columns is not None:
-            shown = max([len(result.predictions) for result in results] + [1])
+            shown = max([len(result.told) for result in results] + [1])
             rest = self._columns - shown * (len(_GAP) + self._label + len(_GAP) + _PERCENT)
             rest -= len(_UNFAMILIAR) if any(result.familiar is False for result in results) else 0
             self._name = min(self._name, max(rest, _LEAST_NAME))
@@ -133,20 +170,26 @@ def opened(target: str, *, table: bool) -> Iterator[TextIO]:
         with _open(path, "w") as stream:
             yield stream
         return
+    with drafted(path) as draft, _open(draft, "x") as stream:
+        yield stream
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+@contextmanager
+def drafted(path: Path) -> Iterator[Path]:
+    """Give the path of a draft beside ``path``, which takes its place where the block ends well, and else goes."""
     draft = path.with_name(f".darkroom-{os.getpid()}.partial")
     try:
-        with _open(draft, "x") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
+        yield draft
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
 
 
 def writer_for(kind: str, stream: TextIO) -> Writer:
-    """Return what writes ``kind``: ``table``, ``jsonl`` or ``csv``."""
-    makers: dict[str, Callable[[TextIO], Writer]] = {"jsonl": JsonLines, "csv": Csv, "table": _table}
+    """Return what writes ``kind``, one of ``FORMATS``."""
+    makers: dict[str, Callable[[TextIO], Writer]] = {"table": _table, "json": Json, "jsonl": JsonLines, "csv": Csv}
     return makers[kind](stream)
 
 
@@ -177,13 +220,23 @@ def _open(path: Path, mode: str) -> TextIO:
     return path.open(mode, encoding="utf-8", errors="surrogateescape", newline="")  # type: ignore[return-value]
 
 
+def _json(result: Result) -> str:
+    # Half of a surrogate pair, as bytes in names become that are no text, is JSON only as an escape.
+    return json.dumps(_record(result), ensure_ascii=not _is_text(result.file), separators=(",", ":"))
+
+
 def _record(result: Result) -> dict[str, Any]:
     if result.error:
         return {"file": result.file, "error": result.error, "message": result.message}
     model = result.model and {"name": result.model.name, "version": result.model.version}
-    predictions = [{"label": each.label, "probability": each.probability} for each in result.predictions]
+    predictions = _records(result.predictions)
+    labels = {} if result.labels is None else {"labels": _records(result.labels)}
     familiar = {} if result.familiar is None else {"familiar": result.familiar}
-    return {"file": result.file, "predictions": predictions, **familiar, "model": model}
+    return {"file": result.file, "predictions": predictions, **labels, **familiar, "model": model}
+
+
+def _records(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
+    return [{"label": each.label, "probability": each.probability} for each in predictions]
 
 
 def _is_text(name: str) -> bool:

@@ -9,9 +9,10 @@ import os
 import re
 import stat
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import BinaryIO
 
 from client.pictures import has_suffix, is_visible
@@ -23,6 +24,10 @@ LARGEST_BYTES = 128 * 1024 * 1024  # of one file; a file is in memory while it i
 _BLOCK = 64 * 1024
 _MAGIC = re.compile(r"[*?\[]")
 _ANY_DEPTH = "**"
+_ENDING = 16  # characters of what a name ends in
+
+PassedOver = Counter[str]
+"""The files of folders that are no pictures by their names: how many end in what."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +50,21 @@ class Picture:
             return _read(stream)
 
 
-def given(path: str) -> Iterator[Picture | Result]:
+def given(path: str, passed_over: PassedOver | None = None) -> Iterator[Picture | Result]:
     """Yield what ``path`` on a command line stands for: a file, a folder, a glob pattern, or ``-`` for standard input.
 
     A path that leads to no picture yields a result with an error. A pattern counts only where no file has that name.
+    What is passed over in folders is added to ``passed_over``.
     """
     if path == STDIN:
         yield Picture(path, None, from_stdin=True)
     elif _MAGIC.search(path) and not os.path.lexists(path):
-        yield from _matching(path)
+        yield from _matching(path, passed_over)
     else:
-        yield from named(path)
+        yield from named(path, passed_over)
 
 
-def named(path: str) -> Iterator[Picture | Result]:
+def named(path: str, passed_over: PassedOver | None = None) -> Iterator[Picture | Result]:
     """Yield the picture in the file ``path``, or those at any depth in the folder ``path``, sorted by name.
 
     In a folder, files are taken as a training takes them (``client.pictures``). Each folder is entered once, however
@@ -72,7 +78,7 @@ def named(path: str) -> Iterator[Picture | Result]:
         yield unreadable(path, error)
     else:
         if stat.S_ISDIR(status.st_mode):
-            yield from _in_folder(path)
+            yield from _in_folder(path, Counter() if passed_over is None else passed_over)
         else:
             yield Picture(path, status.st_size if stat.S_ISREG(status.st_mode) else None)
 
@@ -108,9 +114,9 @@ def _texts(names: Sequence[bytes], separator: bytes) -> Iterator[str]:
             yield text
 
 
-def _in_folder(top: str) -> Iterator[Picture | Result]:
+def _in_folder(top: str, passed_over: PassedOver) -> Iterator[Picture | Result]:
     found = False
-    for folder, names in _folders(top):
+    for folder, names in _folders(top, passed_over):
         if isinstance(names, OSError):
             found = True
             yield unreadable(folder, names)
@@ -123,7 +129,7 @@ def _in_folder(top: str) -> Iterator[Picture | Result]:
         yield Result(top, error="no_pictures", message=message)
 
 
-def _folders(top: str) -> Iterator[tuple[str, list[str] | OSError]]:
+def _folders(top: str, passed_over: PassedOver) -> Iterator[tuple[str, list[str] | OSError]]:
     """Yield ``top`` and each folder below it once, with the sorted names of its pictures or why it cannot be read."""
     seen: set[tuple[int, int]] = set()
     waiting = [top]
@@ -134,7 +140,7 @@ def _folders(top: str) -> Iterator[tuple[str, list[str] | OSError]]:
             if (status.st_dev, status.st_ino) in seen:
                 continue
             seen.add((status.st_dev, status.st_ino))
-            pictures, folders = _entries(folder)
+            pictures, folders = _entries(folder, passed_over)
         except OSError as error:
             yield folder, error
             continue
@@ -142,7 +148,7 @@ def _folders(top: str) -> Iterator[tuple[str, list[str] | OSError]]:
         waiting += [os.path.join(folder, name) for name in reversed(folders)]
 
 
-def _entries(folder: str) -> tuple[list[str], list[str]]:
+def _entries(folder: str, passed_over: PassedOver) -> tuple[list[str], list[str]]:
     """Return the sorted names of the pictures and of the folders in ``folder`` that are visible."""
     pictures, folders = [], []
     with os.scandir(folder) as entries:
@@ -153,6 +159,8 @@ def _entries(folder: str) -> tuple[list[str], list[str]]:
                 folders.append(entry.name)
             elif _may_be_picture(entry):
                 pictures.append(entry.name)
+            else:
+                passed_over[PurePath(entry.name).suffix.lower()[:_ENDING]] += 1
     return sorted(pictures), sorted(folders)
 
 
@@ -170,13 +178,13 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _matching(pattern: str) -> Iterator[Picture | Result]:
+def _matching(pattern: str, passed_over: PassedOver | None) -> Iterator[Picture | Result]:
     """Yield what a shell would have made of ``pattern``: files whatever their suffix, and folders to search."""
     found = False
     root = "/" if pattern.startswith("/") else ""
     for path in _matches(root, pattern.removeprefix("/").split("/")):
         found = True
-        yield from named(path)
+        yield from named(path, passed_over)
     if not found:
         yield Result(pattern, error="not_found", message="No file matches.")
 
@@ -190,7 +198,7 @@ def _matches(base: str, parts: Sequence[str]) -> Iterator[str]:
         if os.path.lexists(base):
             yield base
     elif parts[0] == _ANY_DEPTH and len(parts) > 1:
-        for folder, _ in _folders(base or os.curdir):
+        for folder, _ in _folders(base or os.curdir, Counter()):
             below = _matches(folder if base else folder[2:], parts[1:])  # without "." or "./"
             yield from (path for path in below if not os.path.isdir(path))
     elif _MAGIC.search(parts[0]) and parts[0] != _ANY_DEPTH:

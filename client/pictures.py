@@ -11,7 +11,7 @@ SUFFIXES = frozenset(
         "",  # a picture may have none
         # what the service reads
         ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif",
-        ".avifs",
+        ".avifs", ".heic", ".heics", ".heif", ".heifs", ".hif",
         # what Pillow reads beside, for training
         ".blp", ".bw", ".cur", ".dcx", ".dds", ".dib", ".fit", ".fits", ".flc", ".fli", ".ftc", ".ftu", ".gbr", ".icb",
         ".icns", ".ico", ".iim", ".im", ".j2c", ".j2k", ".jp2", ".jpc", ".jpf", ".jpx", ".msp", ".pbm", ".pcd", ".pcx",

@@ -26,7 +26,8 @@ class Result:
     ``file`` is the name as it was given or found; bytes of it that are not text are surrogates, as ``os.fsdecode``
     makes them. Either ``predictions`` (the most probable first) and ``model`` are there, or ``error``, a word for
     programs, and ``message``, a sentence for people. ``familiar`` says whether the picture looks like those that the
-    model was trained on, where the model tells it.
+    model was trained on, where the model tells it. Where a picture may have several labels, ``labels`` are those that
+    it has, which may be none; they are None where it has one.
     """
 
     file: str
@@ -35,6 +36,12 @@ class Result:
     error: str | None = None
     message: str = ""
     familiar: bool | None = None
+    labels: tuple[Prediction, ...] | None = None
+
+    @property
+    def told(self) -> tuple[Prediction, ...]:
+        """What to tell of the picture: the labels that it has, or else the most probable ones."""
+        return self.predictions if self.labels is None else self.labels
 
 
 class RequestFailed(Exception):

@@ -3,6 +3,7 @@
 import email.utils
 import http
 import itertools
+import json
 import random
 import threading
 import time
@@ -48,7 +49,11 @@ class Transport:
             self._idle.pop().close()
 
     def request(self, method: str, path: str, stop: threading.Event, files: Files = ()) -> dict[str, Any]:
-        """Return the JSON object that the service answers.
+        """Return the JSON object that the service answers; raises what ``content`` does."""
+        return _object(self.content(method, path, stop, files), self.url)
+
+    def content(self, method: str, path: str, stop: threading.Event, files: Files = ()) -> bytes:
+        """Return what the service answers.
 
         A busy service is asked again after the time it names, else after a growing one with some chance in it, which
         keeps clients apart. One that has never answered, or did not come back for another request, is asked once.
@@ -73,7 +78,7 @@ class Transport:
         """Return how often to try again: thousands of requests must not each wait for a service that is gone."""
         return self._retries if self._reachable else 0
 
-    def _once(self, method: str, path: str, files: Files) -> dict[str, Any]:
+    def _once(self, method: str, path: str, files: Files) -> bytes:
         with self._session() as session:
             try:
                 response = session.request(
@@ -88,7 +93,7 @@ class Transport:
         self._reachable = True
         if not response.ok or response.is_redirect:
             raise _failure(response, self.url)
-        return _object(response, self.url)
+        return response.content
 
     @contextmanager
     def _session(self) -> Iterator[requests.Session]:
@@ -146,9 +151,9 @@ def _error(response: requests.Response) -> tuple[str, str]:
         return f"http_{response.status_code}", f"The server answered {response.status_code} {response.reason}."
 
 
-def _object(response: requests.Response, url: str) -> dict[str, Any]:
+def _object(content: bytes, url: str) -> dict[str, Any]:
     try:
-        document = response.json()
+        document = json.loads(content)
     except ValueError:
         document = None
     if not isinstance(document, dict):

@@ -18,6 +18,8 @@ from tests.service.conftest import StartService
 from tests.service.pictures import plain
 from tests.service.running import free_port
 
+pytestmark = pytest.mark.process
+
 
 def contents(folder: Path, count: int) -> list[str]:
     """Write ``count`` files, each of which holds its own number, and return their names."""

@@ -163,3 +163,29 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def test_labels_of_pictures_that_may_have_several() -> None:
+    """JSON has them beside the predictions; CSV and table tell them alone, and say where there are none."""
+    model = Model("shapes", 1)
+    two = (Prediction("disc", 0.9), Prediction("square", 0.4))
+    both = Result("both.png", two[:1], model, labels=two)
+    none = Result("none.png", (Prediction("disc", 0.1),), model, labels=())
+    stream = io.StringIO()
+    JsonLines(stream).write([both, none])
+    records = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [[each["label"] for each in record["labels"]] for record in records] == [["disc", "square"], []]
+    assert list(records[0]) == ["file", "predictions", "labels", "model"]
+    stream = io.StringIO()
+    Csv(stream).write([both, none])
+    stream.seek(0)
+    assert list(csv.reader(stream))[1:] == [
+        ["both.png", "1", "disc", "0.9", "", "", ""],
+        ["both.png", "2", "square", "0.4", "", "", ""],
+        ["none.png", "", "", "", "", "", ""],
+    ]
+    stream = io.StringIO()
+    Table(stream, None).write([both, none])
+    lines = stream.getvalue().splitlines()
+    assert lines[1].split() == ["both.png", "disc", "90.00%", "square", "40.00%"]
+    assert lines[2].split() == ["none.png", "no", "label"]

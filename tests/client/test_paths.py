@@ -53,7 +53,7 @@ def test_a_folder_stands_for_the_pictures_at_any_depth(folder: Path) -> None:
     assert files(f"{folder}/deep/") == [f"{folder}/deep/c.tiff", f"{folder}/deep/er/d.webp"]
 
 
-@pytest.mark.parametrize("name", ["e.jfif", "e.jpe", "e.apng", "e.mpo", "e.pgm", "e", "e.AVIFS"])
+@pytest.mark.parametrize("name", ["e.jfif", "e.jpe", "e.apng", "e.mpo", "e.pgm", "e", "e.AVIFS", "e.HEIC", "e.hif"])
 def test_a_folder_stands_for_what_a_training_takes(folder: Path, name: str) -> None:
     """All endings of pictures, and none at all; what systems leave behind is no picture."""
     Path("deep", name).touch()

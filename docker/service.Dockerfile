@@ -1,14 +1,14 @@
 # The service: Python, OpenVINO and the bundled model version; no compiler, no TensorFlow. Build it from the
-# repository's root: docker build --file docker/service.Dockerfile --tag service .
+# repository's root: docker build --file docker/service.Dockerfile --tag darkroom-service .
 ARG PYTHON_IMAGE=python:3.13-slim
 
 FROM ${PYTHON_IMAGE} AS builder
-COPY requirements/service.txt /build/
+COPY requirements/service-all.txt /build/
 RUN python -m venv --without-pip /venv
 # --only-binary keeps installing from running code.
 RUN --mount=type=cache,target=/root/.cache/pip \
     python -m pip --python /venv/bin/python install --quiet --disable-pip-version-check --no-compile \
-    --no-deps --require-hashes --only-binary :all: -r /build/service.txt
+    --no-deps --require-hashes --only-binary :all: -r /build/service-all.txt
 # OpenVINO's plugins for Intel's GPUs and NPUs (which its builds for other processors lack), its C++ headers, and the
 # packages' own tests have no use here and are a third of it.
 RUN rm -rf /venv/lib/python3*/site-packages/openvino/include \
@@ -30,7 +30,8 @@ FROM ${PYTHON_IMAGE}
 RUN find / -xdev -type f -perm /6000 -exec chmod a-s {} +
 COPY --from=builder /venv /venv
 COPY docker/healthcheck.py /usr/local/lib/darkroom/
-COPY models/ /models/
+# The version that the repository has; what else lies in models/ is private, and .dockerignore keeps it out as well.
+COPY models/cifar10/5/ /models/cifar10/5/
 WORKDIR /app
 COPY --from=builder /app ./
 ENV PATH=/venv/bin:$PATH \
@@ -41,12 +42,14 @@ ENV PATH=/venv/bin:$PATH \
 USER 10001:10001
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=5s --timeout=3s --start-period=15s --retries=3 \
+# Many models take a while until all are looked at; the first good answer ends the period.
+HEALTHCHECK --interval=5s --timeout=3s --start-period=60s --retries=3 \
     CMD ["python", "-I", "/usr/local/lib/darkroom/healthcheck.py"]
 ENTRYPOINT ["python", "-m", "service"]
 
 # What differs from build to build comes last.
 ARG CREATED= REVISION= SOURCE= VERSION=
+ENV DARKROOM_REVISION=${REVISION}
 LABEL org.opencontainers.image.title="Darkroom service" \
     org.opencontainers.image.description="Serves image classifiers over HTTP, on CPUs." \
     org.opencontainers.image.licenses="MIT" \

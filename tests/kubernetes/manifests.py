@@ -63,7 +63,8 @@ def variables(pod: Pod) -> dict[str, str]:
     container = pod.spec["containers"][0]
     found: dict[str, str] = {}
     for source in container.get("envFrom", []):
-        found |= config_map(pod.overlay, source["configMapRef"]["name"])
+        if "configMapRef" in source:  # a Secret is not in the manifests
+            found |= config_map(pod.overlay, source["configMapRef"]["name"])
     return found | {variable["name"]: variable["value"] for variable in container.get("env", [])}
 
 

@@ -211,8 +211,24 @@ def test_only_production_owns_the_models() -> None:
     assert owners == ["production"]
 
 
+def test_pods_with_a_source_may_ask_it_and_keep_what_it_has() -> None:
+    """They write into a cache that is bounded and their own, and nothing but names and HTTPS leaves them."""
+    [pod] = [pod for pod in pods("source") if pod.owner["kind"] == "Deployment"]
+    [container] = pod.spec["containers"]
+    [mount] = [each for each in container["volumeMounts"] if each["name"] == "models"]
+    assert mount == {"name": "models", "mountPath": "/models"}
+    [volume] = [each for each in pod.spec["volumes"] if each["name"] == "models"]
+    assert set(volume["emptyDir"]) == {"sizeLimit"}
+    assert {"secretRef": {"name": "darkroom-source", "optional": True}} in container["envFrom"]
+    assert variables(pod)["MODEL_SOURCE"] == "s3://my-bucket/models"
+    [policy] = of_kind(render("source"), "NetworkPolicy")
+    [way] = policy["spec"]["egress"]
+    assert {(port["port"], port["protocol"]) for port in way["ports"]} == {(443, "TCP"), (53, "UDP"), (53, "TCP")}
+    assert of_kind(render("production"), "NetworkPolicy")[0]["spec"]["egress"] == []
+
+
 def test_the_service_cannot_write_models_and_the_jobs_can() -> None:
-    """The volume of models is read-only for the service and writable for trainings and the seed."""
+    """The volume of models is read-only for the service and writable for trainings, the seed and the canary."""
 
     def mount(name: str) -> Any:
         (pod,) = pods(name)
@@ -223,6 +239,7 @@ def test_the_service_cannot_write_models_and_the_jobs_can() -> None:
     assert mount("training")["mountPath"] == "/models"
     assert not mount("training").get("readOnly")
     assert not mount("seed").get("readOnly")
+    assert not mount("canary").get("readOnly")
 
 
 def test_a_training_gets_one_gpu() -> None:

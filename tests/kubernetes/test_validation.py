@@ -12,7 +12,7 @@ from tests.kubernetes.manifests import NAMESPACE, OVERLAYS, of_kind, render, ren
 OLDEST, NEWEST = "1.31", "1.37"  # versions of Kubernetes
 # Resources of Prometheus Operator and KServe are not in Kubernetes' own schemas.
 FOREIGN = {"InferenceService", "PrometheusRule", "ServiceMonitor"}
-DIGEST, PULL = "CKV_K8S_43", "CKV_K8S_15"
+DIGEST, PULL, SECRET = "CKV_K8S_43", "CKV_K8S_15", "CKV_K8S_35"
 
 
 @pytest.fixture(scope="module")
@@ -65,14 +65,14 @@ def test_a_field_that_does_not_exist_is_found(tools: Path, folder: Path, tmp_pat
 
 @pytest.mark.stack
 def test_checkov_finds_nothing_that_is_not_excused(tools: Path, folder: Path) -> None:
-    """Every check passes for every document, but for two that are excused in place, with the reason beside it."""
+    """Every check passes for every document, but for three that are excused in place, with the reason beside it."""
     report = checkov(tools, folder)
     findings = [f"{each['check_id']} {each['check_name']}: {each['resource']}" for each in report["failed_checks"]]
     assert findings == []
     assert report["parsing_errors"] == []
     assert len(report["passed_checks"]) > 300
-    # An image without a digest in the four overlays that checkov can read, and one that is in no registry.
-    assert sorted(each["check_id"] for each in report["skipped_checks"]) == [PULL] + [DIGEST] * 4
+    # An image without a digest in the overlays that checkov can read, one that is in no registry, and credentials.
+    assert sorted(each["check_id"] for each in report["skipped_checks"]) == [PULL, SECRET] + [DIGEST] * 6
     for each in report["skipped_checks"]:
         assert len(each["check_result"]["suppress_comment"].split()) > 5, each
 

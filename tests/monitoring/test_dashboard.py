@@ -23,11 +23,13 @@ ROWS = (
     "Batches",
     "Answers",
     "Model",
+    "Versions",
     "Resources",
     "Saturation",
+    "Drift",
 )
 # Only Prometheus' annotations have these; the SDK does not know them.
-_OF_PROMETHEUS = {".annotations.list[0].titleFormat", ".annotations.list[0].textFormat"}
+_OF_PROMETHEUS = {f".annotations.list[{index}].{name}" for index in (0, 1) for name in ("titleFormat", "textFormat")}
 
 
 @pytest.fixture(scope="module")

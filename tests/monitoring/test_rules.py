@@ -1,47 +1,21 @@
 """Prometheus' rules: promtool finds them right, each alert is tried and explained, and they name what there is."""
 
 import re
-import shutil
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from PIL import Image
 
-from tests.monitoring.watched import PROMETHEUS, alerts, metrics_in, panel_queries, rules
+from service.inference.plan import Plan, write_plan
+from tests.models import LABELS, SIDE, add_reference, copy
+from tests.monitoring.conftest import Promtool
+from tests.monitoring.watched import PROMETHEUS, alerts, dashboard, metrics_in, panel_queries, rules
 from tests.service.pictures import encoded
-from tests.service.running import start
+from tests.service.running import metric, start, wait_for
 
 PROMTOOL_TESTS = Path(__file__).with_name("rules.test.yml")
-Promtool = Callable[..., str]
-
-
-@pytest.fixture(scope="session")
-def promtool(root: Path, request: pytest.FixtureRequest) -> Promtool:
-    """Runs promtool in the repository's root: this machine's, or that of the image that Compose starts."""
-    command = ["promtool"]
-    if not shutil.which("promtool"):
-        request.getfixturevalue("docker_engine")
-        mount = ["--volume", f"{root}:/repository:ro", "--workdir", "/repository"]
-        command = ["docker", "run", "--rm", "--network", "none", *mount, "--entrypoint", "promtool", _image(root)]
-
-    def run(*arguments: str) -> str:
-        done = subprocess.run(
-            [*command, *arguments], cwd=root, capture_output=True, text=True, timeout=300, check=False
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout + done.stderr
-
-    return run
-
-
-def _image(root: Path) -> str:
-    command = ["docker", "compose", "--profile", "monitoring", "config", "--format", "json"]
-    config = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
-    image: str = yaml.safe_load(config)["services"]["prometheus"]["image"]
-    return image
 
 
 @pytest.mark.containers
@@ -73,7 +47,8 @@ def test_every_alert_is_explained(root: Path) -> None:
         assert dict(rule.labels)["severity"] in ("critical", "warning"), rule.alert
         assert annotations["summary"], rule.alert
         assert annotations["description"], rule.alert
-        assert annotations["runbook_url"] == f"docs/operations.md#{rule.alert.lower()}"
+        base = '{{ or $externalLabels.runbook "docs/operations.md" }}'
+        assert annotations["runbook_url"] == f"{base}#{rule.alert.lower()}"
 
 
 def test_rules_and_panels_name_what_is_recorded() -> None:
@@ -85,18 +60,33 @@ def test_rules_and_panels_name_what_is_recorded() -> None:
         recorded.add(record)
 
 
-def test_rules_and_panels_name_what_the_service_tells(root: Path) -> None:
-    """Every metric of the service that a rule or a panel asks for is there once it has answered a picture."""
+@pytest.mark.process
+def test_rules_and_panels_name_what_the_service_tells(embedding: Path, tmp_path: Path) -> None:
+    """Every metric of the service that a rule or a panel asks for is there once it has answered a picture.
+
+    The version tells all that a version can tell, and another one is compared with it, which calls red another name.
+    What is told of each model is shown for those that are chosen.
+    """
     named = set().union(*(metrics_in(expr) for expr in (*(rule.expr for rule in rules()), *panel_queries().values())))
     assert len(named) > 20
-    running = start({"MODEL_DIR": str(root / "models")})
+    version = copy(embedding, tmp_path, 1, threshold=4.0)
+    add_reference(version, np.random.default_rng(0).integers(256, size=(50, SIDE, SIDE, 3), dtype=np.uint8))
+    copy(embedding, tmp_path, 2, ("cherry", *LABELS[1:]), threshold=4.0)
+    write_plan(version.parent, Plan(labels={"stable": 1}, shadow="2"))
+    captures = {"CAPTURE_DIR": str(tmp_path / ".captures"), "CAPTURE_SHARE": "1"}
+    running = start({"MODEL_DIR": str(tmp_path), "MODEL_SOURCE": "http://127.0.0.1:9/models.tar", **captures})
     try:
         running.wait_until_ready()
         assert running.predict(encoded(Image.new("RGB", (32, 32), "red"))).status_code == 200
-        told = set(re.findall(r"^(darkroom_\w+)[ {]", running.get("/metrics").text, re.MULTILINE))
+        wait_for(lambda: metric(running, "captures_total") + metric(running, "shadow_images_total") == 2, running.log)
+        text = running.get("/metrics").text
     finally:
         running.kill()
-    assert named - told == set()
+    assert named - set(re.findall(r"^(darkroom_\w+)[ {]", text, re.MULTILINE)) == set()
+    of_a_model = set(re.findall(r'^(darkroom_\w+){.*\bmodel="', text, re.MULTILINE))
+    shown = [target["expr"] for panel in dashboard()["panels"] for target in panel.get("targets", [])]
+    for name, chosen in re.findall(r"(darkroom_\w+)({.*?})", " ".join(shown)):
+        assert ('model=~"$model"' in chosen) is (name in of_a_model), name
 
 
 def test_prometheus_finds_all_replicas() -> None:

@@ -13,7 +13,7 @@ PROMETHEUS = ROOT / "docker" / "prometheus"
 DASHBOARD = ROOT / "docker" / "grafana" / "dashboards" / "darkroom.json"
 
 # What Grafana puts in their place; the interval is what follows from scrapes every 15 seconds.
-_VARIABLES = {"$instance": ".*", "$__rate_interval": "1m"}
+_VARIABLES = {"$instance": ".*", "$model": ".*", "$__rate_interval": "1m", "$__range": "1h"}
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,18 @@ def dashboard() -> Any:
 def panel_queries() -> dict[str, str]:
     """Return the query of each line of each panel, as Grafana sends it to Prometheus, by a name for it."""
     return {
-        f"{panel['title']} {target['refId']}": _filled(target["expr"])
+        f"{panel['title']} {target['refId']}": filled(target["expr"])
         for panel in dashboard()["panels"]
         for target in panel.get("targets", [])
     }
+
+
+def filled(expr: str) -> str:
+    """Return ``expr`` of the dashboard with all chosen, as Grafana sends it to Prometheus."""
+    for variable, value in _VARIABLES.items():
+        expr = expr.replace(variable, value)
+    assert "$" not in expr, f"a variable that is not known here: {expr}"
+    return expr
 
 
 def metrics_in(expr: str) -> set[str]:
@@ -74,10 +82,3 @@ def _rule(entry: dict[str, Any]) -> Rule:
         tuple(entry.get("labels", {}).items()),
         tuple(entry.get("annotations", {}).items()),
     )
-
-
-def _filled(expr: str) -> str:
-    for variable, value in _VARIABLES.items():
-        expr = expr.replace(variable, value)
-    assert "$" not in expr, f"a variable that is not known here: {expr}"
-    return expr

@@ -34,6 +34,11 @@ class Prometheus:
         """Return the states of the alerts that are pending or firing, by their names."""
         return {alert["labels"]["alertname"]: alert["state"] for alert in self._get("alerts")["alerts"]}
 
+    def runbook(self, name: str) -> str:
+        """Return where an alert that is pending or firing says that its runbook is."""
+        alerts = {alert["labels"]["alertname"]: alert for alert in self._get("alerts")["alerts"]}
+        return str(alerts[name]["annotations"]["runbook_url"])
+
     def unhealthy_rules(self) -> list[str]:
         """Return what Prometheus says of rules that it could not evaluate, or not yet."""
         groups = self._get("rules")["groups"]

@@ -4,15 +4,21 @@ Grafana is left out, for its image is not everywhere; what it would ask, the tes
 """
 
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import requests
+from PIL import Image
 
+from artifact import read_metadata
+from service.inference.plan import Plan, write_plan
 from tests.end_to_end.conftest import Project
-from tests.monitoring.watched import Rule, dashboard, panel_queries, rules
+from tests.models import copy
+from tests.monitoring.watched import Rule, dashboard, filled, panel_queries, rules
+from tests.service.pictures import encoded
 from tests.stack.monitored import (
     Prometheus,
     Traffic,
@@ -28,7 +34,16 @@ PATIENCE = 90.0  # seconds; machines that run tests are busy
 
 
 @pytest.fixture(scope="module")
-def stack(root: Path, docker_engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+def models(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of models, with the bundled version."""
+    folder = tmp_path_factory.mktemp("served")
+    folder.chmod(0o755)
+    shutil.copytree(root / "models" / "cifar10" / "5", folder / "cifar10" / "5")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stack(root: Path, models: Path, docker_engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """The service with the bundled model and two workers, and Prometheus, both healthy."""
     name = f"darkroom-monitoring-{uuid.uuid4().hex[:8]}"
     quick = quick_configuration(root, tmp_path_factory.mktemp("monitoring"))
@@ -37,6 +52,10 @@ def stack(root: Path, docker_engine: None, tmp_path_factory: pytest.TempPathFact
         "COMPOSE_FILE": os.pathsep.join(["docker-compose.yml", "docker-compose.override.yml", str(quick)]),
         "PORT": "0",
         "PROMETHEUS_PORT": "0",
+        "RUNBOOK_URL": "https://git.example.com/operations.md",
+        "MODELS_DIR": str(models),
+        "CAPTURE_DIR": "/tmp/captured",  # noqa: S108 - in the container nobody else is
+        "CAPTURE_SHARE": "1",
         "WORKERS": "2",
     }
     with built(root) as image:
@@ -49,8 +68,11 @@ def stack(root: Path, docker_engine: None, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="module")
-def prometheus(stack: Project) -> Iterator[Prometheus]:
-    """The stack's Prometheus, while clients ask the service."""
+def prometheus(stack: Project, models: Path) -> Iterator[Prometheus]:
+    """The stack's Prometheus, while clients ask, and a second version, which confuses all labels, is compared."""
+    labels = read_metadata(models / "cifar10" / "5").labels
+    copy(models / "cifar10" / "5", models, 6, (*labels[1:], labels[0]), name="cifar10")
+    write_plan(models / "cifar10", Plan(labels={"stable": 5}, shadow="6"))
     traffic = Traffic(stack.url())
     try:
         yield prometheus_of(stack)
@@ -58,12 +80,41 @@ def prometheus(stack: Project) -> Iterator[Prometheus]:
         traffic.stop()
 
 
+def test_the_number_of_an_alert_is_that_of_the_pictures_that_were_sent(stack: Project) -> None:
+    """Of a mix of pictures Prometheus pages the share that is unfamiliar as the answers themselves say it."""
+    prometheus, url = prometheus_of(stack), stack.url()
+    wait_until(lambda: prometheus.query("sum(darkroom_predictions_total)") == [0.0], PATIENCE, prometheus.alerts)
+    samples = [path.read_bytes() for path in (stack.root / "service/web/static/samples").glob("*.webp")]
+    strange = [encoded(Image.linear_gradient("L").rotate(angle).convert("RGB")) for angle in range(0, 360, 40)]
+    answers = [
+        requests.post(f"{url}/predict", picture, headers={"Content-Type": "image/png"}, timeout=30).json()
+        for picture in (samples + strange * 2) * 5
+    ]
+    unfamiliar = sum(answer["familiar"] is False for answer in answers)
+    assert len(answers) > 100
+    assert 0.35 < unfamiliar / len(answers) < 0.95
+    [alert] = [rule for rule in rules() if rule.alert == "UnfamiliarPictures"]
+    shares: list[float] = []
+
+    def told() -> bool:
+        shares[:] = prometheus.query(alert.expr)
+        return bool(shares)
+
+    wait_until(told, PATIENCE, lambda: prometheus.query("sum by (label) (darkroom_predictions_total)"))
+    [share] = shares
+    assert abs(share - unfamiliar / len(answers)) < 0.02
+
+
 def test_every_query_of_the_dashboard_gives_data(prometheus: Prometheus) -> None:
     """Each line of each panel of Grafana's dashboard has figures, and so has the choice of replicas."""
-    assert _without_data(prometheus, panel_queries()) == {}
-    [variable] = [one for one in dashboard()["templating"]["list"] if one["type"] == "query"]
-    assert variable["query"]["query"] == "label_values(darkroom_workers, instance)"
+    queries = panel_queries()
+    for name in [name for name, query in queries.items() if "embedding" in query]:
+        del queries[name]  # the bundled version has none
+    assert _without_data(prometheus, queries) == {}
+    asked = [one["query"]["query"] for one in dashboard()["templating"]["list"] if one["type"] == "query"]
+    assert asked == ["label_values(darkroom_workers, instance)", "label_values(darkroom_refused_versions, model)"]
     assert len(prometheus.label_values("instance", "darkroom_workers")) == 1
+    assert prometheus.label_values("model", "darkroom_refused_versions") == ["cifar10"]
 
 
 def test_every_rule_is_evaluated_and_records(prometheus: Prometheus) -> None:
@@ -74,14 +125,15 @@ def test_every_rule_is_evaluated_and_records(prometheus: Prometheus) -> None:
 
 
 def test_the_figures_are_right(prometheus: Prometheus, stack: Project) -> None:
-    """Of five requests two are the client's fault, none the service's; both workers have a model; nobody is woken."""
+    """Of five requests two are the client's fault, none the service's; both workers have both versions; all is calm."""
     wait_until(
         lambda: abs(sum(prometheus.query("job:darkroom_requests_rejected:ratio_rate5m")) - 0.4) < 0.1,
         PATIENCE,
         lambda: prometheus.query("job_route_status:darkroom_requests:rate5m"),
     )
     assert prometheus.query("job:darkroom_requests_failed:ratio_rate5m") == [0.0]
-    assert prometheus.query("sum(darkroom_model_workers)") == [2.0]
+    assert prometheus.query("sum by (version) (darkroom_model_workers)") == [2.0, 2.0]
+    assert prometheus.query("darkroom_ready_workers") == [2.0]
     [age] = prometheus.query("time() - darkroom_model_created_timestamp_seconds")
     assert age > 0
     [memory] = prometheus.query("darkroom_memory_bytes")
@@ -97,9 +149,11 @@ def test_prometheus_says_when_the_service_is_down_and_when_it_is_back(prometheus
     stack.compose("kill", "service")
     seconds = wait_until(lambda: prometheus.alerts().get("ServiceDown") == "firing", 120, prometheus.alerts)
     print(f"ServiceDown fires {seconds:.0f} s after the kill")
-    [annotation] = dashboard()["annotations"]["list"]
-    wait_until(lambda: bool(prometheus.query(annotation["expr"])), PATIENCE, prometheus.alerts)
+    assert prometheus.runbook("ServiceDown") == "https://git.example.com/operations.md#servicedown"
+    alerts, versions = (filled(each["expr"]) for each in dashboard()["annotations"]["list"])
+    wait_until(lambda: bool(prometheus.query(alerts)), PATIENCE, prometheus.alerts)
     stack.compose("up", "--detach", "--wait", "--no-build", "service")
+    wait_until(lambda: bool(prometheus.query(versions)), PATIENCE, prometheus.alerts)
     seconds = wait_until(lambda: "ServiceDown" not in prometheus.alerts(), PATIENCE, prometheus.alerts)
     print(f"ServiceDown ends {seconds:.0f} s after the service is healthy again")
 

@@ -2,6 +2,7 @@
 
 import io
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from PIL import Image
 
 from service.settings import Settings
 from tests.kubernetes.manifests import Pod, pods, variables
+from tests.service.pictures import plain
+from tests.service.running import wait_for
+from tests.stack.load import Load
 from tests.stack.pods import Container, docker, running
 from tests.stack.service_image import built
 
@@ -98,9 +102,7 @@ def _assert_it_drains(container: Container, pod: Pod, url: str) -> None:
 
 def test_the_seed_fills_the_volume_that_production_serves(image: str, models: str, tmp_path: Path) -> None:
     """The Job copies the bundled versions, twice to no harm, and production's pod serves them from the volume."""
-    user = pod_of("seed").spec["securityContext"]
-    docker("run", "--rm", "--user=0", f"--volume={models}:/volume", "--entrypoint=chown", image,
-           f"{user['runAsUser']}:{user['fsGroup']}", "/volume")  # fmt: skip
+    _give_to_the_pods(models, image)
     volumes = {"darkroom-models": models}
     for said in ("cifar10/5 is copied", "cifar10/5 is there already"):
         folder = tmp_path / said.replace("/", " ")
@@ -115,6 +117,51 @@ def test_the_seed_fills_the_volume_that_production_serves(image: str, models: st
         mounts = {mount["Destination"]: mount["RW"] for mount in container.inspect()["Mounts"]}
         assert mounts["/models"] is False
         docker("stop", "--time", "0", container.name)
+
+
+def test_a_canary_is_set_while_production_serves(image: str, models: str, tmp_path: Path) -> None:
+    """The Job refuses a version that is not there; once it is, pods share the requests as it says, and lose none."""
+    _give_to_the_pods(models, image)
+    volumes = {"darkroom-models": models}
+
+    def run(overlay: str) -> tuple[str, str]:
+        folder = tmp_path / uuid.uuid4().hex
+        folder.mkdir()
+        with running(pod_of(overlay), image, volumes, folder) as container:
+            return docker("wait", container.name).strip(), container.log()
+
+    assert run("seed")[0] == "0"
+    with running(pod_of("production"), image, volumes, tmp_path) as container:
+        container.await_probe("readinessProbe")
+        with Load(container.url(), plain("teal"), rate=50, clients=8) as load:
+            code, log = run("canary")
+            assert code == "1", log
+            assert "cifar10.json names version 6, which cifar10 does not have" in log
+            docker("run", "--rm", f"--volume={models}:/volume", "--entrypoint=sh", image,
+                   "-c", "cd /volume/cifar10 && cp -R 5 .6 && mv .6 6")  # fmt: skip
+            code, log = run("canary")
+            assert (code, log.strip()) == ("0", "serving.json of cifar10 is set")
+            wait_for(lambda: shares(container.url()) == {5: 0.9, 6: 0.1}, container.log)
+            settled = len(load.answers) + 20
+            load.wait_for_answers(220)
+        assert load.lost == [], load.report()
+        last = [answer.version for answer in load.answers[settled:]]
+        assert set(last) == {5, 6}
+        assert last.count(6) <= 50
+        docker("stop", "--time", "0", container.name)
+
+
+def shares(url: str) -> dict[int, float]:
+    """Return which versions of the model answer, and which share of the requests each has."""
+    (model,) = requests.get(f"{url}/models", timeout=30).json()["models"]
+    return {version["version"]: version["share"] for version in model["versions"]}
+
+
+def _give_to_the_pods(models: str, image: str) -> None:
+    """Let a volume belong to the pods' user and group, as a cluster does by fsGroup."""
+    user = pod_of("seed").spec["securityContext"]
+    docker("run", "--rm", "--user=0", f"--volume={models}:/volume", "--entrypoint=chown", image,
+           f"{user['runAsUser']}:{user['fsGroup']}", "/volume")  # fmt: skip
 
 
 def test_a_pod_without_a_model_lives_and_is_not_ready(image: str, models: str, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from service.inference.plan import Plan, write_plan
 from tests.models import copy
 from tests.service.pictures import plain
 from tests.stack.load import Load
@@ -133,6 +134,47 @@ def test_update_to_a_new_model_version(deployed: Stack, published: Path, capsys:
     assert updated == {2}
     assert load.answers[0].version == load.answers[-1].version == 1
     assert deployed.replicas() == replicas
+
+
+def test_a_canary_by_one_file(
+    deployed: Stack, tags: dict[str, str], published: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both replicas follow serving.json, also through an update of the image; up to the rollback nothing is lost."""
+    folder = deployed.models / "colours"
+    write_plan(folder, Plan(labels={"stable": 1}))
+    copy(published, deployed.models, 2, OTHER)
+
+    def shares(load: Load) -> float:
+        """Return which share of the next answers version 2 has."""
+        load.wait_for_answers(50)
+        settled = len(load.answers)
+        load.wait_for_answers(400)
+        versions = [answer.version for answer in load.answers[settled : settled + 400]]
+        return versions.count(2) / len(versions)
+
+    with Load(deployed.url, RED) as load:
+        assert shares(load) == 0
+        write_plan(folder, Plan(labels={"stable": 1, "canary": 2}, traffic={"stable": 3, "canary": 1}))
+        deployed.wait_for(lambda: canaries(deployed) == [0.25, 0.25], "canary on all replicas")
+        assert 0.15 < shares(load) < 0.35
+        newer = another(deployed, tags)
+        deployed.deploy(newer)
+        deployed.wait_until_only(newer)
+        assert 0.15 < shares(load) < 0.35
+        write_plan(folder, Plan(labels={"stable": 2, "former": 1}))
+        deployed.wait_for(lambda: canaries(deployed) == [1, 1], "version 2 as the stable one of all replicas")
+        assert shares(load) == 1
+        write_plan(folder, Plan(labels={"stable": 1, "latest": 2}))
+        deployed.wait_for(lambda: canaries(deployed) == [0, 0], "version 1 as the stable one of all replicas")
+        assert shares(load) == 0
+    assert_nothing_lost(load, capsys)
+
+
+def canaries(deployed: Stack) -> list[float]:
+    """Return which share of the requests version 2 has, by each replica."""
+    told = [json.loads(engine.get(container, "/models")) for engine, container in deployed.replicas()]
+    versions = [version for answer in told for version in answer["models"][0]["versions"] if version["version"] == 2]
+    return [version["share"] for version in versions]
 
 
 def test_scale_up_and_down(deployed: Stack, capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,7 +41,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:  # run as a file, the folder of the packages is not on the path
     sys.path.insert(0, str(ROOT))
 
-from artifact import latest, read_metadata, version_path  # noqa: E402
+from artifact import latest, models_in, read_metadata, version_path  # noqa: E402
 from benchmarks import alone, loads, photographs, tables  # noqa: E402
 from benchmarks.loads import Figures, Rounds, Work  # noqa: E402
 from benchmarks.measuring import (  # noqa: E402
@@ -117,7 +117,7 @@ def _allow_many_files() -> None:
 
 
 def _version(settings: Settings) -> Path:
-    name = settings.model_name or default_model(settings.model_dir)
+    name = settings.model_name or default_model(settings.model_dir, models_in(settings.model_dir))
     version = settings.model_version or (latest(settings.model_dir, name) if name else None)
     if name is None or version is None:
         sys.exit(f"error: there is no model version in {settings.model_dir}; set MODEL_DIR")

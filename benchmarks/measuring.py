@@ -42,11 +42,12 @@ class ServerFailed(Exception):
 
 
 class Body(NamedTuple):
-    """What a load generator posts."""
+    """What a load generator posts; where ``different`` are digits in it, each request has another number there."""
 
     content: bytes
     content_type: str
     headers: tuple[str, ...] = ()
+    different: str = ""
 
 
 class Load(NamedTuple):
@@ -232,9 +233,10 @@ def load(url: str, body: Body, connections: int, seconds: float, folder: Path, *
     file = folder / "body"
     file.write_bytes(body.content)
     lines = "\n".join((f"Content-Type: {body.content_type}", *body.headers))
+    variables = {"BODY": str(file), "HEADERS": lines, "PAUSE": str(round(pause * 1000)), "DIFFERENT": body.different}
     done = subprocess.run(
         ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}", "-s", str(_SCRIPT), url],
-        env={**os.environ, "BODY": str(file), "HEADERS": lines, "PAUSE": str(round(pause * 1000))},
+        env={**os.environ, **variables},
         capture_output=True,
         text=True,
         check=False,

@@ -1,6 +1,8 @@
 """What all tests share: a model version, and what not every machine has: CIFAR-10, a Docker engine, a browser."""
 
+import functools
 import os
+import re
 import shutil
 import subprocess
 from collections import Counter
@@ -9,21 +11,26 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from machine import usable_cores
-from tests.models import publish_in_a_process
+from tests.models import publish_both_in_a_process
 from tests.reliability import campaign
 from tests.shared import made_once
 
 ROOT = Path(__file__).resolve().parent.parent
 _MOST_WORKERS = 4  # each may hold TensorFlow and a training
 _CONTAINERS = "containers"
+# A browser drops its requests whenever a container comes or goes, so the files that have either go one after the other.
+_MINDS_CONTAINERS = re.compile(r"mark\.containers\b|\bbrowser: Browser\b")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the option with which CI runs tests that depend on time a second time, and those of `make reliability`."""
     parser.addoption("--rerun-timing", action="store_true", help="run a failed test marked timing once more")
     parser.addoption("--whole", action="store_true", help="run the campaigns of tests/reliability as long as they are")
+    parser.addoption("--write-screenshots", action="store_true", help="put the screenshots into docs/images/")
     parser.addoption("--write-found", action="store_true", help="write what they find into docs/reliability.md")
 
 
@@ -36,15 +43,28 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return min(usable_cores() + more, _MOST_WORKERS)
 
 
+class ByFile(LoadScopeScheduling):  # type: ignore[misc]
+    """Give all tests of a file to one worker, so that what its fixtures start and train is made once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _scope(nodeid.partition("::")[0])
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
+    """Return what hands out the tests to the workers, in the order in which they were collected."""
+    config.option.loadscopereorder = False
+    return ByFile(config, log)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep what shares fixtures on one worker, begin with what takes longest, rerun what depends on time."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_CONTAINERS if _minds_containers(item) else item.location[0]))
-        if config.getoption("--rerun-timing") and item.get_closest_marker("timing"):
-            item.add_marker(pytest.mark.flaky(reruns=1))
+    """Begin with what takes longest, so that no file is left for the end alone; rerun what depends on time."""
+    if config.getoption("--rerun-timing"):
+        for item in items:
+            if item.get_closest_marker("timing"):
+                item.add_marker(pytest.mark.flaky(reruns=1))
     long = [item for item in items for marker in ("slow", "process") if item.get_closest_marker(marker)]
-    of_group = Counter(map(_group, long))
-    items.sort(key=lambda item: -of_group[_group(item)])
+    of_scope = Counter(map(_scope_of, long))
+    items.sort(key=lambda item: -of_scope[_scope_of(item)])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -59,15 +79,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         campaign.write(records)
 
 
-def _minds_containers(item: pytest.Item) -> bool:
-    """Say whether a test makes containers, or drops its requests whenever one comes or goes, as Chromium does."""
-    return bool(item.get_closest_marker("containers")) or "browser" in getattr(item, "fixturenames", ())
+def _scope_of(item: pytest.Item) -> str:
+    return _scope(item.nodeid.partition("::")[0])
 
 
-def _group(item: pytest.Item) -> str:
-    marker = item.get_closest_marker("xdist_group")
-    assert marker is not None
-    return str(marker.args[0])
+@functools.cache
+def _scope(file: str) -> str:
+    """Return what names the tests that one worker runs one after the other: their file, or those with containers."""
+    return _CONTAINERS if _MINDS_CONTAINERS.search((ROOT / file).read_text(encoding="utf-8")) else file
 
 
 @pytest.fixture(scope="session")
@@ -91,17 +110,13 @@ def cifar10_archive() -> Path:
 @pytest.fixture(scope="session")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A published version of a model that tells red, green and blue apart; not to be changed."""
-    return made_once(tmp_path_factory, "published", publish_in_a_process) / "colours" / "1"
+    return made_once(tmp_path_factory, "published", publish_both_in_a_process) / "plain" / "colours" / "1"
 
 
 @pytest.fixture(scope="session")
 def embedding(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same, of a model that has an embedding as well; not to be changed."""
-
-    def publish(folder: Path) -> None:
-        publish_in_a_process(folder, embedding=True)
-
-    return made_once(tmp_path_factory, "embedding", publish) / "colours" / "1"
+    return made_once(tmp_path_factory, "published", publish_both_in_a_process) / "embedding" / "colours" / "1"
 
 
 @pytest.fixture(scope="session")
@@ -113,6 +128,18 @@ def on_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.training import backbones  # which imports Keras
 
     return made_once(tmp_path_factory, "on_backbone", backbones.publish) / "blots" / "1"
+
+
+@pytest.fixture(scope="session")
+def imagenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A version that knows what is in photographs: EfficientNet-Lite0 as it is; for tests marked keras."""
+    from training.errors import Interruption
+    from training.publish.pretrained import publish_pretrained  # which imports Keras
+
+    def publish(folder: Path) -> None:
+        publish_pretrained("EfficientNetLite0", folder, "imagenet", None, Interruption())
+
+    return made_once(tmp_path_factory, "imagenet", publish) / "imagenet" / "1"
 
 
 @pytest.fixture(scope="session")

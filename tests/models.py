@@ -1,6 +1,7 @@
 """Makes a small real model version without the trainer: it tells red, green and blue pictures apart.
 
-``python -m tests.models FOLDER SIDE [embedding]`` publishes one below FOLDER, for images of SIDE x SIDE pixels.
+``python -m tests.models JSON`` publishes one or more: a list of model folder, pixels each way, and whether with an
+embedding.
 """
 
 import dataclasses
@@ -10,11 +11,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from artifact import Familiarity, Input, Int8, Metadata, Metrics, draft, read_metadata, version_path
 from artifact.layout import INT8_MODEL, METADATA
 from artifact.validate import checksums
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 LABELS = ("red", "green", "blue")
 SIDE = 32  # pixels
@@ -46,9 +51,18 @@ def publish(
 
 def publish_in_a_process(models: Path, side: int = SIDE, *, embedding: bool = False) -> Path:
     """Publish the colours under ``models`` from another process, which keeps TensorFlow out of this one."""
-    arguments = [str(models), str(side), *(["embedding"] if embedding else [])]
-    subprocess.run([sys.executable, "-m", "tests.models", *arguments], check=True, capture_output=True)
+    _in_a_process((models, side, embedding))
     return models / "colours" / "1"
+
+
+def publish_both_in_a_process(folder: Path) -> None:
+    """Publish the colours under ``plain`` and, with an embedding, ``embedding``; TensorFlow is imported once."""
+    _in_a_process((folder / "plain", SIDE, False), (folder / "embedding", SIDE, True))
+
+
+def _in_a_process(*versions: tuple[Path, int, bool]) -> None:
+    asked = json.dumps([(str(models), *how) for models, *how in versions])
+    subprocess.run([sys.executable, "-m", "tests.models", asked], check=True, capture_output=True)
 
 
 def publish_int8(source: Path, models: Path) -> Path:
@@ -97,6 +111,21 @@ def slow(layers: int) -> Term:
         for _ in range(layers):
             brightest = ops.sin(brightest)
         return ops.multiply(brightest, np.float32(0))
+
+    return term
+
+
+def busy(layers: int) -> Term:
+    """Return nothing, by convolutions that take a core more than half a millisecond each for an image."""
+    import numpy as np
+
+    def term(ops: Any, brightest: Any) -> Any:
+        weights = np.random.default_rng(0).normal(0, 0.01, (64, 64, 3, 3)).astype(np.float32)
+        maps = ops.tile(ops.reshape(brightest, np.array([-1, 1, 1, 1]), special_zero=False), np.array([1, 64, 56, 56]))
+        for _ in range(layers):
+            maps = ops.relu(ops.convolution(maps, weights, [1, 1], [1, 1], [1, 1], [1, 1]))
+        mean = ops.reshape(ops.reduce_mean(maps, np.array([1, 2, 3])), np.array([-1, 1]), special_zero=False)
+        return ops.multiply(mean, np.float32(0))
 
     return term
 
@@ -190,11 +219,13 @@ def copy(
     labels: tuple[str, ...] = LABELS,
     name: str = "colours",
     threshold: float | None = None,
+    thresholds: tuple[float, ...] | None = None,
 ) -> Path:
     """Copy the version in folder ``source`` to ``version`` of model ``name``, with other labels, as one step.
 
     The labels tell which version answered; they are not under a checksum, as the rest of the metadata is not. With a
-    ``threshold`` it tells which pictures are familiar.
+    ``threshold`` it tells which pictures are familiar; with ``thresholds``, in the order of the labels, it tells
+    several labels of a picture.
     """
     target = version_path(models, name, version)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -204,8 +235,24 @@ def copy(
     record.update(name=name, version=version, labels=list(labels))
     if threshold is not None:
         record.update(familiarity=dataclasses.asdict(Familiarity(threshold, share=0.95, measured_on="none", images=0)))
+    if thresholds is not None:
+        record.update(task="multi-label", thresholds=dict(zip(labels, thresholds, strict=True)))
     (draft_path / METADATA).write_text(json.dumps(record), encoding="utf-8")
     return draft_path.rename(target)
+
+
+def add_reference(version: Path, images: "npt.NDArray[np.uint8]") -> None:
+    """Have the version in folder ``version`` tell what it answers to ``images`` uint8 [N, H, W, 3]."""
+    from training.evaluation.inference import answers_to
+    from training.evaluation.reference import reference_of, write_embedding
+
+    answers = answers_to(version, images)
+    reference = reference_of(read_metadata(version).labels, answers, "drawn test")
+    assert reference is not None
+    if "embedding" in answers:
+        write_embedding(version, answers["embedding"])
+    record = dataclasses.replace(read_metadata(version), reference=reference, files=checksums(version))
+    (version / METADATA).write_text(record.to_json(), encoding="utf-8")
 
 
 def add_files(version: Path, files: dict[str, bytes]) -> None:
@@ -218,4 +265,5 @@ def add_files(version: Path, files: dict[str, bytes]) -> None:
 
 
 if __name__ == "__main__":
-    publish(Path(sys.argv[1]), side=int(sys.argv[2]), embedding="embedding" in sys.argv[3:])
+    for models_, side_, embedding_ in json.loads(sys.argv[1]):
+        publish(Path(models_), side=side_, embedding=embedding_)

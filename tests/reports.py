@@ -9,6 +9,7 @@ from PIL import Image
 
 from training.data.dataset import Pixels, Split
 from training.evaluation.accuracy import Evaluation
+from training.evaluation.tasks import AnyEvaluation
 from training.report.contents import Contents, Cost
 
 LABELS = ("red", "green", "blue")
@@ -34,7 +35,7 @@ def evaluation(
     return Evaluation(labels, "colours test", Split(images, classes, names=names), probabilities)
 
 
-def contents(answered: Evaluation, **changes: object) -> Contents:
+def contents(answered: AnyEvaluation, **changes: object) -> Contents:
     """Return what a report of ``answered`` is made of, with ``changes`` to its fields."""
     given = {
         "title": "colours",
@@ -43,7 +44,7 @@ def contents(answered: Evaluation, **changes: object) -> Contents:
         "costs": (Cost("float32", 13.5, 2.25, "97% of 30 images"), Cost("int8", 3.5, 0.75, "96% of 20 images")),
         "timed_on": "2 cores",
         "facts": (("code", "revision abc"),),
-        "command": "python -m training --config config.toml",
+        "command": "darkroom train --config config.toml",
         **changes,
     }
     return Contents(evaluation=answered, **given)  # type: ignore[arg-type]  # by name

@@ -1,6 +1,8 @@
 """The benchmarks run and tell what they are there to tell; how fast anything is, no test judges."""
 
 import json
+import os
+import pickle
 import re
 import shutil
 import subprocess
@@ -10,13 +12,20 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import requests
+from PIL import Image
 
-from artifact import read_metadata
-from benchmarks import photographs, tables
+from artifact import read_metadata, validate, versions
+from benchmarks import explanations, gpu_pack, other_photographs, photographs, tables
 from benchmarks.measuring import JPEG, Body, ServerFailed, core_seconds, drawings, form, freeze, jpeg, running, thaw
 from benchmarks.servers import BATCH, FORM, OURS, RAW, Running, Server, darkroom, same_engine, started
+from tests.models import add_reference, busy, copy, publish_with
+from tests.monitoring.test_drift import drawn
+from tests.training.conftest import python_layout, write_archive
+from training.data import cifar10
+from training.data.dataset import Split
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
@@ -210,6 +219,15 @@ def test_json_parsing_runs(root: Path) -> None:
     ]
 
 
+def test_grpc_rate_runs(root: Path) -> None:
+    """Both ways are measured, and one is told in terms of the other."""
+    command = [sys.executable, "benchmarks/grpc_rate.py", "--rounds", "1", "--seconds", "0.5", "--clients", "2"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    assert re.findall(r"2 clients  (http|grpc) +([\d,]+) answers/s", done.stdout)[0][0] == "http"
+    [ratio] = re.findall(r"gRPC has ([\d.]+) of HTTP's rate", done.stdout)
+    assert float(ratio) > 0.1
+
+
 def test_the_curve_has_a_row_for_each_version(root: Path, tmp_path: Path) -> None:
     """The table names cost, rate and accuracy of every version, and the plot is a picture."""
     version, plot = "models/cifar10/5", tmp_path / "curve.svg"
@@ -233,3 +251,160 @@ def test_backbones_are_measured(root: Path) -> None:
     assert (name, cost, int8) == ("MobileNetV3Small", "110.9", "-")
     assert float(float32) > 0
     assert [file.read_bytes() for file in files] == before
+
+
+def test_explanations_run(root: Path, tmp_path: Path) -> None:
+    """Of the bundled version and the page's drawings it tells what maps say, and what they cost."""
+    for sample in (root / "service" / "web" / "static" / "samples").glob("*.webp"):
+        (tmp_path / sample.stem).mkdir()
+        shutil.copy(sample, tmp_path / sample.stem)
+    command = [sys.executable, "benchmarks/explanations.py", str(VERSION), str(tmp_path), "--requests", "3"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    patterns = (
+        *(rf"{precision}: \d+ of [46] maps lie on the half of their picture" for precision in ("float32", "int8")),
+        *(
+            rf"{precision}: the network takes [\d.]+ ms, with its evidence [\d.]+ ms"
+            for precision in ("float32", "int8")
+        ),
+        r"a random head: the maps correlate with the network's by -?\d\.\d\d",
+        r"random weights: the maps correlate with the network's by -?\d\.\d\d",
+        *3
+        * (
+            r"a JPEG of \d+ x \d+ pixels, \d+ KiB; medians:",
+            *(rf"  {re.escape(route)} +[\d.]+ ms, [\d.]+ of an answer" for route in explanations.ROUTES),
+            r"memory of the service: \d+ MB, once it has explained \d+ MB",
+        ),
+    )
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(patterns), done.stdout
+    for line, pattern in zip(lines, patterns, strict=True):
+        assert re.fullmatch(pattern, line), line
+
+
+def test_other_photographs_are_told_by_every_score(root: Path, tmp_path: Path) -> None:
+    """Of a network of the project's own it tells what is served of other pictures, and what other scores would tell."""
+    train = ("--preset", "smoke", "--precision", "float32", "--models", tmp_path / "models", "--run", tmp_path / "run")
+    done = subprocess.run(
+        [sys.executable, "-m", "training", *map(str, train)], cwd=root, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "noise" / "test"
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for number in range(30):
+        Image.fromarray(rng.integers(256, size=(40, 50, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+    version = tmp_path / "models" / "smoke" / "1"
+    command = [sys.executable, "benchmarks/other_photographs.py", str(version), str(folder)]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    served, scores = done.stdout.split("\n\n")
+    test, noise = served.splitlines()[2:]
+    assert re.fullmatch(r"\| test pictures \| \d+ \| \| \d+% \| \|", test), test
+    assert re.fullmatch(r"\| noise/test \| 30 \| [01]\.\d{3} \| \d+% \| \d+% \|", noise), noise
+    head, _, *rows = scores.splitlines()
+    assert head == "| score | noise/test | test pictures | sharpened |"
+    assert [row.split(" | ")[0].strip("| ") for row in rows] == list(other_photographs.SCORES)
+    for row in rows:
+        assert re.fullmatch(r"\| [^|]+ \| [01]\.\d{3}, \d+% \| \d+% \| \d+% \|", row), row
+
+
+def test_cifar10_is_carried_in_parts_to_the_last_bit(tmp_path: Path) -> None:
+    """What is joined are the pictures that were packed; a missing part, and one of other pictures, are told."""
+    rng = np.random.default_rng(0)
+    train, test = (
+        Split(rng.integers(256, size=(count, 32, 32, 3), dtype=np.uint8), rng.integers(10, size=count))
+        for count in (330, 105)
+    )
+    labels = tuple("abcdefghij")
+    files = gpu_pack.pack(labels, train, test, tmp_path / "parts")
+    assert [file.name for file in files] == [f"cifar10-{number}-of-3.npz" for number in (1, 2, 3)]
+    gpu_pack.join(tmp_path / "parts", tmp_path / "joined.npz")
+    with np.load(tmp_path / "joined.npz") as joined:
+        assert tuple(joined["labels"]) == labels
+        for name, split in (("train", train), ("test", test)):
+            np.testing.assert_array_equal(joined[f"{name}_images"], split.images)
+            np.testing.assert_array_equal(joined[f"{name}_classes"], split.classes)
+    gpu_pack.pack(labels, train, train[:105], tmp_path / "others")
+    kept = files[1].rename(tmp_path / "kept")
+    with pytest.raises(SystemExit, match="holds 2 of 3 parts"):
+        gpu_pack.join(tmp_path / "parts", tmp_path / "again.npz")
+    shutil.copy(tmp_path / "others" / files[1].name, files[1])
+    with pytest.raises(SystemExit, match="do not make the pictures that were packed"):
+        gpu_pack.join(tmp_path / "parts", tmp_path / "again.npz")
+    assert kept.exists()
+
+
+def test_a_gpu_gives_networks_back_that_are_published(root: Path, tmp_path: Path) -> None:
+    """What a quick try gives back is published, with its teacher on record and in int8; another call does what is left.
+
+    Without the weights nothing is published, and what is missing is told.
+    """
+    pytest.importorskip("jax")
+    rng = np.random.default_rng(0)
+    planes = {f"data_batch_{number}": rng.integers(256, size=(520, 3072), dtype=np.uint8) for number in range(1, 6)}
+    planes["test_batch"] = rng.integers(256, size=(200, 3072), dtype=np.uint8)
+    files = {name: pickle.dumps({b"data": data, b"labels": [n % 10 for n in range(len(data))]}, 2)
+             for name, data in planes.items()}  # fmt: skip
+    files["batches.meta"] = python_layout()["batches.meta"]
+    archive = write_archive(tmp_path / "cifar.tar.gz", files)
+    gpu_pack.pack(*cifar10.load(archive), tmp_path / "parts")
+    gpu_pack.join(tmp_path / "parts", tmp_path / "joined.npz")
+
+    def call(*arguments: str | Path, **changes: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, *map(str, arguments)]
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", **changes}
+        return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+
+    for only in (("card", "best"), ("best", "fast")):
+        arguments = ("--quick", "--data", tmp_path / "joined.npz", "--work", tmp_path, "--only", *only)
+        done = call("benchmarks/gpu.py", *arguments, KERAS_BACKEND="jax")
+        assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].endswith(": card, best, fast")
+    assert "best: " not in done.stdout
+    results = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
+    assert results["card"]["standard"]["images_per_second"] > 0
+    assert results["fast"]["teachers"]["names"] == ["best"]
+    places = ("--data", archive, "--models", tmp_path / "models", "--name", "tried")
+    done = call("benchmarks/gpu_publish.py", tmp_path / "out", "fast", *places)
+    assert done.returncode == 0, done.stderr
+    metadata = validate(tmp_path / "models" / "tried" / "1")
+    assert metadata.int8 is not None
+    assert metadata.calibration is not None
+    assert metadata.training["teachers"][0]["name"] == "best"
+    (tmp_path / "out" / "fast.npz.1").unlink()
+    done = call("benchmarks/gpu_publish.py", tmp_path / "out", "fast", *places)
+    assert done.returncode == 1
+    assert "lacks pieces of fast.npz" in done.stderr
+    assert versions(tmp_path / "models", "tried") == [1]
+
+
+def test_drift_tells_other_pictures_from_the_same(root: Path, embedding: Path, tmp_path: Path) -> None:
+    """Windows of the pictures that a version knows do not alarm; grey ones do, and the table says after how many."""
+    pictures = drawn(0, 200)
+    version = copy(embedding, tmp_path, 1, threshold=4.0)
+    add_reference(version, pictures)
+    (tmp_path / "pictures").mkdir()
+    for number, picture in enumerate(pictures):
+        Image.fromarray(picture).save(tmp_path / "pictures" / f"{number}.png")
+    command = [sys.executable, "benchmarks/drift.py", str(version), str(tmp_path / "pictures"), "--windows", "3"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = {row.split(" | ")[0].strip("| "): row for row in done.stdout.splitlines()[2:]}
+    assert list(rows) == ["the same kind, 3 windows", "darker and blurred", "darker", "blurred", "grey"]
+    assert rows["the same kind, 3 windows"].endswith("| in 0 of 3 |")
+    assert re.search(r"\| after \d+ \|$", rows["grey"])
+
+
+@pytest.mark.timing
+def test_a_busy_model_leaves_the_others_their_share(published: Path, root: Path, tmp_path: Path) -> None:
+    """With 32 clients at a heavy model a light one keeps a good part of its rate, and the heavy one of its own."""
+    heavy = publish_with(busy(15), published, tmp_path)
+    command = [sys.executable, "benchmarks/many_models.py", "--heavy", str(heavy), "--seconds", "3"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = [line for line in done.stdout.splitlines() if line.startswith("|")]
+    assert len(rows) == 2 + 6 + 2 + 2, done.stdout
+    kept = re.search(r"The light model keeps (\d+)% of its rate, the heavy one (\d+)%", done.stdout)
+    assert kept is not None, done.stdout
+    assert min(map(int, kept.groups())) >= 20, done.stdout

@@ -15,6 +15,15 @@ from service.settings import Settings, documentation
 
 # The image fixes where it listens and reads, and TensorFlow is not in it.
 OF_THE_IMAGE = {"HOST", "PORT", "MODEL_DIR", "ENGINE"}
+# No settings of the service, but OpenTelemetry's variables, which it obeys.
+OF_OPENTELEMETRY = {
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_HEADERS",
+    "OTEL_RESOURCE_ATTRIBUTES",
+    "OTEL_SERVICE_NAME",
+    "OTEL_TRACES_SAMPLER",
+    "OTEL_TRACES_SAMPLER_ARG",
+}
 ASSIGNMENT = re.compile(r"(?m)^#([A-Z][A-Z0-9_]*)=(.*)$")
 
 
@@ -114,7 +123,22 @@ def test_every_image_can_be_pinned(root: Path) -> None:
     """Each image is a variable, so that a digest can take the place of its tag."""
     for file in compose_files(root):
         for image in re.findall(r"(?m)^ +image: (.+)$", file.read_text(encoding="utf-8")):
-            assert re.fullmatch(r"\$\{[A-Z_]+_IMAGE:-[^}]+\}", image), f"{file.name}: {image}"
+            assert re.fullmatch(r"(\$\{IMAGE_PREFIX:-\})?\$\{[A-Z_]+_IMAGE:-[^}]+\}", image), f"{file.name}: {image}"
+
+
+def test_the_projects_images_have_its_name_and_come_from_any_registry(
+    root: Path, compose_plugin: None, tmp_path: Path
+) -> None:
+    """On a machine with other projects they cannot be taken for theirs; a prefix names the registry of all of them."""
+    (tmp_path / ".env").write_text("IMAGE_PREFIX=registry.example/team/\n")
+    names = {name: f"darkroom-{name}" for name in ("service", "trainer", "trainer-cpu")}
+    for options, prefix in (((), ""), (("--env-file", str(tmp_path / ".env")), "registry.example/team/")):
+        services = yaml.safe_load(config(root, options=(*options, "--profile", "*")))["services"]
+        assert {name: services[name]["image"] for name in names} == {
+            name: prefix + image for name, image in names.items()
+        }
+    assert services["trainer-cpu"]["build"]["args"]["DEVICE"] == "cpu"
+    assert "DEVICE" not in services["trainer"]["build"]["args"]
 
 
 def test_a_user_a_limit_and_an_image_can_be_set(root: Path, compose_plugin: None, tmp_path: Path) -> None:
@@ -178,8 +202,9 @@ def test_docker_waits_longer_than_the_service_drains(base: Any) -> None:
 
 
 def test_compose_passes_every_setting_that_is_not_the_containers_own(base: Any) -> None:
-    """A setting in the environment or in .env reaches the service in its container."""
-    passed = set(base["services"]["service"]["environment"])
+    """A setting in the environment or in .env reaches the service in its container, and so do variables on traces."""
+    assert set(base["services"]["service"]["environment"]) > OF_OPENTELEMETRY
+    passed = set(base["services"]["service"]["environment"]) - OF_OPENTELEMETRY
     assert passed == {setting.variable for setting in documentation()} - OF_THE_IMAGE
 
 
@@ -224,7 +249,6 @@ def test_the_example_changes_nothing(root: Path, compose_plugin: None, example: 
 def test_the_documents_name_real_profiles_and_services(root: Path, compose_plugin: None) -> None:
     """Each ``docker compose --profile P run ... SERVICE`` that people are told names a service of that profile."""
     files = [
-        root / "README.md",
         *(root / "docs").glob("*.md"),
         *root.glob("docker-compose*.yml"),
         root / "CHANGELOG.md",

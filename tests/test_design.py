@@ -34,24 +34,32 @@ def test_every_room_is_in_the_map(root: Path, design: str) -> None:
 
 
 def test_the_example_of_a_command_takes_the_files_that_are_listed(root: Path, tmp_path: Path) -> None:
-    """In a copy of the packages the three changes of docs/training.md, and no other, make a command that works."""
+    """In a copy of the packages the changes of docs/training.md, and no other, make a command that works."""
     text = (root / "docs" / "training.md").read_text(encoding="utf-8")
     _, _, section = text.partition("## How to add a command")
     assert re.findall(r"^\d\. `([^`]+)`", section, re.MULTILINE) == [
         "training/commands/NAME.py",
         "training/cli.py",
         "training/commands/train.py",
+        "darkroom.py",
     ]
     [example] = re.findall(r"^```python\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
     for package in ("artifact", "imaging", "machine", "training"):
         shutil.copytree(root / package, tmp_path / package)
+    shutil.copy(root / "darkroom.py", tmp_path)
     (tmp_path / "training" / "commands" / "labels.py").write_text(example, encoding="utf-8")
     insert(tmp_path / "training" / "cli.py", "COMMANDS = (", '\n    "labels",')
-    usage = "python -m training labels VERSION"
-    insert(tmp_path / "training" / "commands" / "train.py", "python -m training study [options]", f"\n{usage}")
+    usage = "darkroom labels VERSION"
+    insert(tmp_path / "training" / "commands" / "train.py", "darkroom study [options]", f"\n{usage}")
+
+    insert(
+        tmp_path / "darkroom.py",
+        '    "look at versions": {',
+        '\n        "labels": Command(TRAINING, ("labels",), "print labels"),',
+    )
 
     def call(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "training", *map(str, arguments)]
+        command = [sys.executable, "darkroom.py", *map(str, arguments)]
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
 
     version = root / "models" / "cifar10" / "5"
@@ -59,7 +67,8 @@ def test_the_example_of_a_command_takes_the_files_that_are_listed(root: Path, tm
     assert (done.returncode, tuple(done.stdout.split())) == (0, read_metadata(version).labels), done.stderr
     assert call("labels").returncode == 2
     assert call("labels", tmp_path).returncode == 1
-    assert usage in call("--help").stdout
+    assert usage in call("train", "--help").stdout
+    assert "  labels      print labels\n" in call("--help").stdout
 
 
 def insert(file: Path, after: str, text: str) -> None:
@@ -74,4 +83,4 @@ def test_every_command_is_in_the_usage(root: Path) -> None:
     command = [sys.executable, "-m", "training", "--help"]
     printed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
     assert COMMANDS
-    assert [name for name in COMMANDS if f"python -m training {name} " not in printed] == []
+    assert [name for name in COMMANDS if f"darkroom {name} " not in printed] == []

@@ -3,15 +3,17 @@
 import ast
 import re
 import subprocess
+import sys
 import tomllib
+from collections import defaultdict
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 
-LOCKS = ("service", "trainer", "dev", "rivals")
-TOOLS = ("interop", "tracking", "kubernetes", "audit")
+LOCKS = ("service", "service-all", "trainer", "dev", "rivals")
+TOOLS = ("client", "interop", "tracking", "kubernetes", "audit")
 LARGEST_BYTES = 16 * 1024 * 1024
 
 
@@ -46,7 +48,8 @@ def test_locks_bring_no_telemetry_and_name_no_host(root: Path, name: str) -> Non
 
 def test_the_service_is_locked_without_tensorflow(root: Path) -> None:
     """The slim container gets OpenVINO and no training framework."""
-    assert not {name for name in packages(lock(root, "service")) if name.startswith(("tensorflow", "keras", "nvidia"))}
+    locked = packages(lock(root, "service")) | packages(lock(root, "service-all"))
+    assert not {name for name in locked if name.startswith(("tensorflow", "keras", "nvidia"))}
 
 
 def test_locks_have_all_that_the_project_asks_for(root: Path) -> None:
@@ -54,8 +57,11 @@ def test_locks_have_all_that_the_project_asks_for(root: Path) -> None:
     extras = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     asked = {extra: {re.split(r"[^a-z0-9._-]", line)[0] for line in lines} for extra, lines in extras.items()}
     assert asked["service"] <= packages(lock(root, "service"))
+    everything = asked["service"] | asked["grpc"] | asked["sources"] | asked["tracing"]
+    assert everything <= packages(lock(root, "service-all"))
     assert asked["training"] | asked["cuda"] <= packages(lock(root, "trainer"))
     assert asked["service"] | asked["training"] | asked["cpu"] | asked["dev"] <= packages(lock(root, "dev"))
+    assert asked["client"] <= packages(lock(root, "client"))
     assert asked["rivals"] <= packages(lock(root, "rivals"))
     assert asked["fuzz"] <= packages(lock(root, "fuzz"))
 
@@ -63,7 +69,7 @@ def test_locks_have_all_that_the_project_asks_for(root: Path) -> None:
 def test_images_and_tests_use_the_same_versions(root: Path) -> None:
     """What a lock for an image has is what the tests ran with."""
     tested = set(re.findall(r"^([a-z0-9._-]+==\S+)", lock(root, "dev"), re.MULTILINE))
-    for name in ("service", "trainer"):
+    for name in ("service", "service-all", "trainer", "client"):
         shipped = set(re.findall(r"^([a-z0-9._-]+==\S+)", lock(root, name), re.MULTILINE))
         assert {pin for pin in shipped - tested if not pin.startswith(("nvidia-", "tensorflow"))} == set()
 
@@ -117,7 +123,12 @@ def test_every_test_says_what_it_proves(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("argument", "dockerfile"), [("PYTHON_IMAGE", "service.Dockerfile"), ("CUDA_IMAGE", "trainer.Dockerfile")]
+    ("argument", "dockerfile"),
+    [
+        ("PYTHON_IMAGE", "service.Dockerfile"),
+        ("PYTHON_IMAGE", "trainer.Dockerfile"),
+        ("CUDA_IMAGE", "trainer.Dockerfile"),
+    ],
 )
 def test_a_base_image_has_one_default(root: Path, argument: str, dockerfile: str) -> None:
     """``docker build`` and ``docker compose build`` start from the same base image, and CI prepares that one."""
@@ -127,3 +138,29 @@ def test_a_base_image_has_one_default(root: Path, argument: str, dockerfile: str
     composed = "".join(file.read_text(encoding="utf-8") for file in root.glob("docker-compose*.yml"))
     assert f"${{{argument}:-{default[1]}}}" in composed
     assert f"={default[1]}" in (root / ".ci" / "run").read_text(encoding="utf-8")
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_a_file_of_tests_is_one_workers(root: Path) -> None:
+    """Several workers share the files, each of which is run by one, so that its fixtures are made once."""
+    places = ["tests/machine", "tests/artifact/test_signature.py", "tests/artifact/test_layout.py"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--numprocesses",
+        "2",
+        "--dist",
+        "loadfile",
+        "-v",
+        "-p",
+        "no:cacheprovider",
+    ]
+    ran = subprocess.run([*command, *places], cwd=root, capture_output=True, text=True, check=True)
+    workers_of: defaultdict[str, set[str]] = defaultdict(set)
+    for worker, file in re.findall(r"^\[(gw\d)\] .* (tests/\S+\.py)::", ran.stdout, re.MULTILINE):
+        workers_of[file].add(worker)
+    assert len(workers_of) == 2 + len(list((root / "tests/machine").glob("test_*.py"))), ran.stdout
+    assert {len(workers) for workers in workers_of.values()} == {1}
+    assert len(set.union(*workers_of.values())) == 2

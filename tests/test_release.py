@@ -91,7 +91,7 @@ def test_every_action_is_pinned_by_its_commit(root: Path) -> None:
 
 
 def test_only_what_needs_a_right_has_it(root: Path) -> None:
-    """No workflow may write by default; publishing images, signing and making the release may each only that."""
+    """No workflow may write by default; publishing, signing and making the release may each only that."""
     found = workflows(root)
     assert found["ci.yml"]["permissions"] == {"contents": "read"}
     assert found["release.yml"]["permissions"] == {}
@@ -106,32 +106,43 @@ def test_only_what_needs_a_right_has_it(root: Path) -> None:
     assert rights == {
         "test": {"contents": "read"},
         "image": {"contents": "read", "packages": "write", "id-token": "write"},
+        "package": {"contents": "read"},
+        "pypi": {"id-token": "write"},
         "release": {"contents": "write"},
     }
 
 
 def test_nothing_is_published_before_the_tests_have_passed(root: Path) -> None:
-    """Images wait for the tests, the release for the images, and both call the commands that people call."""
+    """Images and package wait for the tests, the release for both, and all call the commands that people call."""
     found = workflows(root)
     jobs = found["release.yml"]["jobs"]
-    assert (jobs["image"]["needs"], jobs["release"]["needs"]) == ("test", "image")
+    needs = {name: job.get("needs") for name, job in jobs.items()}
+    assert needs == {
+        "test": None,
+        "image": "test",
+        "package": "test",
+        "pypi": "package",
+        "release": ["image", "pypi"],
+    }
+    assert "make wheel PYTHON=python" in [step.get("run") for step in jobs["package"]["steps"]]
     tests = [f"make {target} PYTHON=python" for target in ("check", "test", "test-stack")]
     for job in (jobs["test"], found["ci.yml"]["jobs"]["check"]):
         commands = [step["run"] for step in job["steps"] if "run" in step]
         assert commands[-3:] == tests
 
 
-def test_both_images_are_built_for_both_architectures_and_attested(root: Path) -> None:
+def test_all_images_are_built_for_both_architectures_and_attested(root: Path) -> None:
     """Each has an SBOM, provenance, labels and a signature, and the labels' arguments are those of its Dockerfile."""
     job = workflows(root)["release.yml"]["jobs"]["image"]
-    assert job["strategy"]["matrix"]["image"] == ["service", "trainer"]
+    assert job["strategy"]["matrix"]["image"] == ["service", "trainer", "trainer-cpu"]
     (build,) = (step for step in job["steps"] if "build-push-action" in step.get("uses", ""))
     options = build["with"]
     assert options["platforms"] == "linux/amd64,linux/arm64"
     assert (options["sbom"], options["provenance"]) == (True, "mode=max")
     given = set(re.findall(r"(?m)^(\w+)=", options["build-args"]))
+    assert "darkroom-${IMAGE}" in "".join(step.get("run", "") for step in job["steps"])
     for image in ("service", "trainer"):
         recipe = (root / "docker" / f"{image}.Dockerfile").read_text(encoding="utf-8")
         labels = set(re.findall(r'image\.\w+="\$\{(\w+)\}"', recipe))
-        assert labels == given == {"CREATED", "REVISION", "SOURCE", "VERSION"}
+        assert labels == given - {"DEVICE"} == {"CREATED", "REVISION", "SOURCE", "VERSION"}
     assert any("cosign sign" in step.get("run", "") for step in job["steps"])

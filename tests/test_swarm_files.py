@@ -56,7 +56,7 @@ def test_a_swarm_publishes_what_compose_keeps_to_one_machine(root: Path, swarm: 
 
 def test_the_documents_deploy_files_that_exist(root: Path) -> None:
     """Each ``docker stack deploy`` that people are told names files of the repository."""
-    documents = [root / "README.md", root / "docs" / "operations.md", *(root / "docker").glob("swarm*.yml")]
+    documents = [root / "docs" / "operations.md", *(root / "docker").glob("swarm*.yml")]
     for document in documents:
         commands = re.findall(r"docker stack deploy (.*)", document.read_text(encoding="utf-8"))
         assert commands, document

@@ -54,7 +54,7 @@ class Project:
         return f"http://127.0.0.1:{port}"
 
     def image(self, kind: str) -> str:
-        """Return the tag of the image of ``service`` or ``trainer``."""
+        """Return the tag of the image of ``service``, ``trainer`` or ``trainer_cpu``."""
         return self.environment[f"{kind.upper()}_IMAGE"]
 
 
@@ -104,21 +104,22 @@ def assert_labels(image: Any, title: str) -> None:
 
 @pytest.fixture(scope="session")
 def images(root: Path, docker_engine: None) -> Iterator[dict[str, str]]:
-    """Build both images under tags of their own, from the base images that this machine has or reaches."""
+    """Build the images under tags of their own, from the base images that this machine has or reaches."""
     tag = f"test-{uuid.uuid4().hex[:8]}"
     variables = {
         "SERVICE_IMAGE": f"darkroom-service:{tag}",
         "TRAINER_IMAGE": f"darkroom-trainer:{tag}",
+        "TRAINER_CPU_IMAGE": f"darkroom-trainer-cpu:{tag}",
         "PYTHON_IMAGE": PYTHON_IMAGE,
         "CUDA_IMAGE": CUDA_IMAGE,
         **{name.upper(): value for name, value in LABELS.items()},
     }
-    build = ["docker", "compose", "--profile", "train", "build", "--quiet"]
+    build = ["docker", "compose", "--profile", "train", "--profile", "train-cpu", "build", "--quiet"]
     try:
         _run(build, root, {**os.environ, **variables}, True, BUILD_SECONDS)
         yield variables
     finally:
-        tags = [variables["SERVICE_IMAGE"], variables["TRAINER_IMAGE"]]
+        tags = [value for name, value in variables.items() if value.endswith(f":{tag}")]
         _run(["docker", "image", "rm", "--force", *tags], root, os.environ, False, 300.0)
 
 

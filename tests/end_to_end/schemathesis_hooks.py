@@ -20,7 +20,8 @@ from tests.service.pictures import plain
 
 SIDE = 2  # pixels
 VALUES = SIDE * SIDE * 3  # of one image, uint8 [SIDE, SIDE, 3]
-FORMATS = ("jpeg", "png", "webp", "gif", "bmp", "tiff", "avif")
+FORMATS = ("jpeg", "png", "webp", "gif", "bmp", "tiff", "avif", "heic")
+KINDS = {"heic": "HEIF"}  # Pillow's names, where these are others
 TENSOR = {
     "inputs": [
         {
@@ -32,7 +33,7 @@ TENSOR = {
     ]
 }
 
-pictures = st.sampled_from([plain("red", kind, size=(3, 2)) for kind in FORMATS])
+pictures = st.sampled_from([plain("red", KINDS.get(kind, kind), size=(3, 2)) for kind in FORMATS])
 images = st.binary(min_size=VALUES, max_size=VALUES)
 
 
@@ -52,7 +53,7 @@ schemathesis.openapi.format("binary", pictures.map(padded))
 schemathesis.openapi.format("picture", pictures.map(lambda picture: b64encode(picture).decode()))
 schemathesis.openapi.media_type("application/x-npy", st.lists(images, min_size=1, max_size=5).map(npy))
 for kind in FORMATS:
-    schemathesis.openapi.media_type(f"image/{kind}", st.just(plain("red", kind)))
+    schemathesis.openapi.media_type(f"image/{kind}", st.just(plain("red", KINDS.get(kind, kind))))
 
 
 @schemathesis.hook

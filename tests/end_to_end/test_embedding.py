@@ -40,13 +40,13 @@ def test_the_service_answers_with_the_network_s_embedding(
     """In every precision it is the output of ``pool``, as near as that precision is, and only where it is named."""
     settings = Settings(model_dir=on_backbone.parent.parent, engine=engine, precision=precision)
     services = make_services(settings, Metrics(CollectorRegistry()), draining=lambda: False)
-    services.registry.refresh()
+    services.models.refresh()
     client, images = create_app(services).test_client(), blots(10)
     try:
         answer = infer(client, images, ["embedding", "probabilities"])
         without = infer(client, images, [])
     finally:
-        services.registry.close()
+        services.models.close()
     expected = pooled(published_network(on_backbone), images)  # [10, 576]
     assert list(without) == ["probabilities", "familiarity"]
     np.testing.assert_array_equal(without["probabilities"], answer["probabilities"])

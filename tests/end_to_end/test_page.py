@@ -1,19 +1,26 @@
 """The pages for people in a real Chromium, against the real service."""
 
+import csv
 import importlib.resources
+import io
+import json
+import re
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
 from playwright.sync_api import Browser, Locator, Page, Response, expect
 
+from client.output import Csv
 from tests.end_to_end.browser import drop, overflow, paste, tab_to, visit
 from tests.models import copy
+from tests.photographs import paths
 from tests.service.pictures import plain
 from tests.service.running import RunningService, start, wait_for
 
@@ -87,7 +94,7 @@ def names(page: Page) -> list[str]:
 
 
 def answers(page: Page, name: str) -> list[str]:
-    """Return the lines of the answer on a card, when it is there."""
+    """Return the lines of the answer on a card, when it is there; those that are folded away as well."""
     shown = card(page, name).locator(".answers li")
     expect(shown.first).to_be_visible()
     return [line.replace("\n", " ") for line in shown.all_inner_texts()]
@@ -113,13 +120,13 @@ def test_a_note_stands_by_what_is_not_familiar(
 ) -> None:
     """Where the model tells, a picture like none of its training has a note, read out too; others have none."""
     copy(published, tmp_path / "models", 1, threshold=4.0)
-    note = "This looks like nothing the model was trained on."
+    note = "This is unlike the pictures the model learned from."
     black, red = save(tmp_path, "black.png", plain("black")), save(tmp_path, "red.png", plain("red"))
     with visit(browser, starter(tmp_path / "models").url) as page:
         choose(page, black)
         expect(card(page, "black.png").get_by_text(note)).to_be_visible()
         assert len(answers(page, "black.png")) == 3
-        expect(page.get_by_role("status").filter(has_text=f"black.png: red, 33.3%. {note}")).to_have_count(1)
+        expect(page.get_by_role("status").filter(has_text=f"black.png: not sure: red, 33.3%. {note}")).to_have_count(1)
         choose(page, red)
         assert answers(page, "red.png")[0] == "red 99.9%"
         expect(card(page, "red.png").get_by_text(note)).to_be_hidden()
@@ -129,15 +136,186 @@ def test_a_note_stands_by_what_is_not_familiar(
         expect(card(page, "black.png").get_by_text(note)).to_be_hidden()
 
 
+def test_the_answer_stands_out_and_says_first_whether_it_is_sure(browser: Browser, url: str, tmp_path: Path) -> None:
+    """From 80% on it is sure; the label is larger than all else on its card, and the file's name is small."""
+    with visit(browser, url) as page:
+        choose(page, save(tmp_path, "red.png", plain("red")), save(tmp_path, "yellow.png", plain("yellow")))
+        answers(page, "yellow.png")
+        for name, mark in (("red.png", "Sure"), ("yellow.png", "Not sure")):
+            expect(card(page, name).locator(".mark")).to_have_text(mark)
+            size = "element => parseFloat(getComputedStyle(element).fontSize)"
+            label = card(page, name).locator(".label").first
+            others = [card(page, name).get_by_role("heading"), card(page, name).locator(".label").nth(1)]
+            assert label.evaluate(size) > 1.5 * max(other.evaluate(size) for other in others)
+            above = card(page, name).locator(".mark").bounding_box()
+            below = label.bounding_box()
+            assert above is not None
+            assert below is not None
+            assert above["y"] + above["height"] <= below["y"]
+        expect(card(page, "yellow.png").locator(".reason")).to_have_text("No label reaches 80%.")
+        expect(card(page, "red.png").locator(".reason")).to_have_text("")
+        page.get_by_text("When is it sure?").click()
+        expect(page.get_by_text("at least 80%")).to_be_visible()
+
+
+def test_unlikely_labels_are_folded_away(browser: Browser, url: str, tmp_path: Path) -> None:
+    """Those below 1% come and go by a button; the first is always there."""
+    with visit(browser, url) as page:
+        choose(page, save(tmp_path, "red.png", plain("red")))
+        rows = page.locator("#cards .answers li")
+        expect(rows.filter(visible=True)).to_have_count(1)
+        page.get_by_role("button", name="2 more below 1%").press("Enter")
+        expect(rows.filter(visible=True)).to_have_count(3)
+        page.get_by_role("button", name="without those below 1%").press("Enter")
+        expect(rows.filter(visible=True)).to_have_count(1)
+
+
+def test_doubt_can_be_looked_at_first(browser: Browser, starter: Start, published: Path, tmp_path: Path) -> None:
+    """What is unfamiliar comes first, then what is weak; one button leaves both, those of labels follow by number."""
+    copy(published, tmp_path / "models", 1, threshold=4.0)
+    drawn = {
+        "a": "lime",
+        "b": "yellow",
+        "c": "black",
+        "d": "#ff7f00",
+        "e": "blue",
+        "f": "blue",
+        "g": "blue",
+        "h": "lime",
+    }
+    files = [save(tmp_path, f"{name}.png", plain(colour)) for name, colour in drawn.items()]
+    with visit(browser, starter(tmp_path / "models").url) as page:
+        choose(page, *files, save(tmp_path, "bad.png", b"bad"))
+        expect(page.get_by_text("8 of 9 pictures answered; 1 not.")).to_be_visible()
+        assert page.get_by_role("group", name="Show only").get_by_role("button").all_inner_texts() == [
+            "all 9", "not sure 2", "blue 3", "red 3", "green 2", "not answered 1",
+        ]  # fmt: skip
+        page.get_by_role("button", name="Least sure first").click()
+        assert [name[0] for name in names(page)][:3] == ["c", "b", "d"]
+        assert names(page)[-1] == "bad.png"
+        page.get_by_role("button", name="not sure 2").click()
+        assert names(page) == ["c.png", "b.png"]
+        page.get_by_role("button", name="all 9").click()
+        page.get_by_role("button", name="Least sure first").click()
+        assert [name[0] for name in names(page)] == [*drawn, "b"]
+
+
+@pytest.mark.parametrize(("width", "most"), [(1200, 3_000), (390, 8_000)])
+def test_two_hundred_pictures_are_pages(browser: Browser, url: str, tmp_path: Path, width: int, most: int) -> None:
+    """Forty-eight are on one, each with its answer and the rest by a button; the keyboard turns to the next."""
+    files = [save(tmp_path, f"{n}.png", plain(list(COLOURS)[n % 3])) for n in range(200)]
+    with visit(browser, url, viewport={"width": width, "height": 844}) as page:
+        choose(page, *files)
+        expect(page.get_by_text("200 pictures answered.")).to_be_visible()
+        assert names(page) == [f"{n}.png" for n in range(48)]
+        assert page.evaluate("document.documentElement.scrollHeight") < most
+        expect(page.get_by_role("button", name="Previous")).to_be_disabled()
+        page.get_by_role("button", name="Next").press("Enter")
+        expect(page.get_by_text("49 to 96 of 200")).to_have_role("status")
+        assert names(page)[0] == "48.png"
+        expect(card(page, "48.png")).to_be_in_viewport()
+        page.keyboard.press("Tab")
+        details = page.get_by_role("button", name="Details 48.png")
+        expect(details).to_be_focused()
+        expect(page.get_by_role("button", name="Why? 48.png")).to_be_hidden()
+        page.keyboard.press("Enter")
+        expect(details).to_have_attribute("aria-expanded", "true")
+        expect(page.get_by_role("button", name="Why? 48.png")).to_be_visible()
+        assert overflow(page) == 0
+        page.get_by_role("button", name="blue 66").click()
+        expect(page.get_by_text("1 to 48 of 66")).to_be_visible()
+        page.get_by_role("button", name="Next").click()
+        assert names(page) == [f"{n}.png" for n in range(146, 200, 3)]
+        expect(page.get_by_role("button", name="Next")).to_be_disabled()
+
+
+def test_results_are_saved(browser: Browser, starter: Start, published: Path, tmp_path: Path) -> None:
+    """CSV and JSON have each picture, in the columns and fields that the client writes, whatever its name is."""
+    copy(published, tmp_path / "models", 1, threshold=4.0)
+    name = """a, "b" é=1.png"""
+    files = [
+        save(tmp_path, name, plain("red")),
+        save(tmp_path, "bad.png", b"bad"),
+        save(tmp_path, "c.png", plain("black")),
+    ]
+    with visit(browser, starter(tmp_path / "models").url) as page:
+        choose(page, *files)
+        expect(page.get_by_text("2 of 3 pictures answered; 1 not.")).to_be_visible()
+        saved = {}
+        for kind in ("csv", "json"):
+            with page.expect_download() as download:
+                page.get_by_role("button", name=f"Download as {kind.upper()}").click()
+            assert download.value.suggested_filename == f"darkroom.{kind}"
+            saved[kind] = download.value.path().read_text(encoding="utf-8")
+    header, *rows = csv.reader(io.StringIO(saved["csv"]))
+    assert tuple(header) == Csv.HEADER
+    assert rows[0][:3] == [name, "1", "red"]
+    assert float(rows[0][3]) == pytest.approx(0.999, abs=0.001)
+    assert [row[6] for row in rows] == ["true"] * 3 + [""] + ["false"] * 3
+    assert rows[3][:5] == ["bad.png", "", "", "", "unsupported_image"]
+    first, bad, last = json.loads(saved["json"])
+    assert [each["label"] for each in first["predictions"]] == ["red", "green", "blue"]
+    assert first["model"] == {"name": "colours", "version": 1}
+    assert (first["file"], first["familiar"], last["familiar"]) == (name, True, False)
+    assert bad == {"file": "bad.png", "error": "unsupported_image", "message": rows[3][5]}
+
+
+def test_a_phone_takes_photographs_and_shows_what_came_of_them(browser: Browser, url: str, tmp_path: Path) -> None:
+    """A button opens the camera, and the answer is in sight; where there is no touch screen there is no such button."""
+    phone: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
+    red = save(tmp_path, "image.jpg", plain("red", "JPEG"))
+    with visit(browser, url, **phone) as page:
+        for _ in range(2):
+            with page.expect_file_chooser() as chooser:
+                page.get_by_role("button", name="Take a photograph").tap()
+            assert chooser.value.element.get_attribute("capture") == "environment"
+            assert not chooser.value.is_multiple()
+            chooser.value.set_files(red)
+            expect(page.get_by_role("progressbar")).to_be_hidden()
+            expect(page.get_by_role("heading", name="Results")).to_be_in_viewport(ratio=1)
+            expect(page.locator("#cards .label").first).to_be_in_viewport(ratio=1)
+        expect(page.locator("#cards > li")).to_have_count(2)
+    with visit(browser, url) as page:
+        expect(page.get_by_role("button", name="Choose pictures")).to_be_visible()
+        expect(page.get_by_role("button", name="Take a photograph")).to_be_hidden()
+
+
+@pytest.mark.parametrize("path", ["/docs", "/model/card"])
+def test_every_page_leads_back(browser: Browser, url: str, path: str) -> None:
+    """A link leads to where pictures are classified."""
+    with visit(browser, url, path) as page:
+        page.get_by_role("link", name=re.compile("^(Darkroom|Classify)$")).first.click()
+        expect(page.get_by_role("button", name="Choose pictures")).to_be_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_on_the_model_shows_its_plots(browser: Browser, bundled_url: str, scheme: str) -> None:
+    """The report is a link away: plots, a line for each class, and no fault that axe-core finds; it fits a phone."""
+    axe = importlib.resources.files("axe_playwright_python") / "axe.min.js"
+    with visit(browser, bundled_url, color_scheme=scheme, bypass_csp=True) as page:
+        page.get_by_role("link", name="where it errs").click()
+        page.get_by_role("link", name="The most confident mistakes").click()
+        expect(page.get_by_role("img", name="The most confident mistakes")).to_be_in_viewport()
+        for plot in page.locator("figure img").all():
+            assert plot.evaluate("image => image.decode().then(() => image.naturalWidth)") > 100
+        expect(page.get_by_role("row", name=re.compile("^cat 90.59% 88.60%$"))).to_have_count(1)
+        page.add_script_tag(content=axe.read_text(encoding="utf-8"))
+        found = page.evaluate("axe.run()")
+        assert [(fault["id"], [node["html"] for node in fault["nodes"]]) for fault in found["violations"]] == []
+        page.set_viewport_size({"width": 360, "height": 800})
+        assert overflow(page) == 0
+
+
 def test_a_dropped_folder_gives_its_pictures(browser: Browser, url: str, tmp_path: Path) -> None:
     """Pictures are found at any depth, in the order of their numbers, and what is no picture is left out."""
     for name in ("trip/2.png", "trip/10.png", "trip/day/1.png"):
         save(tmp_path, name, plain("blue"))
+    save(tmp_path, "trip/IMG_11.HEIC", plain("blue", "HEIF"))  # which browsers have no type for
     save(tmp_path, "trip/notes.txt", b"no picture")
     with visit(browser, url) as page:
         drop(page, tmp_path / "trip")
-        expect(page.get_by_text("3 pictures answered.")).to_be_visible()
-        assert names(page) == ["trip/2.png", "trip/10.png", "trip/day/1.png"]
+        expect(page.get_by_text("4 pictures answered.")).to_be_visible()
+        assert names(page) == ["trip/2.png", "trip/10.png", "trip/day/1.png", "trip/IMG_11.HEIC"]
 
 
 def test_a_pasted_picture_gets_its_answer(browser: Browser, url: str) -> None:
@@ -406,6 +584,72 @@ def test_screen_readers_get_the_structure(browser: Browser, bundled_url: str) ->
         """)
 
 
+@pytest.mark.keras
+def test_a_heat_map_shows_where_a_photograph_was_looked_at(browser: Browser, starter: Start, imagenet: Path) -> None:
+    """By keyboard alone: the map lies on the flower, another label has another one, and it goes away again."""
+    _, flower, _ = paths()
+    with visit(browser, starter(imagenet.parent.parent).url) as page:
+        choose(page, flower)
+        assert answers(page, "flower.jpg")[0].startswith("daisy")
+        why = page.get_by_role("button", name="Why? flower.jpg")
+        expect(why).to_have_attribute("aria-expanded", "false")
+        why.focus()
+        page.keyboard.press("Enter")
+        shown = page.get_by_role("img", name="Heat map of what spoke for daisy in flower.jpg")
+        expect(shown).to_be_visible()
+        expect(why).to_have_attribute("aria-expanded", "true")
+        page.wait_for_function("document.querySelector('figure img').naturalWidth === 640")
+        daisy = shown.get_attribute("src")
+        red, _, blue = pixel(page, 290, 215)  # of the flower, which is yellow or green
+        assert red > blue
+        red, _, blue = pixel(page, 130, 20)  # of the leaves, which are violet
+        assert red < blue
+        assert len(set(pixel(page, 30, 215))) == 1  # grey, since the model does not see it
+        page.keyboard.press("Tab")
+        page.keyboard.press("ArrowDown")
+        second = answers(page, "flower.jpg")[1].rpartition(" ")[0]
+        other = page.get_by_role("img", name=f"Heat map of what spoke for {second} in flower.jpg")
+        expect(other).to_be_visible()
+        assert other.get_attribute("src") != daisy
+        page.keyboard.press("Shift+Tab")
+        page.keyboard.press("Enter")
+        expect(other).to_be_hidden()
+        expect(why).to_be_focused()
+
+
+def test_a_map_that_cannot_be_had_says_why(browser: Browser, starter: Start, published: Path, tmp_path: Path) -> None:
+    """What the service answers, or that it is gone, stands where the map would; it may be asked for again."""
+    copy(published, tmp_path / "models", 1)
+    service = starter(tmp_path / "models")
+    with visit(browser, service.url, expected="Failed to load resource") as page:
+        choose(page, save(tmp_path, "red.png", plain("red")))
+        page.get_by_role("button", name="Why? red.png").click()
+        expect(page.get_by_role("img", name="Heat map of what spoke for red in red.png")).to_be_visible()
+        page.get_by_role("button", name="Clear").click()
+        expect(page.get_by_role("img", name="Heat map")).to_have_count(0)
+        choose(page, save(tmp_path, "blue.png", plain("blue")))
+        answers(page, "blue.png")
+        service.kill()
+        page.get_by_role("button", name="Why? blue.png").click()
+        expect(card(page, "blue.png").get_by_text("The connection failed")).to_be_visible()
+
+
+def pixel(page: Page, x: int, y: int) -> list[int]:
+    """Return red, green and blue of a pixel of the heat map that is shown."""
+    found: list[int] = page.evaluate(
+        """([x, y]) => {
+            const image = document.querySelector("figure img");
+            const canvas = document.createElement("canvas");
+            Object.assign(canvas, { width: image.naturalWidth, height: image.naturalHeight });
+            const context = canvas.getContext("2d");
+            context.drawImage(image, 0, 0);
+            return Array.from(context.getImageData(x, y, 1, 1).data.slice(0, 3));
+        }""",
+        [x, y],
+    )
+    return found
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_has_nothing_to_object(browser: Browser, bundled_url: str, tmp_path: Path, scheme: str) -> None:
     """Contrast, names, roles and structure follow axe-core's rules, with answers and errors on the page."""
@@ -416,9 +660,17 @@ def test_axe_has_nothing_to_object(browser: Browser, bundled_url: str, tmp_path:
         expect(page.get_by_text("9 of 10 pictures answered; 1 not.")).to_be_visible()
         page.get_by_text("The same with curl").click()
         page.get_by_text("labels it knows").click()
+        page.get_by_role("button", name="Why? 3.png").click()
+        expect(page.get_by_role("img", name="Heat map")).to_be_visible()
         page.add_script_tag(content=axe.read_text(encoding="utf-8"))
         found = page.evaluate("axe.run()")
         assert len(found["passes"]) > 20
+        assert [(fault["id"], [node["html"] for node in fault["nodes"]]) for fault in found["violations"]] == []
+        choose(page, *(save(tmp_path, f"{n}.png", plain("white")) for n in range(10, 60)))
+        expect(page.get_by_text("50 pictures answered.")).to_be_visible()
+        page.get_by_role("button", name="Details 13.png").click()
+        page.get_by_text("When is it sure?").click()
+        found = page.evaluate("axe.run()")
         assert [(fault["id"], [node["html"] for node in fault["nodes"]]) for fault in found["violations"]] == []
 
 
@@ -435,16 +687,16 @@ def test_routes_can_be_tried_in_the_docs(browser: Browser, url: str, tmp_path: P
     """A GET, a form with a file and a JSON document are sent from the page and answered."""
     # Swagger UI warns that it has no field of its own for a file, and takes the general one.
     with visit(browser, url, "/docs", expected="JsonSchema_string_binary") as page:
-        health = operation(page, "#operations-health-health_live")
+        health = operation(page, "#operations-Health-health_live")
         health.get_by_role("button", name="Execute").click()
         expect(health.locator(".live-responses-table")).to_contain_text('"status": "live"')
 
-        predict = operation(page, "#operations-predict-predict_predict")
+        predict = operation(page, "#operations-Predict-predict_predict")
         predict.locator("input[type=file]").set_input_files(save(tmp_path, "red.png", plain("red")))
         predict.get_by_role("button", name="Execute").click()
         expect(predict.locator(".live-responses-table")).to_contain_text('"label": "red"')
 
-        batch = operation(page, "#operations-predict-predict_predict_batch")
+        batch = operation(page, "#operations-Predict-predict_predict_batch")
         batch.get_by_label("Request content type").select_option("application/json")
         batch.locator("textarea").fill('{"images": ["none"]}')
         batch.get_by_role("button", name="Execute").click()
@@ -455,7 +707,7 @@ def test_pages_work_below_a_path_of_a_proxy(browser: Browser, url: str, tmp_path
     """Behind a proxy that serves it below a path, page and docs ask below that path, and nothing at the root."""
     with below_a_path(url) as (proxy, asked):
         with visit(browser, proxy, "/pictures/docs") as page:
-            health = operation(page, "#operations-health-health_live")
+            health = operation(page, "#operations-Health-health_live")
             health.get_by_role("button", name="Execute").click()
             expect(health.locator(".live-responses-table")).to_contain_text('"status": "live"')
             expect(health.locator(".curl")).to_contain_text(f"{proxy}/pictures/health/live")

@@ -13,8 +13,10 @@ from tests.end_to_end.browser import overflow, tab_to, visit
 from tests.models import add_files, copy
 from tests.reports import contents, evaluation
 from tests.service.running import start
-from training.data.dataset import LeftOut
+from training.data.dataset import LeftOut, Split
 from training.data.findings import Example, Finding
+from training.evaluation.multi_label import MultiLabelEvaluation
+from training.publish.report import comparison_of
 from training.report.page import comparison_page, report_page
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
@@ -25,7 +27,10 @@ WRONG = {0: 1, 1: 1, 2: 2, 29: 0}
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a report, ``report.html``, and a comparison, ``comparison.html``, of everything that they show."""
+    """A folder with a report, ``report.html``, and a comparison, ``comparison.html``, of everything that they show.
+
+    ``labels.html`` is a comparison of versions that tell several labels.
+    """
     folder = tmp_path_factory.mktemp("pages")
     finding = Finding("Twice", 2, "Remove one.", (Example("a/1.png", "as b/2.png", np.zeros((40, 20, 3), np.uint8)),))
     answered = evaluation(WRONG, LABELS)
@@ -39,7 +44,20 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     before = contents(evaluation({0: 2, 12: 2, 13: 0}, LABELS), title="version 1")
     (folder / "report.html").write_text(report_page(after), encoding="utf-8")
     (folder / "comparison.html").write_text(comparison_page("colours", before, after), encoding="utf-8")
+    several = [contents(_several(LABELS, wrong), title=f"version {wrong}") for wrong in (1, 2)]
+    (folder / "labels.html").write_text(comparison_of("colours", *several), encoding="utf-8")
     return folder
+
+
+def _several(labels: tuple[str, ...], wrong: int) -> MultiLabelEvaluation:
+    """Return answers of which every so many are wrong."""
+    rng = np.random.default_rng(0)
+    has = rng.random((24, len(labels))) < 0.4
+    probabilities = np.where(has, 0.9, 0.1).astype(np.float32)
+    probabilities[wrong :: wrong + 2] = 0.7
+    images = rng.integers(256, size=(24, 32, 32, 3), dtype=np.uint8)
+    split = Split(images, has.astype(np.int64), names=tuple(f"{number}.png" for number in range(24)))
+    return MultiLabelEvaluation(labels, "drawn test", split, probabilities, np.full(len(labels), 0.5))
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +122,7 @@ def test_the_keyboard_comes_to_everything(browser: Browser, pages: Path) -> None
         expect(page.get_by_role("cell", name="88.75%").or_(page.get_by_text("93% to 100%")).first).to_be_visible()
 
 
-@pytest.mark.parametrize("name", ["/report.html", "/comparison.html"])
+@pytest.mark.parametrize("name", ["/report.html", "/comparison.html", "/labels.html"])
 @pytest.mark.parametrize("width", [320, 390])
 def test_a_phone_has_room_for_all(browser: Browser, pages: Path, name: str, width: int) -> None:
     """The page does not move sideways; what is wider moves within its own frame."""
@@ -128,7 +146,7 @@ def test_it_is_light_and_dark_and_white_on_paper(browser: Browser, pages: Path, 
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("which", ["report", "comparison", "service"])
+@pytest.mark.parametrize("which", ["report", "comparison", "labels", "service"])
 def test_axe_has_nothing_to_object(browser: Browser, url: str, pages: Path, which: str, scheme: str) -> None:
     """Contrast, names, roles and structure follow axe-core's rules, with everything open that can be."""
     axe = importlib.resources.files("axe_playwright_python") / "axe.min.js"
@@ -136,7 +154,7 @@ def test_axe_has_nothing_to_object(browser: Browser, url: str, pages: Path, whic
     with visit(browser, *place, color_scheme=scheme, bypass_csp=True) as page:
         for summary in page.locator("summary").all():
             summary.click()
-        if which != "comparison":
+        if which in ("report", "service"):
             page.get_by_role("link", name="taken for blue: 1").click()
         page.add_script_tag(content=axe.read_text(encoding="utf-8"))
         found = page.evaluate("axe.run()")

@@ -13,8 +13,9 @@ from PIL import Image
 
 from artifact import validate
 from tests.drawings import drawing
-from tests.end_to_end.conftest import CUDA_IMAGE, Project, assert_labels, files_in, owned_by_somebody
+from tests.end_to_end.conftest import CUDA_IMAGE, PYTHON_IMAGE, Project, assert_labels, files_in, owned_by_somebody
 from tests.photographs import photographs
+from tests.service.pictures import encoded
 from training.data import synthetic
 
 pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.containers]
@@ -87,8 +88,18 @@ def test_a_folder_of_pictures_becomes_a_model_that_is_served(
         Image.fromarray(pixels).save(path)
     owner = owned_by_somebody(model_folder)
     mounts = ["-v", f"{tmp_path / 'pictures'}:/data:ro", "-v", f"{model_folder}:/models"]
-    command = [serving.image("trainer"), "--data", "/data", "--name", "colours", "--preset", "smoke", "--epochs", "6"]
-    serving.docker("run", "--rm", *mounts, *command, "--cpu", timeout=TRAIN_SECONDS)
+    command = [
+        serving.image("trainer_cpu"),
+        "--data",
+        "/data",
+        "--name",
+        "colours",
+        "--preset",
+        "smoke",
+        "--epochs",
+        "6",
+    ]
+    serving.docker("run", "--rm", *mounts, *command, timeout=TRAIN_SECONDS)
     assert_owner(model_folder / "colours" / "2", owner)
     assert validate(model_folder / "colours" / "2").labels == ("a disc", "a square", "a stripes")
     wait_for_version(serving, 2)
@@ -104,9 +115,12 @@ def test_photographs_are_trained_without_a_network(project: Project, model_folde
         for number in range(20):
             left, top = (int(rng.integers(0, side - 240)) for side in photograph.size)
             part = photograph.crop((left, top, left + 240, top + 240))
-            part.save(tmp_path / "photos" / label / f"{number}.jpg")
+            if number % 4:
+                part.save(tmp_path / "photos" / label / f"{number}.jpg")
+            else:  # as telephones take them
+                (tmp_path / "photos" / label / f"{number}.HEIC").write_bytes(encoded(part, "HEIF"))
     mounts = ["-v", f"{tmp_path / 'photos'}:/data:ro", "-v", f"{model_folder}:/models"]
-    command = [project.image("trainer"), "--data", "/data", "--name", "photos", "--cpu"]
+    command = [project.image("trainer_cpu"), "--data", "/data", "--name", "photos"]
     output = project.docker("run", "--rm", "--network", "none", *mounts, *command, timeout=TRAIN_SECONDS)
     metadata = validate(model_folder / "photos" / "1")
     assert metadata.labels == ("flower", "palace")
@@ -121,7 +135,7 @@ def test_any_user_can_train_without_compose(project: Project, model_folder: Path
     model_folder.chmod(0o777)
     user = 23456
     mount = f"{model_folder}:/models"
-    image = project.image("trainer")
+    image = project.image("trainer_cpu")
     project.docker(
         "run",
         "--rm",
@@ -130,7 +144,6 @@ def test_any_user_can_train_without_compose(project: Project, model_folder: Path
         "-v",
         mount,
         image,
-        "--cpu",
         "--preset",
         "smoke",
         timeout=TRAIN_SECONDS,
@@ -264,13 +277,23 @@ print(json.dumps({
         assert has[: len(wanted)] >= wanted
 
 
-def test_nothing_lies_about_in_the_trainers_image(project: Project) -> None:
+def test_without_cuda_it_is_small(project: Project) -> None:
+    """The trainer for processors has none of NVIDIA's libraries, and takes less than two gigabytes of a disk."""
+    image = project.image("trainer_cpu")
+    assert files_in(project, image, "/venv/lib -maxdepth 4 -name nvidia*") == set()
+    size = project.inspect(image)["Size"]
+    print(f"{size / 1e9:.2f} GB")
+    assert size < 2e9
+
+
+@pytest.mark.parametrize(("kind", "base"), [("trainer", CUDA_IMAGE), ("trainer_cpu", PYTHON_IMAGE)])
+def test_nothing_lies_about_in_the_trainers_image(project: Project, kind: str, base: str) -> None:
     """It has labels, and no setuid program, no compiler, no cache of pip or apt; pip itself is not in it."""
-    image = project.image("trainer")
+    image = project.image(kind)
     assert_labels(project.inspect(image), "Darkroom trainer")
     assert files_in(project, image, "/ -xdev -type f -perm /6000") == set()
     assert files_in(project, image, "/venv/lib -maxdepth 3 -name pip") == set()
     compilers = "/usr/bin /bin /usr/local/bin ( -name gcc -o -name g++ -o -name cc -o -name make )"
     assert files_in(project, image, compilers) == set()
     caches = "/root /home /tmp /cache /var/cache/apt /var/lib/apt/lists -type f"
-    assert files_in(project, image, caches) <= files_in(project, CUDA_IMAGE, caches)
+    assert files_in(project, image, caches) <= files_in(project, base, caches)

@@ -1,6 +1,7 @@
 """What the checks with real clients share. They run outside pytest, in the environment that has these clients."""
 
 import io
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -51,3 +52,13 @@ def run(client: Any) -> None:
         print(f"{function.__name__} ... ", end="", flush=True)
         function(client)
         print("ok")
+
+
+def wait(condition: Callable[[], bool]) -> None:
+    """Wait until all workers have heard of a change."""
+    limit = time.monotonic() + 30
+    good = 0
+    while good < 20:  # times, one after the other: each may be another worker's
+        assert time.monotonic() < limit, "it takes too long"
+        good = good + 1 if condition() else 0
+        time.sleep(0.02)

@@ -41,6 +41,24 @@ def inference_v1(url: str) -> None:
 
 
 @check
+def explanation_v1(url: str) -> None:
+    """The V1 protocol says of each picture what spoke for its first label, and where."""
+    images = np.zeros((2, *COLOURS.shape[1:]), np.uint8)
+    images[0, 3:5, 8:20] = (0, 0, 255)
+    images[1, :10] = (0, 255, 0)
+
+    async def ask(client: InferenceRESTClient) -> None:
+        answer = await client.explain(url, "colours", {"instances": images.tolist()})
+        assert np.argmax(answer["predictions"], axis=1).tolist() == [2, 1]
+        blue, green = answer["explanations"]
+        assert (blue["label"], green["label"]) == ("blue", "green")
+        assert blue["box"] == {"left": 8, "top": 3, "right": 20, "bottom": 5}
+        np.testing.assert_array_equal(np.array(green["map"]) > 0, images[1, :, :, 1] > 0)
+
+    with_client("v1", ask)
+
+
+@check
 def inference_v2(url: str) -> None:
     """The V2 protocol gives the same, with tensors in JSON and in binary."""
 

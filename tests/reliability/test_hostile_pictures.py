@@ -31,6 +31,7 @@ VARIANTS = {
     "GIF": ({}, {"comment": b"comment"}),
     "WEBP": ({}, {"lossless": True}),
     "AVIF": ({"speed": 10},),
+    "HEIF": ({}, {"quality": -1}),
     "BMP": ({},),
     "TIFF": ({}, {"compression": "tiff_lzw"}, {"compression": "tiff_deflate"}, {"compression": "jpeg"}),
 }
@@ -42,7 +43,7 @@ def good(kind: str) -> list[bytes]:
     pictures = [
         encoded(each, kind, **options) for options in VARIANTS[kind] for each in (image, image.resize((32, 32)))
     ]
-    if kind in ("PNG", "TIFF", "WEBP", "AVIF"):
+    if kind in ("PNG", "TIFF", "WEBP", "AVIF", "HEIF"):
         pictures.append(encoded(image.convert("RGBA"), kind))
     if kind in ("PNG", "TIFF"):
         pictures.append(encoded(image.convert("I").convert("I;16"), kind))
@@ -77,7 +78,7 @@ def of_memory(pod: Container, new: str, old: str) -> str:
 @pytest.mark.process
 @pytest.mark.slow
 @pytest.mark.campaign(
-    "damaged JPEG, PNG, GIF, WebP, AVIF, BMP and TIFF, from a seeded mutator, one after the other",
+    "damaged JPEG, PNG, GIF, WebP, AVIF, HEIC, BMP and TIFF, from a seeded mutator, one after the other",
     bar="no crash, no 5xx, none over 1 s, memory grows by less than 50 MB",
 )
 def test_damaged_pictures(campaign: Campaign, start_service: StartService) -> None:

@@ -94,7 +94,7 @@ def test_swap(campaign: Campaign, start_service: StartService, models: Path, pub
         for version in range(2, swaps + 2):
             started = time.monotonic()
             copy(published, models, version, _labels(version))
-            served = f'model_workers{{name="colours",version="{version}"}} 2.0'
+            served = f'model_workers{{model="colours",version="{version}"}} 2.0'
             wait_for(lambda served=served: served in running.get("/metrics").text, running.log)  # type: ignore[misc]
             longest = max(longest, time.monotonic() - started)
             shutil.rmtree(models / "colours" / str(version - 1))

@@ -15,11 +15,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from artifact import latest, validate, versions
+from tests.disks import resize, unmount
 from tests.drawings import drawing
 from tests.reliability.campaign import Campaign
 from tests.reliability.publishing import NAME, publish
@@ -126,19 +128,9 @@ def reference(root: Path, tmp_path_factory: pytest.TempPathFactory, epochs: int)
 def disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
     """Give a function that makes a disk of so many KiB, or changes its size; skip where mounting is not allowed."""
     folder = tmp_path / "disk"
-
-    def resize(kibibytes: int) -> Path:
-        again = folder.is_mount()
-        folder.mkdir(exist_ok=True)
-        options = f"{'remount,' if again else ''}size={kibibytes}k"
-        mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
-        if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
-            pytest.skip("mounting a small file system is not allowed here")
-        return folder
-
-    yield resize
+    yield partial(resize, folder)
     if folder.is_mount():
-        subprocess.run(["umount", str(folder)], check=True)
+        unmount(folder)
 
 
 @pytest.mark.campaign(

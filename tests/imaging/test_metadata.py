@@ -98,7 +98,7 @@ def test_how_a_picture_lies_is_kept() -> None:
 
 @pytest.mark.parametrize("as_text", [False, True])
 def test_how_a_picture_lies_may_stand_behind_its_pixels(*, as_text: bool) -> None:
-    """A PNG whose Exif or XMP comes last, as ExifTool writes it, is upright, and its size is known before its pixels."""
+    """A PNG whose Exif or XMP comes last, as ExifTool writes it, is upright, and its size is known beforehand."""
     if as_text:
         part = chunk(b"iTXt", b'XML:com.adobe.xmp\0\0\0\0\0<x tiff:Orientation="6"/>')
     else:

@@ -38,7 +38,7 @@ def limited(memory: int) -> Iterator[Callable[[], None]]:
 
 
 def _remove(group: Path) -> None:
-    """Remove ``group`` as soon as the kernel has cleared away the processes in it, which end a little later than told."""
+    """Remove ``group`` as soon as the kernel has cleared away its processes, which is a little after they ended."""
     deadline = time.monotonic() + 10
     while True:
         try:

@@ -124,9 +124,8 @@ def look(found: Found, features: Features, side: int) -> Pictures:
 
 
 def network() -> Callable[[], Embed]:
-    """Return what makes the pretrained network for photographs, once; Keras has to be imported quietly before."""
+    """Return what makes the pretrained network for photographs; Keras has to be imported quietly before."""
 
-    @functools.cache
     def make() -> Embed:
         from training.fit.features import embedder
         from training.network.backbone import build_on_backbone

@@ -1,16 +1,18 @@
 """What a frozen backbone makes of pictures: each passes it once, and what came of it is kept in the run folder."""
 
+import functools
 import hashlib
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from machine import openvino_core
+from machine import import_openvino, openvino_core
 from training.data.dataset import Pixels
 from training.errors import TrainingError
 from training.network.backbone import embedding_of
@@ -21,14 +23,15 @@ Vectors = NDArray[np.float32]
 Embed = Callable[[Pixels], Vectors]
 """Pictures uint8 [B, H, W, 3] -> their features float32 [B, D]."""
 
-_BATCH = 8  # on a CPU more at once are no faster, and their maps no longer fit into its caches
+_BATCH = 32  # whose features are written down together
 _DIGEST = 16  # bytes
 
 
 def embedder(model: keras.Model) -> Embed:
     """Return what gives the features of pictures that the head of ``model``, a network on a backbone, gets.
 
-    They are computed by OpenVINO where Keras runs on TensorFlow, which it reads; else by Keras itself.
+    They are computed by OpenVINO where Keras runs on TensorFlow, which it reads; else by Keras itself. OpenVINO takes
+    pictures one by one, each core another: a picture's maps fit into a core's cache, and no core waits for the others.
     """
     network = keras.Model(model.input, embedding_of(model))
     if keras.backend.backend() != "tensorflow":
@@ -42,17 +45,33 @@ def embedder(model: keras.Model) -> Embed:
     core = openvino_core()
     with tempfile.TemporaryDirectory() as folder:  # OpenVINO's own conversion in memory fails on Python 3.13
         tf.saved_model.save(module, folder, signatures={"serving_default": function})
-        compiled = core.compile_model(core.read_model(folder), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    return lambda images: np.array(compiled({"images": images})[0])
+        hints = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "THROUGHPUT"}
+        compiled = core.compile_model(core.read_model(folder), "CPU", hints)
+    queue = import_openvino().AsyncInferQueue(compiled)
+    size = compiled.output(0).partial_shape[1].get_length()
+
+    def embed(images: Pixels) -> Vectors:
+        vectors = np.empty((len(images), size), np.float32)
+
+        def keep(request: Any, index: int) -> None:
+            vectors[index] = request.get_output_tensor(0).data[0]
+
+        queue.set_callback(keep)
+        for index in range(len(images)):
+            queue.start_async({"images": images[index : index + 1]}, index)
+        queue.wait_all()
+        return vectors
+
+    return embed
 
 
 class Features:
     """The features of pictures by one backbone, in a file that holds those of all pictures that it was asked for."""
 
     def __init__(self, file: Path, make: Callable[[], Embed]) -> None:
-        """Take what ``file`` holds; ``make`` returns the backbone, which is only made for pictures that it lacks."""
+        """Take what ``file`` holds; ``make`` returns the backbone, which is made once, for pictures that it lacks."""
         self._file = file
-        self._make = make
+        self._make = functools.cache(make)
         self._known = _read(file)
 
     def of(self, images: Pixels, *, mirrored: bool = False, quiet: bool = False) -> Vectors:

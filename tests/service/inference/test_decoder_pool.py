@@ -187,6 +187,7 @@ def test_what_cannot_be_started_costs_no_later_picture(monkeypatch: pytest.Monke
 
 
 @pytest.mark.slow
+@pytest.mark.timing
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_pictures_cost_an_error_or_little_time(pool: DecoderPool, name: str) -> None:
     """Each is answered with pixels or an error within seconds, even here, where nothing is known of its structure."""

@@ -14,7 +14,7 @@ from training.fit.features import Embed, Features, Vectors, embedder
 
 pytestmark = pytest.mark.keras
 
-PICTURES = np.random.default_rng(0).integers(256, size=(20, 4, 4, 3), dtype=np.uint8)
+PICTURES = np.random.default_rng(0).integers(256, size=(40, 4, 4, 3), dtype=np.uint8)
 
 
 def features_of(images: Pixels) -> Vectors:
@@ -48,17 +48,17 @@ def test_features_are_computed_once(tmp_path: Path) -> None:
     for _ in range(2):
         np.testing.assert_array_equal(features.of(PICTURES), features_of(PICTURES))
     np.testing.assert_array_equal(Features(file, backbone.make).of(PICTURES), features_of(PICTURES))
-    assert (backbone.made, backbone.seen) == (1, 20)
+    assert (backbone.made, backbone.seen) == (1, 40)
 
 
 def test_more_pictures_cost_only_what_is_new(tmp_path: Path) -> None:
     """Other pictures between the known ones, in another order, are the only ones computed; each gets its own row."""
     backbone = Backbone()
     Features(tmp_path / "features.npz", backbone.make).of(PICTURES[::2])
-    order = np.random.default_rng(1).permutation(20)
+    order = np.random.default_rng(1).permutation(40)
     found = Features(tmp_path / "features.npz", backbone.make).of(PICTURES[order])
     np.testing.assert_array_equal(found, features_of(PICTURES[order]))
-    assert backbone.seen == 20
+    assert backbone.seen == 40
 
 
 def test_a_mirror_image_is_another_picture(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_a_mirror_image_is_another_picture(tmp_path: Path) -> None:
         features = Features(tmp_path / "features.npz", backbone.make)
         np.testing.assert_array_equal(features.of(PICTURES), features_of(PICTURES))
         np.testing.assert_array_equal(features.of(PICTURES, mirrored=True), features_of(PICTURES[:, :, ::-1]))
-    assert backbone.seen == 40
+    assert (backbone.made, backbone.seen) == (1, 80)
 
 
 @pytest.mark.parametrize("damage", ["cut", "text", "nothing", "bytes"])
@@ -82,7 +82,7 @@ def test_a_damaged_file_is_made_again(tmp_path: Path, damage: str) -> None:
     file.write_bytes({"cut": content[:middle], "text": b"no features", "nothing": b"", "bytes": changed}[damage])
     np.testing.assert_array_equal(Features(file, backbone.make).of(PICTURES), features_of(PICTURES))
     np.testing.assert_array_equal(Features(file, backbone.make).of(PICTURES), features_of(PICTURES))
-    assert (backbone.made, backbone.seen) == (2, 40)
+    assert (backbone.made, backbone.seen) == (2, 80)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_a_file_of_something_else_is_made_again(tmp_path: Path, held: dict[str, 
     file, backbone = tmp_path / "features.npz", Backbone()
     np.savez(file, **held)  # type: ignore[arg-type]
     np.testing.assert_array_equal(Features(file, backbone.make).of(PICTURES), features_of(PICTURES))
-    assert backbone.seen == 20
+    assert backbone.seen == 40
 
 
 def test_a_full_disk_is_told_and_leaves_no_half(tmp_path: Path) -> None:
@@ -123,13 +123,13 @@ def test_a_full_disk_is_told_and_leaves_no_half(tmp_path: Path) -> None:
 
 def test_an_interruption_keeps_what_is_known(tmp_path: Path) -> None:
     """What was computed by then is not computed again, and no half-written file is left."""
-    file, backbone = tmp_path / "features.npz", Backbone(fails_after=16)
+    file, backbone = tmp_path / "features.npz", Backbone(fails_after=32)
     with pytest.raises(KeyboardInterrupt):
         Features(file, backbone.make).of(PICTURES)
-    assert backbone.seen == 16
+    assert backbone.seen == 32
     resumed = Backbone()
     np.testing.assert_array_equal(Features(file, resumed.make).of(PICTURES), features_of(PICTURES))
-    assert resumed.seen == 4
+    assert resumed.seen == 8
     assert list(tmp_path.iterdir()) == [file]
 
 

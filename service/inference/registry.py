@@ -4,7 +4,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
@@ -247,8 +247,7 @@ class Registry:
         with self._lock:
             models = list(self._loaded.values())
             self._answering, self._reason = None, reason
-        for model in models:
-            self._retire(model)
+        self._retire(models)
         return models
 
     def cannot(self, reason: str) -> None:
@@ -316,10 +315,7 @@ class Registry:
         nothing_asked_for = not newest and not named
         if later or (wanted.isdisjoint(self._loaded) and not nothing_asked_for):
             return  # what is served stays until there is something better
-        for model in list(self._loaded.values()):
-            if model.version not in wanted:
-                self._retire(model)
-        self._choose()
+        self._retire([model for model in self._loaded.values() if model.version not in wanted])
 
     def _begin_with_what_is_known(self, name: str, looked_at: list[int]) -> None:
         """Answer with a version that another worker has loaded: one that should answer, or else the newest one.
@@ -445,13 +441,19 @@ class Registry:
         if before is not None and before.default.version != model.version:
             log.info("version %d takes the place of version %d", model.version, before.default.version)
 
-    def _retire(self, model: LoadedModel) -> None:
-        """Let nobody get ``model`` from now on, and let go of it once its last request is done."""
+    def _retire(self, models: Sequence[LoadedModel]) -> None:
+        """Let nobody get ``models`` from now on, and then let go of each once its last request is done."""
+        if not models:
+            return
         with self._lock:
-            self._loaded = {version: other for version, other in self._loaded.items() if other is not model}
-            self._states[model.version] = VersionState(model.version, State.UNLOADING)
-        self._observer.serving(model.name, model.version, active=False)
-        self._let_go(model)
+            gone = {model.version for model in models}
+            self._loaded = {version: model for version, model in self._loaded.items() if version not in gone}
+            for model in models:
+                self._states[model.version] = VersionState(model.version, State.UNLOADING)
+        self._choose()
+        for model in models:
+            self._observer.serving(model.name, model.version, active=False)
+            self._let_go(model)
 
     def _let_go(self, model: LoadedModel) -> None:
         with self._lock:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from service.inference.batcher import Batcher
 from service.inference.errors import InvalidRequest, ModelUnavailable, UnknownModel
 from service.inference.items import Item
 from service.inference.plan import SERVING_FILE, Latest, Plan, write_plan
@@ -64,6 +65,26 @@ def test_the_newest_ones(services: Services, published: Path) -> None:
     services.models.refresh()
     assert loaded(services) == [3, 4]
     assert answer(services) == "rust"
+
+
+@pytest.mark.parametrize("gone", ["folder", "plan"])
+def test_no_request_gets_a_version_that_is_let_go(
+    services: Services, monkeypatch: pytest.MonkeyPatch, gone: str
+) -> None:
+    """While the newest one goes, with its folder or by the plan, requests get the one that is left."""
+    follow(services, Plan([2, 3]))
+    names: list[str] = []
+    close = Batcher.close
+
+    def close_and_ask(batcher: Batcher) -> None:
+        close(batcher)
+        names.append(answer(services))
+
+    monkeypatch.setattr(Batcher, "close", close_and_ask)
+    if gone == "folder":
+        shutil.rmtree(services.models.folder / "colours" / "3")
+    follow(services, Plan(Latest(2)) if gone == "folder" else Plan([2]))
+    assert names == ["cherry"]
 
 
 def test_these_or_all_or_none(services: Services) -> None:

@@ -344,6 +344,7 @@ def test_readiness(connect: Open) -> None:
     assert (told.code, told.metadata["retry-after"]) == ("UNAVAILABLE", "5")
 
 
+@pytest.mark.slow
 def test_a_client_that_sends_nothing_keeps_nobody_out(connect: Open) -> None:
     """Where all turns to receive are taken by silent clients, these are ended and the next one is answered."""
     caller = connect(most=MOST._replace(room=1), max_body_bytes=100_000)  # one turn

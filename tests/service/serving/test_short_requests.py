@@ -221,6 +221,7 @@ def test_a_fault_of_the_service_is_told_as_everywhere(app: Flask, monkeypatch: p
     assert services.metrics.registry.get_sample_value("darkroom_requests_in_flight") == 0
 
 
+@pytest.mark.slow
 def test_heads_mean_what_gunicorn_reads_in_them() -> None:
     """Of 20,000 damaged requests, each that is taken has the headers and the body that gunicorn's parser finds."""
     chance = random.Random(0)

@@ -167,6 +167,7 @@ def member(name: str, size: int, kind: bytes = tarfile.REGTYPE, target: str = ""
     return info
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "announced",
     [

@@ -207,6 +207,7 @@ def test_every_class_keeps_a_picture_to_train_on(tmp_path: Path) -> None:
         load(folder, 18, None, READING)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pictures", "least", "held_out"), [(400, 50, 50), (200, 50, 45), (40, 50, 9), (1_000, 50, 90), (1_000, 0, 90)]
 )
@@ -365,6 +366,7 @@ def test_commands_that_are_printed_can_be_pasted(tmp_path: Path, capsys: pytest.
     assert shlex.split(command) == [str(folder)]
 
 
+@pytest.mark.slow
 def test_near_duplicates_are_never_on_both_sides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Resized and mirrored copies are learned; what is held out and tested with has none, at any size and share."""
     folder = write_scenes(tmp_path / "scenes", 40)

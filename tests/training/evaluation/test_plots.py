@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from training.data.dataset import Split
@@ -24,6 +25,7 @@ def test_any_label_can_be_drawn(tmp_path: Path) -> None:
     assert {"confusion_matrix.png", "mistakes.png"} <= set(save_plots(evaluation(labels, 20), [], tmp_path))
 
 
+@pytest.mark.slow
 def test_many_labels_make_a_picture_of_bearable_size(tmp_path: Path) -> None:
     """The confusion matrix of fifty labels is no larger than a screen or two."""
     save_plots(evaluation(tuple(f"label {number}" for number in range(50)), 100), [], tmp_path)

@@ -76,6 +76,7 @@ def test_the_embedding_is_what_the_head_works_on(pretrained: tuple[keras.Model, 
     assert embedding_of(build(SHAPE, 3, (8, 16), seed=0)) is None
 
 
+@pytest.mark.slow
 def test_a_backbone_trained_in_bfloat16_is_served_in_float32(pretrained: tuple[keras.Model, Path]) -> None:
     """The copy computes in float32 in all its parts and answers as one that was built in float32."""
     keras.mixed_precision.set_global_policy("mixed_bfloat16")

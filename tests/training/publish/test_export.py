@@ -153,6 +153,7 @@ def test_files_of_any_size_are_cut_to_the_centre(saved: tuple[keras.Model, Path]
     np.testing.assert_allclose(answers[0], answers[1], atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigmoids", [Sigmoids(), Sigmoids((0.5, 2.0, 1.0), (0.0, -1.0, 3.0))])
 def test_several_labels_have_sigmoids_in_the_graph(
     saved: tuple[keras.Model, Path], small: Dataset, tmp_path: Path, sigmoids: Sigmoids

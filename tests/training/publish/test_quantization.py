@@ -304,6 +304,7 @@ def test_a_training_is_published_without_int8_where_it_is_not(
     assert artifact.validate(tmp_path / "m" / "smoke" / "1").int8 is None
 
 
+@pytest.mark.slow
 def test_without_held_out_images_there_is_no_int8(version: Path, tmp_path: Path) -> None:
     """Where every training image was trained on, both commands say so before they do anything."""
     edit(version, training={"validation_images": 0})

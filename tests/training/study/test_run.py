@@ -55,6 +55,7 @@ def test_a_resumed_training_learns_what_an_uninterrupted_one_does(
     assert list(training.path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_ends_the_training(small: Dataset, training: Training) -> None:
     """The error names the configuration, and no such epoch is saved."""
     configuration = Configuration("wild", "", blocks=1, l2=1.0)

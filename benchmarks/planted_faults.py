@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--features", type=Path, metavar="FILE", help="keep the features there (.npz)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as beside:
-        known = Features(options.features or Path(beside) / "features.npz", network())
+        known = Features(options.features or Path(beside) / "features.npz", network)
         before = _checked(options.folder, known)
         if options.html:
             write_page(before, options.html)

@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--features", type=Path, metavar="FILE", help="keep the features there (.npz)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as beside:
-        features = Features(options.features or Path(beside) / "features.npz", network())
+        features = Features(options.features or Path(beside) / "features.npz", network)
         pictures = look(label_table.find(options.table, options.folder), features, BACKBONES[DEFAULT].side)
     main_, groups = reduced(pictures.features), np.arange(len(pictures))
     for seed in options.seeds:

@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -123,17 +122,13 @@ def look(found: Found, features: Features, side: int) -> Pictures:
     )
 
 
-def network() -> Callable[[], Embed]:
-    """Return what makes the pretrained network for photographs; Keras has to be imported quietly before."""
+def network() -> Embed:
+    """Return what gives the features of photographs, by the pretrained network; Keras has to be imported before."""
+    from training.fit.features import embedder
+    from training.network.backbone import build_on_backbone
 
-    def make() -> Embed:
-        from training.fit.features import embedder
-        from training.network.backbone import build_on_backbone
-
-        side = BACKBONES[DEFAULT].side
-        return embedder(build_on_backbone((side, side, 3), 2, DEFAULT, IMAGENET_WEIGHTS, seed=0))
-
-    return make
+    side = BACKBONES[DEFAULT].side
+    return embedder(build_on_backbone((side, side, 3), 2, DEFAULT, IMAGENET_WEIGHTS, seed=0))
 
 
 def _see(side: int, file: File, image: Pixels) -> tuple[Facts, Pixels, Hashes] | str:

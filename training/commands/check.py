@@ -117,7 +117,7 @@ def run(settings: CheckSettings, _interruption: Interruption) -> int:
         require_writable(settings.run)
         side = BACKBONES[DEFAULT].side
         file = RunFolder(settings.run).features(DEFAULT, IMAGENET_WEIGHTS, side, side)
-        report = check(settings.folder, Features(file, network()), settings.labels)
+        report = check(settings.folder, Features(file, network), settings.labels)
     from training.check import output, page
 
     if settings.csv:

@@ -1,4 +1,16 @@
-"""Names of files and labels in what is printed: they are strangers', and a terminal would act on some of them."""
+"""Names in what is printed: those of files and labels, which are strangers', and that of the command."""
+
+import shlex
+from pathlib import Path
+
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+def command() -> str:
+    """Return what starts Darkroom from here: ``darkroom``, or the file in a clone, which has it on no path."""
+    if not (_ROOT / "Makefile").is_file():
+        return "darkroom"
+    return "./darkroom" if Path.cwd() == _ROOT else shlex.quote(str(_ROOT / "darkroom"))
 
 
 def printable(text: str) -> str:

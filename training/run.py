@@ -51,7 +51,7 @@ from training.fit.settings import Precision, TrainSettings
 from training.fit.strategy import connect
 from training.fit.tracking import MLFLOW_RUN, Tracker, tracked
 from training.fit.train import Job, Start, Trained, network_of, train
-from training.names import printable
+from training.names import command, printable
 from training.network.model import in_float32
 from training.network.registry import BACKBONES, NO_WEIGHTS
 from training.progress import duration
@@ -276,7 +276,7 @@ def _wrong_labels(run: Run, head: FittedHead) -> tuple[Finding, ...]:
         return ()
     what = "1 label is" if len(wrong) == 1 else f"{len(wrong):,} labels are"
     table = f" --labels {shlex.quote(str(run.settings.labels))}" if run.settings.labels else ""
-    print(f"{what} probably wrong; darkroom check {shlex.quote(str(run.settings.data))}{table} shows them.")
+    print(f"{what} probably wrong; {command()} check {shlex.quote(str(run.settings.data))}{table} shows them.")
 
     def example(place: int, other: int) -> Example:
         in_train = place < len(dataset.train)
@@ -452,7 +452,7 @@ def _sum_up(run: Run, published: Published, seconds: float) -> None:
     lines = {
         **({"over all labels": multi_label_in_words(metadata)} if metadata.multi_label else {}),
         "all labels right" if metadata.multi_label else "accuracy": accuracy,
-        "serve it": f"{served_from} MODEL_NAME={run.name} darkroom serve",
+        "serve it": f"{served_from} MODEL_NAME={run.name} {command()} serve",
     }
     if int8:
         lines["in int8"] = int8_accuracy(int8)

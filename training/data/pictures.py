@@ -27,7 +27,7 @@ from training.data.reading import Faults, read_all
 from training.data.splitting import Order, interleave, keep_together, split_off
 from training.data.storage import allocate
 from training.errors import TrainingError
-from training.names import printable
+from training.names import command, printable
 
 _SIDES = (32, 64, 96, 128, 160, 224)  # pixels
 _MEASURED_FILES = 500
@@ -97,7 +97,7 @@ def load(folder: Path, validation_images: int | None, picture: Input | None, rea
     if said:
         table = f" --labels {shlex.quote(str(reading.labels))}" if reading.labels else ""
         several = pictures.classes.ndim == 2  # which a check does not take
-        print(f"{said}." if several else f"{said}; darkroom check {shlex.quote(str(folder))}{table} shows them.")
+        print(f"{said}." if several else f"{said}; {command()} check {shlex.quote(str(folder))}{table} shows them.")
     findings = (_duplicates(pictures, found.labels, groups, said),) if said else ()
     order = keep_together(readable.strata(), groups, ~readable.given(found))
     pictures = _reordered(pictures, order)

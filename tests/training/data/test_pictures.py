@@ -16,6 +16,7 @@ from training.data.dataset import Dataset, Split
 from training.data.decoding import read
 from training.data.pictures import Reading, load, middle_side, model_name
 from training.errors import TrainingError
+from training.names import command
 
 READING = Reading(size=(8, 8))
 
@@ -362,8 +363,8 @@ def test_commands_that_are_printed_can_be_pasted(tmp_path: Path, capsys: pytest.
     folder = write_scenes(tmp_path / "my cats & dogs", 8)
     ImageOps.mirror(scene("amber", 0)).save(folder / "amber" / "copy.png")
     load(folder, None, None, Reading(size=(16, 16)))
-    command = capsys.readouterr().out.partition("; darkroom check ")[2].partition(" shows them")[0]
-    assert shlex.split(command) == [str(folder)]
+    check = capsys.readouterr().out.partition(f"; {command()} check ")[2].partition(" shows them")[0]
+    assert shlex.split(check) == [str(folder)]
 
 
 @pytest.mark.slow
@@ -375,7 +376,7 @@ def test_near_duplicates_are_never_on_both_sides(tmp_path: Path, capsys: pytest.
             ImageOps.mirror(scene(label, number).resize((120, 120))).save(folder / label / f"copy-{number}.jpg")
     readings = [Reading(size=(side, side)) for side in (16, 48)]
     datasets = [load(folder, held_out, None, reading) for held_out in (None, 20) for reading in readings]
-    assert "48 pictures are there more than once, or nearly; darkroom check" in capsys.readouterr().out
+    assert f"48 pictures are there more than once, or nearly; {command()} check" in capsys.readouterr().out
     twice = {
         hashlib.sha256(path.read_bytes()).digest()
         for label in ("amber", "blue")
@@ -416,4 +417,6 @@ def test_leaks_between_given_splits_are_told(tmp_path: Path, capsys: pytest.Capt
     write_scenes(tmp_path / "test", 5, first=8)
     load(tmp_path, None, None, READING)
     printed = capsys.readouterr().out
-    assert "; 6 are held out and in the training, so what is measured on them is too good; darkroom check" in printed
+    assert (
+        f"; 6 are held out and in the training, so what is measured on them is too good; {command()} check" in printed
+    )

@@ -17,7 +17,6 @@ from artifact.validate import INPUT, OUTPUT, SIGNATURE
 from machine import usable_cores
 from training.data.dataset import Pixels, Split
 from training.errors import AccuracyLost, TrainingError
-from training.evaluation.accuracy import evaluate
 from training.evaluation.average_precision import RankedPair
 from training.evaluation.inference import Predict
 from training.evaluation.multi_label import MultiLabelEvaluation
@@ -119,13 +118,14 @@ def compare(
         AccuracyLost: the file has more than 2 points of accuracy less, or of several labels more than 0.02 of mean
             average precision, beyond noise.
     """
-    probabilities = (evaluate(predict, labels, split, measured_on).probabilities for predict in (expected, found))
-    ours, theirs = (evaluation_of(labels, measured_on, split, each, thresholds) for each in probabilities)
+    ours, theirs = (
+        evaluation_of(labels, measured_on, split, predict(split.images), thresholds) for predict in (expected, found)
+    )
     paired = Paired.count(ours.right, theirs.right)
     float32, quantized = paired.accuracies
     int8 = Int8(measured_on, paired.images, quantized, float32, CALIBRATION_IMAGES)
     comparison = Comparison(int8, *_alike(ours, theirs))
-    if loses_too_much(paired.only_first - paired.only_second, paired.images, _TOLERANCE):
+    if loses_too_much(paired, _TOLERANCE):
         raise AccuracyLost(
             f"int8 loses more than {100 * _TOLERANCE:g} points of accuracy: {comparison}; it is not kept"
         )

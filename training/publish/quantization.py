@@ -22,7 +22,7 @@ from artifact.validate import FAMILIARITY, OUTPUT
 from machine import import_openvino, openvino_core
 from training.data.dataset import Dataset, Pixels, Split, evenly_spaced
 from training.errors import AccuracyLost, TrainingError
-from training.evaluation.accuracy import Evaluation, evaluate
+from training.evaluation.accuracy import Evaluation
 from training.evaluation.average_precision import Has, Probabilities, RankedPair
 from training.evaluation.few_images import LEAST_HELD_OUT
 from training.evaluation.inference import answers_to, openvino_predict
@@ -78,21 +78,20 @@ def add_int8(version: Path, dataset: Dataset, held_out_images: int, thresholds: 
     split = dataset.validation[-held_out_images:]
     measured_on = f"{dataset.name} validation"
     if thresholds is not None:
-        predicted = [evaluate(openvino_predict(path), dataset.labels, split, "") for path in (version, network)]
-        before, after = (each.probabilities for each in predicted)
+        before, after = (openvino_predict(path)(split.images) for path in (version, network))
         return _of_labels(measured_on, before, after, split.classes > 0, thresholds, len(known), network)
 
     def answers(pictures: Split) -> list[Evaluation]:
-        predicts = map(openvino_predict, (version, network))
-        return [evaluate(predict, dataset.labels, pictures, measured_on) for predict in predicts]
+        probabilities = (openvino_predict(path)(pictures.images) for path in (version, network))
+        return [Evaluation(dataset.labels, measured_on, pictures, each) for each in probabilities]
 
-    float32, quantized = (answered.metrics().accuracy for answered in answers(split))
-    int8 = Int8(measured_on, len(split), quantized, float32, len(known))
+    answered = answers(split)
+    paired = Paired.count(*(each.right for each in answered))
+    int8 = _of_pair(paired, measured_on, len(known))
     if len(split) < LEAST_HELD_OUT:
-        pairs = [answers(part) for part in (known, split)]
-        same = np.concatenate([before.predicted == after.predicted for before, after in pairs])
+        same = np.concatenate([before.predicted == after.predicted for before, after in (answers(known), answered)])
         int8 = dataclasses.replace(int8, agreement=float(same.mean()), agreement_images=len(same))
-    return _kept(int8, network, _fault(int8))
+    return _kept(int8, network, _fault(int8, paired))
 
 
 def add_int8_by_folds(
@@ -127,16 +126,17 @@ def add_int8_by_folds(
         float32, int8_ = map(of_labels.sigmoids.probabilities, answers)
         return _of_labels(measured_on, float32, int8_, classes > 0, of_labels.thresholds, len(known), network)
     before, after = (each.argmax(axis=1) for each in answers)
-    int8 = Int8(
-        measured_on,
-        len(classes),
-        float((after == classes).mean()),
-        float((before == classes).mean()),
-        len(known),
-    )
+    paired = Paired.count(before == classes, after == classes)
+    int8 = _of_pair(paired, measured_on, len(known))
     if len(classes) < LEAST_HELD_OUT:
         int8 = dataclasses.replace(int8, agreement=float((before == after).mean()), agreement_images=len(classes))
-    return _kept(int8, network, _fault(int8))
+    return _kept(int8, network, _fault(int8, paired))
+
+
+def _of_pair(paired: Paired, measured_on: str, known: int) -> Int8:
+    """Return on record what float32 and int8 have right; ``known`` pictures gave the ranges."""
+    float32, quantized = paired.accuracies
+    return Int8(measured_on, paired.images, quantized, float32, known)
 
 
 def _of_labels(
@@ -158,14 +158,14 @@ def _of_labels(
     told = [each >= thresholds for each in (before, after)]
     paired = Paired.count(*((each == has).all(axis=1) for each in told))
     same = (told[0] == told[1]).all(axis=1)
-    float32, quantized = paired.accuracies
-    int8 = Int8(measured_on, len(has), quantized, float32, known, float(same.mean()), len(has))
+    int8 = dataclasses.replace(
+        _of_pair(paired, measured_on, known), agreement=float(same.mean()), agreement_images=len(has)
+    )
     if len(has) < LEAST_HELD_OUT:
         others = int((told[0] != told[1]).sum())
         broken = differs_too_often(others, has.size)
         return _kept(int8, network, f"tells more than {_OTHER_LABELS:.0%} of the labels otherwise" if broken else "")
-    _, most = paired.interval(_ONE_SIDED)
-    if most < -_TOLERANCE:
+    if loses_too_much(paired):
         return _kept(int8, network, f"has all labels right of more than {100 * _TOLERANCE:g} points fewer pictures")
     ranked = RankedPair.of(before, after, has).differences
     if len(ranked) and np.quantile(ranked, 1 - LEVEL) < -_TOLERANCE:
@@ -189,35 +189,33 @@ def _kept(int8: Int8, network: Path, fault: str) -> Int8:
     return int8
 
 
-def _fault(int8: Int8) -> str:
+def _fault(int8: Int8, paired: Paired) -> str:
     """Return why an int8 network with these figures is not kept; nothing where it is."""
     if int8.agreement is not None and int8.agreement_images is not None:
         others = round((1 - int8.agreement) * int8.agreement_images)
         often = differs_too_often(others, int8.agreement_images)
         return f"gives more than {_OTHER_LABELS:.0%} of the images another label" if often else ""
-    lost = round((int8.float32_accuracy - int8.accuracy) * int8.images)
-    return f"loses more than {100 * _TOLERANCE:g} points of accuracy" if loses_too_much(lost, int8.images) else ""
+    return f"loses more than {100 * _TOLERANCE:g} points of accuracy" if loses_too_much(paired) else ""
 
 
-def loses_too_much(lost: int, images: int, tolerance: float = _TOLERANCE) -> bool:
-    """Say whether ``lost`` of ``images`` pictures are more than this share, and more than chance makes of it.
+def loses_too_much(paired: Paired, tolerance: float = _TOLERANCE) -> bool:
+    """Say whether the second, which is in int8, has a share right that is lower by more than ``tolerance``.
 
-    It is the exact binomial test, one-sided, at 5%. Without it, at the 0.2 points of the default, a single picture of
-    up to 499 would be too many, and a few of 1,000, although most pictures on which int8 differs are doubtful ones.
+    It is so where the difference's interval ends below that, one-sided at 5%. What int8 loses and what it gains are
+    mostly doubtful pictures: the more there are of both, the less a surplus of the one tells.
     """
-    return lost > 0 and _is_beyond(lost, images, tolerance)
+    _, most = paired.interval(_ONE_SIDED)
+    return most < -tolerance
 
 
 def differs_too_often(others: int, images: int) -> bool:
-    """Say whether ``others`` of ``images`` pictures, which int8 gives another label, are beyond 5% by the same test."""
-    return _is_beyond(others, images, _OTHER_LABELS)
+    """Say whether ``others`` of ``images`` pictures, which int8 gives another label, are beyond 5%.
 
-
-def _is_beyond(number: int, images: int, share: float) -> bool:
-    """Say whether chance would seldom make ``number`` of ``images`` pictures of a true ``share``."""
+    It is the exact binomial test, one-sided, at 5%.
+    """
     from scipy.stats import binomtest  # takes half a second, which --help need not wait for
 
-    return bool(binomtest(number, images, share, alternative="greater").pvalue < LEVEL)
+    return bool(binomtest(others, images, _OTHER_LABELS, alternative="greater").pvalue < LEVEL)
 
 
 def libraries() -> dict[str, str]:

@@ -110,7 +110,7 @@ def test_int8_that_loses_too_much_is_not_kept(
     trained: tuple[Path, Path], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The error has both accuracies, and no file is left."""
-    monkeypatch.setattr(litert, "loses_too_much", lambda _lost, _images, _tolerance: True)
+    monkeypatch.setattr(litert, "loses_too_much", lambda _paired, _tolerance: True)
     code, _, errors = call(["export", trained[0], "--to", "litert", "--data", trained[1]])
     assert code == 1
     assert errors.startswith("training: error: int8 loses more than 2 points of accuracy: accuracy in int8 ")

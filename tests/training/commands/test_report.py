@@ -125,7 +125,7 @@ def test_a_training_leaves_pictures_out_where_that_is_asked_for(
     code, _, errors = call([*SMOKE, "--epochs", "1", "--no-pictures", *folders])
     assert code == 0, errors
     version = tmp_path / "m" / "smoke" / "1"
-    monkeypatch.setattr(quantization, "loses_too_much", lambda _lost, _images: False)
+    monkeypatch.setattr(quantization, "loses_too_much", lambda _paired: False)
     code, _, errors = call(["quantize", version])
     assert code == 0, errors
     for each in (version, version.with_name("2")):

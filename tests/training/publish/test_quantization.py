@@ -23,6 +23,7 @@ from training.data import synthetic
 from training.data.dataset import Dataset, Split, hold_out
 from training.errors import AccuracyLost
 from training.evaluation.inference import openvino_answer, openvino_predict, openvino_score
+from training.evaluation.paired import Paired
 from training.fit.head import cross_validate
 from training.publish import export, quantization
 from training.publish.model_card import int8_accuracy
@@ -86,7 +87,7 @@ def test_a_few_pictures_do_not_decide(
     version: Path, shapes: Dataset, held_out: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Below fifty held-out pictures int8 has to answer as float32 does, and what it loses of these does not count."""
-    monkeypatch.setattr(quantization, "loses_too_much", lambda _lost, _images: True)
+    monkeypatch.setattr(quantization, "loses_too_much", lambda _paired: True)
     int8 = quantization.add_int8(version, shapes, held_out_images=held_out)
     assert int8.images == held_out
     assert int8.agreement_images == len(shapes.train) + held_out
@@ -184,7 +185,7 @@ def test_int8_is_measured_by_the_folds(
     version, split = shutil.copytree(path, tmp_path / "1"), split[:count]
     features = pooled(model, split.images)
     folds = cross_validate(features, split.classes, 3)
-    monkeypatch.setattr(quantization, "_fault", lambda _int8: "")
+    monkeypatch.setattr(quantization, "_fault", lambda *_: "")
     int8 = quantization.add_int8_by_folds(version, split, features, folds, "blots")
     assert (int8.measured_on, int8.images) == ("blots, 5-fold cross-validation", count)
     quantized = openvino_answer(version / INT8_MODEL)(split.images)["embedding"]
@@ -197,7 +198,7 @@ def test_int8_is_measured_by_the_folds(
         assert int8.agreement_images == count
     else:
         assert int8.agreement is None
-    monkeypatch.setattr(quantization, "_fault", lambda _int8: "is broken")
+    monkeypatch.setattr(quantization, "_fault", lambda *_: "is broken")
     with pytest.raises(AccuracyLost, match="int8 is broken"):
         quantization.add_int8_by_folds(version, split, features, folds, "blots")
     assert not (version / INT8_MODEL).exists()
@@ -212,7 +213,7 @@ def test_only_some_of_many_pictures_are_asked(
     version = shutil.copytree(path, tmp_path / "1")
     features = pooled(model, split.images)
     folds = cross_validate(features, split.classes, 3)
-    monkeypatch.setattr(quantization, "_fault", lambda _int8: "")
+    monkeypatch.setattr(quantization, "_fault", lambda *_: "")
     monkeypatch.setattr(quantization, "_MOST_ASKED", 20)
     assert quantization.add_int8_by_folds(version, split, features, folds, "blots").images == 20
 
@@ -248,26 +249,28 @@ def test_a_network_that_loses_too_much_is_not_kept(version: Path, shapes: Datase
 
 
 @pytest.mark.parametrize(
-    ("lost", "images", "expected"),
+    ("lost", "gained", "images", "expected"),
     [
-        (-2, 1000, False),
-        (1, 50, False),
-        (2, 50, True),
-        (3, 1000, False),
-        (6, 1000, True),
-        (9, 2500, False),
-        (10, 2500, True),
+        (0, 2, 1000, False),
+        (1, 0, 50, False),
+        (4, 0, 50, False),
+        (5, 0, 50, True),
+        (6, 0, 1000, False),
+        (7, 0, 1000, True),
+        (24, 16, 1000, False),
+        (40, 16, 1000, True),
     ],
 )
-def test_a_loss_counts_where_it_is_beyond_noise(lost: int, images: int, expected: bool) -> None:
-    """0.2 points of few pictures are less than one; the binomial test says how many chance makes."""
-    assert quantization.loses_too_much(lost, images) is expected
+def test_a_loss_counts_where_it_is_beyond_noise(lost: int, gained: int, images: int, expected: bool) -> None:
+    """Few pictures do not tell, nor do some more that are lost than gained where many are both."""
+    paired = Paired(images - lost - gained, lost, gained, 0)
+    assert quantization.loses_too_much(paired) is expected
 
 
 def test_more_may_be_lost_where_more_is_tolerated() -> None:
-    """At two points instead of 0.2, of 1,000 pictures 28 are within noise."""
-    assert not quantization.loses_too_much(28, 1000, 0.02)
-    assert quantization.loses_too_much(29, 1000, 0.02)
+    """At two points instead of 0.2, of 1,000 pictures 29 are within noise."""
+    assert not quantization.loses_too_much(Paired(971, 29, 0, 0), 0.02)
+    assert quantization.loses_too_much(Paired(970, 30, 0, 0), 0.02)
 
 
 @pytest.mark.slow
@@ -275,7 +278,7 @@ def test_what_loses_too_much_is_not_published(
     version: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """``quantize`` then ends with exit code 1 and leaves no version."""
-    monkeypatch.setattr(quantization, "loses_too_much", lambda _lost, _images: True)
+    monkeypatch.setattr(quantization, "loses_too_much", lambda _paired: True)
     assert main(["quantize", str(version)]) == 1
     assert "int8 loses more than" in capfd.readouterr().err.splitlines()[-1]
     assert artifact.versions(version.parent.parent, "smoke") == [1]
@@ -297,7 +300,7 @@ def test_a_training_is_published_without_int8_where_it_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """A training is not lost over int8: it publishes the rest, and says so."""
-    monkeypatch.setattr(quantization, "loses_too_much", lambda _lost, _images: True)
+    monkeypatch.setattr(quantization, "loses_too_much", lambda _paired: True)
     arguments = ["--models", str(tmp_path / "m"), "--run", str(tmp_path / "r"), "--precision", "float32", "--int8"]
     assert main(["--preset", "smoke", "--epochs", "1", *arguments]) == 0
     assert "Publishing without int8, since int8 loses more than" in capfd.readouterr().out

@@ -7,11 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from artifact import Metrics
-from training.data.batching import in_batches
 from training.data.dataset import Classes, Split
-from training.evaluation.inference import Predict
 
-_BATCH = 500
 _BINS = 15
 
 
@@ -66,12 +63,6 @@ class Evaluation:
         wrong = np.flatnonzero(self.predicted != self.split.classes)
         confidence = self.probabilities[wrong].max(axis=1)
         return wrong[np.argsort(-confidence, kind="stable")[:count]]
-
-
-def evaluate(predict: Predict, labels: tuple[str, ...], split: Split, measured_on: str) -> Evaluation:
-    """Classify every picture of ``split``, a batch at a time; ``measured_on`` says in words what it is."""
-    probabilities = np.concatenate([predict(batch) for batch in in_batches(split.images, _BATCH)])
-    return Evaluation(labels, measured_on, split, probabilities)
 
 
 class Bins(NamedTuple):

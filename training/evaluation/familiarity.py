@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 from artifact import Familiarity
-from training.data.batching import in_batches
 from training.data.dataset import Pixels
 from training.evaluation.inference import Score
 from training.evaluation.out_of_distribution import KINDS, draw
@@ -21,9 +20,8 @@ from training.progress import bar
 Scores = NDArray[np.float32]  # [N], higher where a picture is more familiar
 
 _SHARE = 0.95
-_IMAGES_OF_A_KIND, _FEWEST_OF_A_KIND = 500, 40
+_IMAGES_OF_A_KIND, _FEWEST_OF_A_KIND = 500, 25
 _PIXELS_OF_A_KIND = 2**21
-_BATCH = 250
 
 
 def score_of(logits: NDArray[np.float32], *, multi_label: bool = False) -> Scores:
@@ -49,7 +47,7 @@ def measure(score: Score, familiar: Scores, known: Pixels, threshold: float | No
     figures = {}
     with bar(len(KINDS), "Pictures of something else", "kind") as shown:
         for kind in KINDS:
-            scores = _scores(score, draw(kind, known, number))
+            scores = score(draw(kind, known, number))
             figures[kind] = {"auroc": auroc(familiar, scores)}
             if threshold is not None:
                 figures[kind]["unfamiliar"] = float((scores < threshold).mean())
@@ -65,7 +63,3 @@ def auroc(familiar: Scores, others: Scores) -> float:
     ordered = np.sort(others)
     below, up_to = (np.searchsorted(ordered, familiar, side=side) for side in ("left", "right"))
     return float((below + up_to).mean() / (2 * len(ordered)))
-
-
-def _scores(score: Score, images: Pixels) -> Scores:
-    return np.concatenate([score(batch) for batch in in_batches(images, _BATCH)])

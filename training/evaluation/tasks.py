@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from artifact import Metadata
 from training.data.dataset import Split
 from training.evaluation import multi_label, report
-from training.evaluation.accuracy import Evaluation, evaluate
+from training.evaluation.accuracy import Evaluation
 from training.evaluation.comparison import Comparison
 from training.evaluation.inference import openvino_predict
 from training.evaluation.multi_label import MultiLabelComparison, MultiLabelEvaluation
@@ -33,9 +33,8 @@ def evaluation_of(
 
 def evaluate_version(version: Path, metadata: Metadata, split: Split, measured_on: str) -> AnyEvaluation:
     """Let the version in folder ``version`` answer to ``split``, whose classes stand in the order of its labels."""
-    answered = evaluate(openvino_predict(version), metadata.labels, split, measured_on)
-    thresholds = thresholds_of(metadata)
-    return evaluation_of(metadata.labels, measured_on, split, answered.probabilities, thresholds)
+    probabilities = openvino_predict(version)(split.images)
+    return evaluation_of(metadata.labels, measured_on, split, probabilities, thresholds_of(metadata))
 
 
 def thresholds_of(metadata: Metadata) -> Thresholds | None:

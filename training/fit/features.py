@@ -6,15 +6,14 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from machine import import_openvino, openvino_core
 from training.data.dataset import Pixels
 from training.errors import TrainingError
+from training.evaluation.inference import openvino_answer
 from training.network.backbone import embedding_of
 from training.progress import bar
 
@@ -30,8 +29,7 @@ _DIGEST = 16  # bytes
 def embedder(model: keras.Model) -> Embed:
     """Return what gives the features of pictures that the head of ``model``, a network on a backbone, gets.
 
-    They are computed by OpenVINO where Keras runs on TensorFlow, which it reads; else by Keras itself. OpenVINO takes
-    pictures one by one, each core another: a picture's maps fit into a core's cache, and no core waits for the others.
+    They are computed by OpenVINO where Keras runs on TensorFlow, which it reads; else by Keras itself.
     """
     network = keras.Model(model.input, embedding_of(model))
     if keras.backend.backend() != "tensorflow":
@@ -42,27 +40,10 @@ def embedder(model: keras.Model) -> Embed:
     function = tf.function(lambda images: {"features": network(tf.cast(images, tf.float32), training=False)}, signature)
     module = tf.Module()
     module.weights = [variable.value for variable in network.weights]
-    core = openvino_core()
     with tempfile.TemporaryDirectory() as folder:  # OpenVINO's own conversion in memory fails on Python 3.13
         tf.saved_model.save(module, folder, signatures={"serving_default": function})
-        hints = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "THROUGHPUT"}
-        compiled = core.compile_model(core.read_model(folder), "CPU", hints)
-    queue = import_openvino().AsyncInferQueue(compiled)
-    size = compiled.output(0).partial_shape[1].get_length()
-
-    def embed(images: Pixels) -> Vectors:
-        vectors = np.empty((len(images), size), np.float32)
-
-        def keep(request: Any, index: int) -> None:
-            vectors[index] = request.get_output_tensor(0).data[0]
-
-        queue.set_callback(keep)
-        for index in range(len(images)):
-            queue.start_async({"images": images[index : index + 1]}, index)
-        queue.wait_all()
-        return vectors
-
-    return embed
+        answer = openvino_answer(Path(folder))
+    return lambda images: answer(images)["features"]
 
 
 class Features:
@@ -74,33 +55,29 @@ class Features:
         self._make = functools.cache(make)
         self._known = _read(file)
 
-    def of(self, images: Pixels, *, mirrored: bool = False, quiet: bool = False) -> Vectors:
-        """Return the features float32 [N, D] of ``images`` uint8 [N, H, W, 3], or of their mirror images.
+    def of(self, images: Pixels, *, quiet: bool = False) -> Vectors:
+        """Return the features float32 [N, D] of ``images`` uint8 [N, H, W, 3].
 
         Whatever ends it early, those that are known by then are kept. Where it is ``quiet``, another bar shows it.
 
         Raises:
             TrainingError: the file cannot be written.
         """
-        digests = [hashlib.blake2b(image, digest_size=_DIGEST, salt=b"m" * mirrored).digest() for image in images]
+        digests = [hashlib.blake2b(image, digest_size=_DIGEST).digest() for image in images]
         missing = [index for index, digest in enumerate(digests) if digest not in self._known]
         if missing:
             try:
-                for index, vector in self._embedded(images, missing, mirrored=mirrored, quiet=quiet):
+                for index, vector in self._embedded(images, missing, quiet=quiet):
                     self._known[digests[index]] = vector
             finally:
                 _write(self._file, self._known)
         return np.stack([self._known[digest] for digest in digests])
 
-    def _embedded(
-        self, images: Pixels, missing: Sequence[int], *, mirrored: bool, quiet: bool
-    ) -> Iterator[tuple[int, Vectors]]:
+    def _embedded(self, images: Pixels, missing: Sequence[int], *, quiet: bool) -> Iterator[tuple[int, Vectors]]:
         embed = self._make()
-        what = "Features, mirrored" if mirrored else "Features"
-        with nullcontext() if quiet else bar(len(missing), what, "picture") as shown:
+        with nullcontext() if quiet else bar(len(missing), "Features", "picture") as shown:
             for chosen in np.split(np.array(missing), range(_BATCH, len(missing), _BATCH)):
-                batch = images[chosen]
-                yield from zip(chosen.tolist(), embed(batch[:, :, ::-1].copy() if mirrored else batch), strict=True)
+                yield from zip(chosen.tolist(), embed(images[chosen]), strict=True)
                 if shown:
                     shown.update(len(chosen))
 

@@ -1,9 +1,9 @@
 """The linear head on a frozen backbone: multinomial logistic regression, its strength chosen by cross-validation.
 
 Where a picture may have several labels, or none, each label has a logistic regression of its own, and all have the same
-strength. scikit-learn fits them, which takes seconds where training the same layer by steps takes minutes. Each picture
-stands in it twice, as it is and mirrored. What the folds answer to the pictures that they did not see stands in for a
-validation split: it has all pictures, of which a split would have a tenth.
+strength. scikit-learn fits them, which takes seconds where training the same layer by steps takes minutes. What the
+folds answer to the pictures that they did not see stands in for a validation split: it has all pictures, of which a
+split would have a tenth.
 """
 
 import warnings
@@ -119,10 +119,9 @@ def cross_validate(
     return best
 
 
-def fit_head(features: Vectors, mirrored: Vectors, classes: Classes, labels: int, strength: float) -> Linear:
-    """Fit the head to pictures and to their mirror images, float32 [N, D] each, which count for half."""
-    both = np.concatenate([features, mirrored])
-    return _fit_for(classes, labels)(both, np.concatenate([classes, classes]), strength / 2)
+def fit_head(features: Vectors, classes: Classes, labels: int, strength: float) -> Linear:
+    """Fit the head to all ``features`` float32 [N, D], of pictures of ``classes`` as in ``cross_validate``."""
+    return _fit_for(classes, labels)(features, classes, strength)
 
 
 def rarest_labels(classes: Classes) -> Classes:

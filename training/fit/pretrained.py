@@ -17,13 +17,11 @@ from training.network.registry import NO_WEIGHTS
 class FittedHead:
     """A head that learned from all pictures of a data set but those of the test, and how it was found.
 
-    ``features`` and ``mirrored``, float32 [N, D], are what the network makes of the N pictures and of their mirror
-    images, ``classes`` int64 [N], or [N, labels] of several labels, what they show: those to train on first, and then
-    those held out for validation.
+    ``features`` float32 [N, D] are what the network makes of the N pictures, ``classes`` int64 [N], or [N, labels] of
+    several labels, what they show: those to train on first, and then those held out for validation.
     """
 
     features: Vectors
-    mirrored: Vectors
     classes: Classes
     labels: int
     folds: CrossValidation
@@ -32,8 +30,7 @@ class FittedHead:
     def without(self, held_out: int) -> Linear:
         """Return a head that is fitted in the same way, but not to the last ``held_out`` pictures."""
         kept = slice(len(self.features) - held_out)
-        features, mirrored = self.features[kept], self.mirrored[kept]
-        return fit_head(features, mirrored, self.classes[kept], self.labels, self.folds.strength)
+        return fit_head(self.features[kept], self.classes[kept], self.labels, self.folds.strength)
 
     def accuracy(self) -> float:
         """Return the share of the pictures that the folds answer right which did not see them."""
@@ -54,13 +51,10 @@ def fit(job: Job) -> FittedHead:
     file = job.folder.features(recipe.backbone or "", weights, height, width)
     known = Features(file, lambda: embedder(network(job)))
     splits = [split for split in (dataset.train, dataset.validation) if len(split)]
-    features, mirrored = (
-        np.concatenate([known.of(split.images, mirrored=mirrored) for split in splits]) for mirrored in (False, True)
-    )
+    features = np.concatenate([known.of(split.images) for split in splits])
     classes, labels = np.concatenate([split.classes for split in splits]), len(dataset.labels)
     folds = cross_validate(features, classes, labels, dataset.groups)
-    linear = fit_head(features, mirrored, classes, labels, folds.strength)
-    return FittedHead(features, mirrored, classes, labels, folds, linear)
+    return FittedHead(features, classes, labels, folds, fit_head(features, classes, labels, folds.strength))
 
 
 def network(job: Job, head: Linear | None = None) -> keras.Model:

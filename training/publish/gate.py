@@ -16,7 +16,7 @@ import artifact
 from artifact import Input, InvalidVersion, Metadata
 from training.data.dataset import Split
 from training.errors import TrainingError, WorseVersion
-from training.evaluation.accuracy import Evaluation, evaluate
+from training.evaluation.accuracy import Evaluation
 from training.evaluation.average_precision import Pair, RankedPair
 from training.evaluation.few_images import accuracy_beside, accuracy_in_words
 from training.evaluation.inference import openvino_predict
@@ -168,7 +168,7 @@ def compare(before: Path, evaluation: AnyEvaluation, digest: str, split_for: Spl
 def _answered_before(before: Path, metadata: Metadata, split: Split, measured_on: str) -> Evaluation:
     """Return what version ``before`` answers to ``split``."""
     try:
-        return evaluate(openvino_predict(before), metadata.labels, split, measured_on)
+        return Evaluation(metadata.labels, measured_on, split, openvino_predict(before)(split.images))
     except RuntimeError as error:  # OpenVINO's own
         raise TrainingError(f"{before} cannot be run by OpenVINO ({error})") from error
 

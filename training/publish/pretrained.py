@@ -8,7 +8,6 @@ import artifact
 from artifact import Draft, Input, Int8, Metadata, Metrics
 from artifact.layout import INT8_MODEL, MODEL_CARD
 from artifact.store import Store
-from training.data.batching import in_batches
 from training.data.dataset import Classes, Pixels
 from training.errors import AccuracyLost, Interruption
 from training.evaluation.inference import openvino_predict
@@ -27,7 +26,6 @@ from training.publish.quantization import quantize
 _LEAST_AGREEMENT = 0.5
 _CHECKED = ("noise", "blobs", "stripes", "fractals", "text")
 _CHECKED_OF_A_KIND = 2
-_BATCH = 50
 
 
 def publish_pretrained(
@@ -106,5 +104,5 @@ def _int8(draft: Draft, photographs: Pixels) -> Int8:
 
 
 def _answers(network: Path, images: Pixels) -> Classes:
-    predict = openvino_predict(network)
-    return np.concatenate([predict(batch).argmax(axis=1) for batch in in_batches(images, _BATCH)])
+    classes: Classes = openvino_predict(network)(images).argmax(axis=1)
+    return classes

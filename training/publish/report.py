@@ -35,7 +35,7 @@ History = Sequence[Mapping[str, float]]
 HISTORY = f"{EXTRA}/history.json"
 """Losses and accuracies of the training, a record for each epoch; a version that was not trained so has none."""
 
-_TIMED_SECONDS = 0.5
+_TIMED_SECONDS = 0.25
 
 
 @dataclass(frozen=True)

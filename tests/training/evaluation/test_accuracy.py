@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from training.data.dataset import Pixels, Split
-from training.evaluation.accuracy import Evaluation, by_confidence, evaluate, expected_calibration_error
+from training.data.dataset import Split
+from training.evaluation.accuracy import Evaluation, by_confidence, expected_calibration_error
 
 # Four pictures of classes 0 0 1 1; the third is taken for class 0 with confidence.
 PROBABILITIES = np.array([[0.9, 0.1], [0.6, 0.4], [0.8, 0.2], [0.3, 0.7]], np.float32)
@@ -55,31 +54,3 @@ def test_mistakes_come_with_the_most_confident_first() -> None:
     """The sheet of mistakes begins with what the network was surest of."""
     flipped = Evaluation(("a", "b"), "by hand", Split(SPLIT.images, 1 - SPLIT.classes), PROBABILITIES)
     assert flipped.confident_mistakes(2).tolist() == [0, 3]
-
-
-def test_every_picture_is_classified_in_order() -> None:
-    """More pictures than a batch holds keep their order."""
-    count = 1203
-    images = np.zeros((count, 1, 1, 3), np.uint8)
-    images[:, 0, 0, 0] = np.arange(count) % 200
-    result = evaluate(
-        lambda batch: batch[:, 0, 0].astype(np.float32), ("r", "g", "b"), Split(images, np.zeros(count, int)), "x"
-    )
-    np.testing.assert_array_equal(result.probabilities[:, 0], np.arange(count) % 200)
-
-
-def test_large_pictures_are_classified_in_smaller_batches() -> None:
-    """A batch has a bounded number of pixels, so that pictures of 224x224 do not take fifty times the memory."""
-    sizes = []
-
-    def predict(images: Pixels) -> NDArray[np.float32]:
-        sizes.append(len(images))
-        return np.eye(2, dtype=np.float32)[images[:, 0, 0, 0] % 2]
-
-    for side, expected in ((32, [256, 256, 88]), (224, [5] * 120)):
-        images = np.zeros((600, side, side, 3), np.uint8)
-        images[:, 0, 0, 0] = np.arange(600) % 2
-        sizes.clear()
-        evaluation = evaluate(predict, ("a", "b"), Split(images, np.arange(600) % 2), "made up")
-        assert sizes == expected
-        assert evaluation.metrics().accuracy == 1

@@ -16,7 +16,7 @@ from tests.training.conftest import Refused
 from training.data import synthetic
 from training.data.dataset import Split
 from training.errors import TrainingError, WorseVersion
-from training.evaluation.accuracy import Evaluation, evaluate
+from training.evaluation.accuracy import Evaluation
 from training.evaluation.inference import openvino_predict
 from training.evaluation.multi_label import MultiLabelEvaluation
 from training.evaluation.paired import Paired
@@ -39,7 +39,7 @@ def models(smoke: tuple[Path, str], tmp_path: Path) -> Path:
 def answered(smoke: tuple[Path, str]) -> Evaluation:
     """Return what the smoke version answers to 200 pictures."""
     labels, _, test = synthetic.load(1, 200, seed=5)
-    return evaluate(openvino_predict(smoke[0]), labels, test, "shapes test")
+    return Evaluation(labels, "shapes test", test, openvino_predict(smoke[0])(test.images))
 
 
 def with_mistakes(evaluation: Evaluation, count: int) -> Evaluation:

@@ -34,6 +34,7 @@ COMMANDS = (
 """The commands by the names of their modules in ``training.commands``; that of ``import``, a keyword, ends in ``_``."""
 
 _WITHOUT_A_COMMAND = "train"
+_WITH_EPOCHS = ("study",)
 _NOT_PUBLISHED = 3
 _NO_GPU = 4
 
@@ -73,7 +74,9 @@ def main(arguments: Sequence[str]) -> int:
     except Interrupted as interrupted:
         name = signal.Signals(interrupted.signal_number).name
         folder = getattr(settings, "run", None) or Path(os.environ.get("RUN_DIR") or "runs")
-        advice = how_to_resume(arguments, os.environ, folder, socket.gethostname())
+        trains = not named or arguments[0] in _WITH_EPOCHS
+        again = "Give the same command again."
+        advice = how_to_resume(arguments, os.environ, folder, socket.gethostname()) if trains else again
         print(f"Stopped by {name}. {advice}", file=sys.stderr)
         return 128 + interrupted.signal_number
     finally:

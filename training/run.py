@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 import artifact
 from artifact import Input, Int8, InvalidVersion, Metadata
+from artifact.accuracy import accuracy_in_words
 from artifact.layout import INT8_MODEL, MODEL_CARD, REPORT
 from artifact.store import Store
 from training.check.labels import answers_of, doubtful, probably_wrong
@@ -35,7 +36,7 @@ from training.evaluation import improvement
 from training.evaluation.average_precision import mean_average_precision
 from training.evaluation.embedding_score import fit_distances, fit_score
 from training.evaluation.familiarity import score_of
-from training.evaluation.few_images import LEAST_HELD_OUT, accuracy_in_words, why_not_calibrated
+from training.evaluation.few_images import LEAST_HELD_OUT, why_not_calibrated
 from training.evaluation.inference import openvino_predict
 from training.evaluation.post_hoc import PostHoc, fit_post_hoc, fit_to_logits, logits_of
 from training.fit import defaults, device, hardware, pretrained
@@ -90,8 +91,10 @@ class Run:
         return recipe.pretrained and not recipe.head_share and not of_a_version and self.job.strategy.workers == 1
 
 
-def train_and_publish(settings: TrainSettings, interruption: Interruption) -> int:
+def train_and_publish(settings: TrainSettings, interruption: Interruption, begun: float) -> int:
     """Train and publish as ``settings`` ask for; return the exit code.
+
+    ``begun`` is when the command was given, by ``time.monotonic``: imports take seconds.
 
     Raises:
         Interrupted: a signal came; the epochs done are saved, and what was published by then stays.
@@ -100,7 +103,6 @@ def train_and_publish(settings: TrainSettings, interruption: Interruption) -> in
         SourceFails: the object store that versions go to cannot be read or written.
         OSError: a folder cannot be written.
     """
-    begun = time.monotonic()
     with ExitStack() as held:
         run = load(settings, held)
         folder, strategy = run.job.folder, run.job.strategy

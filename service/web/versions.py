@@ -5,6 +5,7 @@ from typing import NamedTuple
 from urllib.parse import urlencode
 
 from artifact import InvalidVersion, Metadata, read_metadata, version_path
+from artifact.accuracy import accuracy_in_words
 from service.inference.loaded import LoadedModel
 from service.inference.registry import Registry
 
@@ -65,7 +66,7 @@ def _accuracy(metadata: Metadata) -> str:
     metrics = metadata.metrics
     if not metrics.images:
         return "not measured"
-    return f"{metrics.accuracy:.2%} of {metrics.images:,} ({metrics.measured_on})"
+    return accuracy_in_words(metrics.accuracy, metrics.images, metrics.measured_on)
 
 
 def _share(value: float | None, metadata: Metadata) -> str:

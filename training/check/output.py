@@ -5,8 +5,8 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
+from artifact.accuracy import accuracy_beside
 from training.check.findings import Kind, Report, Suggestion
-from training.evaluation.few_images import accuracy_beside
 from training.names import printable
 
 COLUMNS = ("path", "kind", "suggestion", "certainty", "why")

@@ -1,6 +1,7 @@
 """``python -m training``: train an image classifier and publish it."""
 
 import argparse
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
@@ -136,10 +137,11 @@ def parse(arguments: Sequence[str]) -> TrainSettings:
 
 def run(settings: TrainSettings, interruption: Interruption) -> int:
     """Train and publish; return the exit code. See ``training.run`` for what it raises."""
+    begun = time.monotonic()
     with start_of_training(cpu=settings.cpu):
         from training.run import train_and_publish
 
-    return train_and_publish(settings, interruption)
+    return train_and_publish(settings, interruption, begun)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from artifact.accuracy import accuracy_beside, accuracy_in_words, accuracy_interval
 from training.evaluation.accuracy import Evaluation
-from training.evaluation.few_images import accuracy_beside, accuracy_in_words, accuracy_interval
 from training.evaluation.paired import Paired, better_in_words
 from training.names import printable
 

@@ -1,6 +1,5 @@
 """What few pictures can tell: how exact their figures are, and from how many on something is fitted to them."""
 
-_EXACT = 1000
 _EXACT_CALIBRATION = 100
 
 LEAST_HELD_OUT = 50
@@ -10,31 +9,6 @@ A temperature that is fitted on fewer is often further off than none. Simulated 
 too sure by a temperature of 1.4, it was so in 92 of 100 draws of 25 pictures, 43 of 50 pictures and 20 of 100 pictures
 where 87% of the answers are right, and in 7, 2 and none where 64% are.
 """
-
-
-def accuracy_interval(right: int, images: int) -> tuple[float, float]:
-    """Return the 95% confidence interval of an accuracy, fractions of 1: ``right`` of at least one ``images``.
-
-    It is Wilson's (Journal of the American Statistical Association 22, 1927), which keeps its confidence on few
-    pictures, and where all or none are right.
-    """
-    from scipy.stats import binomtest  # takes half a second, which --help need not wait for
-
-    low, high = binomtest(right, images).proportion_ci(confidence_level=0.95, method="wilson")
-    return float(low), float(high)
-
-
-def accuracy_in_words(accuracy: float, images: int, measured_on: str = "") -> str:
-    """Return an accuracy, a fraction of 1, with what it was measured on and, of few pictures, with its interval."""
-    details = "; ".join(filter(None, [measured_on, _interval(accuracy, images)]))
-    what = "image" if images == 1 else "images"
-    return f"{accuracy:.2%} of {images:,} {what}" + (f" ({details})" if details else "")
-
-
-def accuracy_beside(accuracy: float, images: int) -> str:
-    """Return another accuracy of the same ``images`` in words, to stand beside ``accuracy_in_words`` of the first."""
-    interval = _interval(accuracy, images)
-    return f"{accuracy:.2%}" + (f" ({interval})" if interval else "")
 
 
 def calibration_error_in_words(error: float | None, images: int) -> str:
@@ -63,11 +37,3 @@ def why_not_calibrated(images: int, *, folds: bool = False) -> str:
         f"Not calibrated, and no threshold for familiar pictures: {reason}; the temperature is 1. "
         "See --validation-images."
     )
-
-
-def _interval(accuracy: float, images: int) -> str:
-    """Return the interval of an accuracy in words, in percent; nothing where there are pictures enough."""
-    if images >= _EXACT:
-        return ""
-    low, high = accuracy_interval(round(accuracy * images), images)
-    return f"95%: {100 * low:.1f} to {100 * high:.1f}"

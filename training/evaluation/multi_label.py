@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from artifact import Metrics, MultiLabel
+from artifact.accuracy import accuracy_in_words
 from training.data.dataset import Split
 from training.evaluation.average_precision import (
     Has,
@@ -19,7 +20,7 @@ from training.evaluation.average_precision import (
     interval,
     mean_over_labels,
 )
-from training.evaluation.few_images import accuracy_in_words, calibration_error_in_words
+from training.evaluation.few_images import calibration_error_in_words
 from training.evaluation.paired import better_in_words
 from training.evaluation.sigmoids import decision_calibration_error
 from training.names import printable

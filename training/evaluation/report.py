@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from typing import Any
 
+from artifact.accuracy import accuracy_in_words, accuracy_interval
 from training.evaluation.accuracy import Evaluation
-from training.evaluation.few_images import accuracy_in_words, accuracy_interval, calibration_error_in_words
+from training.evaluation.few_images import calibration_error_in_words
 from training.names import printable
 
 

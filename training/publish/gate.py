@@ -14,11 +14,11 @@ import numpy as np
 
 import artifact
 from artifact import Input, InvalidVersion, Metadata
+from artifact.accuracy import accuracy_beside, accuracy_in_words
 from training.data.dataset import Split
 from training.errors import TrainingError, WorseVersion
 from training.evaluation.accuracy import Evaluation
 from training.evaluation.average_precision import Pair, RankedPair
-from training.evaluation.few_images import accuracy_beside, accuracy_in_words
 from training.evaluation.inference import openvino_predict
 from training.evaluation.multi_label import MultiLabelEvaluation
 from training.evaluation.paired import LEVEL, Paired, Right

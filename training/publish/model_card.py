@@ -4,12 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from artifact import Calibration, Familiarity, Int8, Metadata, Metrics
-from training.evaluation.few_images import (
-    LEAST_HELD_OUT,
-    accuracy_beside,
-    accuracy_in_words,
-    calibration_error_in_words,
-)
+from artifact.accuracy import accuracy_beside, accuracy_in_words
+from training.evaluation.few_images import LEAST_HELD_OUT, calibration_error_in_words
 from training.evaluation.multi_label import averages_in_words
 from training.evaluation.out_of_distribution import KINDS
 from training.fit.lineage import Lineage, in_words

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from artifact import Calibration, Metadata
+from artifact.accuracy import accuracy_in_words
 from artifact.layout import EXTRA, INT8_MODEL, INT8_WEIGHTS, REPORT
 from training.data.dataset import Dataset
 from training.data.findings import Finding
 from training.evaluation.calibration import Correction
-from training.evaluation.few_images import accuracy_in_words
 from training.evaluation.multi_label import MultiLabelEvaluation
 from training.evaluation.tasks import AnyEvaluation
 from training.evaluation.timing import milliseconds_of, processor

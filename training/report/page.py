@@ -17,10 +17,11 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from artifact.accuracy import accuracy_interval
 from training.data.findings import Example, Finding
 from training.evaluation.accuracy import Bins, Evaluation, by_confidence
 from training.evaluation.comparison import Comparison
-from training.evaluation.few_images import accuracy_interval, calibration_error_in_words
+from training.evaluation.few_images import calibration_error_in_words
 from training.evaluation.tasks import AnyEvaluation
 from training.report import charts
 from training.report.confusion import Cell, Confusion

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from artifact.accuracy import accuracy_in_words
 from training.data.dataset import Dataset
-from training.evaluation.few_images import accuracy_in_words
 from training.study import report
 from training.study.configurations import CONFIGURATIONS, Schedule
 from training.study.plots import save_curves

@@ -12,7 +12,7 @@ import simplejpeg
 from flask import Blueprint, Request, Response, g
 from msgspec import Meta, Struct
 
-from service.captures.accuracy import interval
+from artifact.accuracy import accuracy_interval
 from service.captures.choice import REASONS, KeptAnswer, Ranked
 from service.captures.errors import NothingKept, TakenByAnother, UnknownCapture
 from service.captures.folder import CaptureFolder
@@ -269,7 +269,7 @@ def _summary(services: Services, folder: CaptureFolder) -> SummaryAnswer:
         accuracy=[
             Accuracy(
                 drawn.model, drawn.version, drawn.answers, drawn.right, round(drawn.right / drawn.answers, 6),
-                *(round(bound, 6) for bound in interval(drawn.right, drawn.answers)),
+                *(round(bound, 6) for bound in accuracy_interval(drawn.right, drawn.answers)),
             )
             for drawn in found.drawn
         ],

@@ -2,10 +2,10 @@
 
 import numpy as np
 
+from artifact.accuracy import accuracy_interval
 from training.data.dataset import Split
 from training.evaluation.accuracy import Evaluation
 from training.evaluation.comparison import Comparison
-from training.evaluation.few_images import accuracy_interval
 
 
 def evaluation(right: int, images: int) -> Evaluation:

@@ -100,12 +100,14 @@ class Gateway:
             # An incomplete body is refused, which is quick, and what is left of it is read from the loop's socket.
             if complete and _is_offloaded(environ, body.size):
                 lane = self._lane_of(environ) if body.size else ""
-                if not self._refuse_offloading(environ, body, lane):
+                if not self._refuse_offloading(body, lane):
                     try:
-                        return self._offload(environ, start_response, body.size, lane)
+                        return self._offload(environ, start_response, body, lane)
                     except QueueFull as error:  # of the loop, which has no thread for it
                         body.fail(error)
-                        environ["wsgi.input"] = body
+                environ["wsgi.input"] = body
+            elif complete:
+                environ["wsgi.input"] = body.whole()
             with self._loop.request():
                 return self._application(environ, start_response)
         finally:
@@ -135,7 +137,6 @@ class Gateway:
             if body.size < length and not chunked:
                 raise InvalidRequest("The body is shorter than its Content-Length says; send the whole of it.")
             if body.size <= self._max_body:
-                environ["wsgi.input"] = body.whole()
                 return True
         except TimeoutError:  # Werkzeug would take it for a client that is gone
             body.fail(SlowBody("The body stopped coming, or came too slowly; send it without long pauses."))
@@ -161,21 +162,23 @@ class Gateway:
         self._coming[body] = None
         return block
 
-    def _refuse_offloading(self, environ: Environ, body: "_Body", lane: str) -> bool:
+    def _refuse_offloading(self, body: "_Body", lane: str) -> bool:
         """Refuse a request with a body where too many long ones wait, by what the application reads; say so."""
         if not body.size or self._offloaded.get(lane, 0) < self._max_offloaded:
             return False
         body.fail(QueueFull("Too many long requests wait already; try again in a moment."))
-        environ["wsgi.input"] = body
         return True
 
-    def _offload(self, environ: Environ, start_response: Callable[..., Any], body: int, lane: str) -> Iterable[bytes]:
+    def _offload(
+        self, environ: Environ, start_response: Callable[..., Any], body: "_Body", lane: str
+    ) -> Iterable[bytes]:
         """Answer in a thread: metrics and pages, which have no ``body``, do not wait for batches and photographs."""
         connection = environ.get("gunicorn.socket")
 
         def answer() -> list[bytes]:
             if connection is not None and connection.gone():  # while the request waited for a thread
                 raise ConnectionResetError(errno.ECONNRESET, "the client is gone")
+            environ["wsgi.input"] = body.whole()
             response = self._application(environ, start_response)
             try:
                 return list(response)
@@ -185,7 +188,7 @@ class Gateway:
 
         self._offloaded[lane] = self._offloaded.get(lane, 0) + 1
         try:
-            return self._loop.offload(answer, lane) if body else self._loop.offload_beside(answer)
+            return self._loop.offload(answer, lane) if body.size else self._loop.offload_beside(answer)
         finally:
             self._offloaded[lane] -= 1
 

@@ -208,7 +208,7 @@ class DarkroomWorker(GeventWorker):
             req._expected_100_continue = False  # type: ignore[attr-defined]  # the types lack it
             req.must_close = True
         else:
-            watch(req)
+            watch(req, body)
         try:
             super().handle_request(listener_name, req, sock, addr)
             last = False

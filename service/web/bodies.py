@@ -18,6 +18,7 @@ from service.inference.errors import BodyTooLarge, InvalidRequest, ServiceError,
 RECEIVED = "darkroom.received"  # in the WSGI environment: when the body was there, as a time of the monotonic clock
 
 _BLOCK = 64 * 1024
+_AT_ONCE = 1024 * 1024  # bytes, for which a thread keeps Python to itself
 _GZIP, _ZLIB, _DEFLATE = 31, 15, -15  # what zlib calls wbits: the container around the compressed data
 _COMPRESS_FROM = 1024  # bytes; below that a packet carries it anyway
 _COMPRESSION_LEVEL = 1  # the others take three times as long for a tenth fewer bytes
@@ -118,6 +119,9 @@ def read_body(request: Request) -> bytes:
     Raises:
         SlowBody: the client stopped sending.
     """
+    stream = request.environ.get("wsgi.input")
+    if isinstance(stream, io.BytesIO):  # all of it is here, and Werkzeug would copy it twice
+        return stream.getvalue()
     return request.get_data(cache=False)
 
 
@@ -142,9 +146,12 @@ def parse_json(text: bytes | memoryview, type_: type[Document], max_values: int)
         text = text[3:]
     if b"\0" in bytes(text[:4]) or text[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
         raise InvalidRequest("The body is not valid JSON: it is in UTF-16 or UTF-32, or no text; send UTF-8.")
-    count = bytes(text).count
-    if count(b",") + count(b"[") + count(b"{") > max_values:
-        raise TooManyItems(f"The JSON has more than the {max_values:,} values that are allowed; send fewer.")
+    values = 0
+    for begin in range(0, len(text), _BLOCK):  # so that other threads go on meanwhile
+        count = bytes(text[begin : begin + _BLOCK]).count
+        values += count(b",") + count(b"[") + count(b"{")
+        if values > max_values:
+            raise TooManyItems(f"The JSON has more than the {max_values:,} values that are allowed; send fewer.")
     try:
         return msgspec.json.decode(text, type=type_)
     except RecursionError as error:
@@ -193,13 +200,28 @@ def _plain_form(body: bytes, boundary: str, max_parts: int | None) -> Form | Non
     if not body.startswith(delimiter):
         return None
     while body.startswith(b"\r\n", at) and len(form.files) + len(form.texts) < (max_parts or 0):
-        head, _, _ = body[at + 2 : at + 2 + _MOST_HEAD].partition(b"\r\n\r\n")
-        begin = at + 2 + len(head) + 4
-        end = body.find(separator, begin)
-        if end < 0 or not _add_part(form, head, body[begin:end]):
+        head, blank, _ = body[at + 2 : at + 2 + _MOST_HEAD].partition(b"\r\n\r\n")
+        found = _PART.fullmatch(head) if blank else None
+        begin = at + 2 + len(head) + len(blank)
+        end = _find(body, separator, begin) if found else -1
+        if found is None or end < 0:
             return None
+        field = _decode_head(found[1])
+        if found[2] is None:
+            form.texts.append(field)
+        else:
+            form.files.append(FormFile(field, _decode_head(found[2]) or None, body[begin:end]))
         at = end + len(separator)
     return form if body[at : at + 5] in (b"--", b"--\r\n") else None
+
+
+def _find(body: bytes, what: bytes, begin: int) -> int:
+    """Return where ``what`` is in ``body`` from ``begin`` on; -1 where it is not. Other threads go on meanwhile."""
+    for at in range(begin, len(body), _AT_ONCE):
+        found = body.find(what, at, at + _AT_ONCE + len(what) - 1)
+        if found >= 0:
+            return found
+    return -1
 
 
 def _bound_parts(body: bytes, delimiter: bytes, max_parts: int) -> None:
@@ -209,10 +231,11 @@ def _bound_parts(body: bytes, delimiter: bytes, max_parts: int) -> None:
         TooManyItems: it has too many parts.
         InvalidRequest: the heads of its parts are too long or have no end, or there is no part.
     """
-    if body.count(delimiter) > max_parts + _BOUNDARIES_BY_CHANCE:
-        raise _too_many_parts(max_parts)
-    at, parts, heads = body.find(delimiter), 0, 0
+    at, boundaries, parts, heads = _find(body, delimiter, 0), 0, 0, 0
     while at >= 0:
+        boundaries += 1
+        if boundaries > max_parts + _BOUNDARIES_BY_CHANCE:
+            raise _too_many_parts(max_parts)
         if not parts and at > _MOST_HEAD_AT_ALL:
             break
         begin = at + len(delimiter)
@@ -225,22 +248,9 @@ def _bound_parts(body: bytes, delimiter: bytes, max_parts: int) -> None:
                 raise _too_many_parts(max_parts)
             if (not end and len(head) == _MOST_HEAD_AT_ALL) or heads > _MOST_HEAD_AT_ALL + parts * _MEAN_HEAD:
                 raise InvalidRequest("The multipart body is malformed: the heads of its parts are too long.")
-        at = body.find(delimiter, begin)
+        at = _find(body, delimiter, begin)
     if not parts:
         raise InvalidRequest("The multipart body is malformed: it does not begin with the boundary.")
-
-
-def _add_part(form: Form, head: bytes, content: bytes) -> bool:
-    """Add a part to ``form``; say whether its head is written in the usual way."""
-    found = _PART.fullmatch(head)
-    if found is None:
-        return False
-    field = _decode_head(found[1])
-    if found[2] is None:
-        form.texts.append(field)
-    else:
-        form.files.append(FormFile(field, _decode_head(found[2]) or None, content))
-    return True
 
 
 def _decode_head(head: bytes) -> str:
@@ -307,16 +317,20 @@ def _decompress(body: bytes, encoding: str, limit: int) -> bytes:
         members += 1
         if members > _MOST_MEMBERS:
             raise InvalidRequest(f"The {encoding} body has more than {_MOST_MEMBERS:,} members; send one.")
-        decompressor = zlib.decompressobj(container)
-        while position < len(body) and not decompressor.eof:
+        decompressor, full = zlib.decompressobj(container), False
+        while (position < len(body) or full) and not decompressor.eof:
             block = memoryview(body)[position : position + _BLOCK]  # what it does not use it copies
+            most = min(_AT_ONCE, limit + 1 - len(content))  # a block may become a thousand times as long
             try:
-                content += decompressor.decompress(block, limit + 1 - len(content))
+                found = decompressor.decompress(block, most)
             except zlib.error as error:
                 raise InvalidRequest(f"The body is not valid {encoding}: {error}.") from error
+            content += found
             if len(content) > limit:
                 raise _too_large(limit)
-            position += len(block) - len(decompressor.unused_data)
+            full = len(found) == most
+            left = decompressor.unused_data if decompressor.eof else decompressor.unconsumed_tail
+            position += len(block) - len(left)
         if not decompressor.eof:
             raise InvalidRequest(f"The {encoding} body is cut short.")
     return bytes(content)

@@ -100,6 +100,26 @@ def test_exactly_the_limit_is_read(client: FlaskClient) -> None:
     assert response.json["error"] == "unsupported_image"
 
 
+LARGE = plain("lime", "BMP", (1100, 1000))
+
+
+@pytest.mark.parametrize(
+    ("content", "encoding"),
+    [
+        pytest.param(gzip.compress(LARGE), "gzip", id="gzip"),
+        pytest.param(members(LARGE, 2), "gzip", id="gzip-of-two-members"),
+        pytest.param(raw_deflate(LARGE), "deflate", id="deflate-without-container"),
+    ],
+)
+def test_few_bytes_may_become_many(
+    services_of: MakeServices, shared_models: Path, content: bytes, encoding: str
+) -> None:
+    """A picture of megabytes that is compressed to some thousand bytes is read to its end, piece by piece."""
+    for limit, status in ((len(LARGE), 200), (len(LARGE) - 1, 413)):
+        client = create_app(services_of(model_dir=shared_models, max_body_bytes=limit)).test_client()
+        assert post(client, content, encoding).status_code == status
+
+
 def test_many_members_cost_no_more_than_their_bytes(services_of: MakeServices, shared_models: Path) -> None:
     """A body of 200,000 empty gzip members, each of which is looked at, does not keep the service busy."""
     client = create_app(services_of(model_dir=shared_models)).test_client()

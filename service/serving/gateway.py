@@ -250,9 +250,13 @@ class _Body:
         if self._greenlet is not None:
             self._greenlet.throw(TimeoutError())
 
-    def whole(self) -> IO[bytes]:
-        """Return all that was received as a stream."""
-        content = io.BytesIO(b"".join(self._blocks))
+    def whole(self) -> "IO[bytes] | _Body":
+        """Return all that was received as a stream; where there is no memory for that, this, which tells the reader."""
+        try:
+            content = io.BytesIO(b"".join(self._blocks))
+        except MemoryError as error:
+            self.fail(error)
+            return self
         self._blocks.clear()
         return content
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from types import SimpleNamespace
 from typing import IO, Any
 
 import gevent
@@ -318,7 +319,7 @@ def test_a_body_without_memory_is_asked_to_come_again(
 
     def work(loop: Loop) -> Answer:
         server = gateway(app, loop)
-        monkeypatch.setattr(gateways._Body, "whole", fail)
+        monkeypatch.setattr(gateways, "io", SimpleNamespace(BytesIO=fail))
         answer = ask(server, body=LONG)
         assert server.snapshot() == (0, 0)
         return answer

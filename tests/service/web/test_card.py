@@ -89,15 +89,16 @@ def test_no_other_file_of_a_version_can_be_had(serve: Serve, version: Path, name
 
 def test_versions_stand_side_by_side(serve: Serve, version: Path) -> None:
     """What each was measured at is in a column, the one that answers is marked, and one that is broken is left out."""
-    for number, accuracy in ((2, 0.75), (3, 0.875)):
+    for number, accuracy, images in ((2, 0.75, 100), (3, 0.875, 1000)):
         metadata = copy(version, version.parent.parent, number) / METADATA
         record = json.loads(metadata.read_text(encoding="utf-8"))
-        record["metrics"].update(accuracy=accuracy, images=1000, measured_on="<b>test</b>")
+        record["metrics"].update(accuracy=accuracy, images=images, measured_on="<b>test</b>")
         metadata.write_text(json.dumps(record), encoding="utf-8")
     (copy(version, version.parent.parent, 4) / METADATA).write_text("{")
     page = Page(serve().get("/model/card").text)
     assert re.search(r"version\s+1\s+2\s+3, answers now\s", page.text)
-    assert re.search(r"Right\s+not measured\s+75.00% of 1,000 .<b>test</b>.\s+87.50% of 1,000", page.text)
+    measured = r"75.00% of 100 images \(<b>test</b>; 95%: 65.7 to 82.5\)\s+87.50% of 1,000 images \(<b>test</b>\)"
+    assert re.search(rf"Right\s+not measured\s+{measured}", page.text)
 
 
 def test_a_single_version_stands_beside_nothing(serve: Serve) -> None:

@@ -124,7 +124,6 @@ class Connection(socket.socket):
         self._watched = False
         self._patience: Any = None  # a timer of the event loop, while a head comes in pieces
         self._waiter: Waiter[None] | None = None
-        self._begins = False  # a request has arrived and waits for its turn
         self._between_requests = True
         self._held: list[bytes] = []
         self._held_bytes = 0
@@ -346,7 +345,8 @@ class Connection(socket.socket):
 
         It is called by the event loop itself: changing to the greenlet would cost as much as the refusal.
         """
-        if self._waiter is None or self._begins:  # to watch on while one is answered mostly saves a system call
+        waiter = self._waiter
+        if waiter is None:  # a request is being answered; to watch on meanwhile mostly saves a system call
             self._watched = False
             self._readable.stop()
             return
@@ -362,14 +362,7 @@ class Connection(socket.socket):
         except Exception:
             with contextlib.suppress(MemoryError):  # to tell it
                 log.exception("a request could not be refused, so it is answered")
-        self._begins = True
-        self._table.begin(self)
-
-    def go_on(self) -> None:
-        """Let the greenlet go on that waits for a request; called by the event loop, never by a greenlet."""
-        self._begins = False
-        if self._waiter is not None:
-            self._waiter.switch(None)
+        waiter.switch(None)
 
     def _head_is_coming(self) -> bool:
         """Say whether to wait for the rest of a head, which is for a while, and where it is short.

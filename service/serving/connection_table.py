@@ -2,7 +2,7 @@
 
 import heapq
 import time
-from collections import OrderedDict, defaultdict, deque
+from collections import defaultdict
 from typing import Protocol
 
 import gevent
@@ -10,7 +10,6 @@ import gevent
 _LOOKED_FOR_AT_ONCE = 128  # a look at all connections is worth so many of them
 _BUFFER = 1024 * 1024  # bytes, the most that is received at once
 _NEW_SECONDS = 1.0  # in which whoever connects mostly asks
-_BEGIN_AT_ONCE = 128  # requests; to begin them takes some 15 ms at worst
 
 
 class Kept(Protocol):
@@ -32,9 +31,6 @@ class Kept(Protocol):
     def hang_up(self) -> None:
         """End the connection, which is idle, after what has arrived already."""
 
-    def go_on(self) -> None:
-        """Begin the request that has arrived; called by the event loop, never by a greenlet."""
-
 
 class ConnectionTable:
     """All connections of a worker.
@@ -54,10 +50,6 @@ class ConnectionTable:
         self._open: set[Kept] = set()
         self._next: list[tuple[float, Kept]] = []  # those that go next, the first of them at the end
         self._unsent = 0  # bytes
-        self._turn = 0.0  # of the loop, by its time, in which so many requests have begun:
-        self._begun = 0
-        self._to_begin: OrderedDict[str, deque[Kept]] = OrderedDict()  # by address, the one whose turn it is first
-        self._begins = False  # some of them, when the loop has a moment
 
     def __len__(self) -> int:
         """Return how many connections there are."""
@@ -84,47 +76,6 @@ class ConnectionTable:
         until = time.monotonic() - seconds
         for connection in [one for one in self._open if one.idle and one.since <= until]:
             connection.hang_up()
-
-    def begin(self, connection: Kept) -> None:
-        """Let ``connection`` begin a request: at once, or where many do in one turn of the loop, in its own turn.
-
-        Then addresses take turns, so that nobody waits for thousands who begin together from another one.
-        """
-        loop = gevent.get_hub().loop
-        now = loop.now()
-        if now != self._turn:
-            self._turn, self._begun = now, 0
-        self._begun += 1
-        if self._begun <= _BEGIN_AT_ONCE and not self._to_begin:
-            connection.go_on()
-            return
-        try:
-            self._to_begin.setdefault(str(connection.address), deque()).append(connection)
-            if not self._begins:
-                loop.run_callback(self._begin_some)
-                self._begins = True
-        except MemoryError:
-            connection.go_on()
-
-    def _begin_some(self) -> None:
-        """Let some begin that wait for their turn."""
-        try:
-            for _ in range(_BEGIN_AT_ONCE):
-                address = next(iter(self._to_begin), None)
-                if address is None:
-                    break
-                waiting = self._to_begin[address]
-                connection = waiting.popleft() if waiting else None  # where there was no memory for one
-                if waiting:
-                    self._to_begin.move_to_end(address)
-                else:
-                    del self._to_begin[address]
-                if connection is not None:
-                    connection.go_on()
-        finally:
-            self._begins = bool(self._to_begin)
-            if self._begins:
-                gevent.get_hub().loop.run_callback(self._begin_some)
 
     def note_unsent(self, connection: Kept, size: int) -> None:
         """Note that ``connection`` has ``size`` bytes of an answer to send; where all have too much, one goes."""

@@ -4,7 +4,6 @@ import time
 from dataclasses import dataclass
 
 import gevent
-import pytest
 
 from service.serving.connection_table import ConnectionTable
 from service.serving.loop import Loop
@@ -26,7 +25,6 @@ class Kept:
     def __post_init__(self) -> None:
         self.since = time.monotonic() - self.seconds
         self.gone = False
-        self.begun: list[str] = []
 
     def let_go(self) -> None:
         """Note it."""
@@ -35,10 +33,6 @@ class Kept:
     def hang_up(self) -> None:
         """Note it."""
         self.gone = True
-
-    def go_on(self) -> None:
-        """Note it."""
-        self.begun.append(self.name)
 
 
 def who_goes(*connections: Kept, more: int) -> list[str]:
@@ -121,24 +115,3 @@ def test_the_slowest_reader_goes_where_too_much_is_unsent() -> None:
         assert [each.gone for each in (slow, quick, silent)] == [True, False, False]
 
     on_a_loop(work)
-
-
-@pytest.mark.parametrize("crowd", [1, 100, 4000])
-def test_nobody_waits_for_a_crowd_from_another_address(crowd: int) -> None:
-    """All that begin in one turn of the loop begin in the end, and others are not behind all of the crowd."""
-    order: list[str] = []
-
-    def begin() -> None:
-        table = ConnectionTable(10_000, most_unsent=1)
-        many = [Kept(f"many {number}", 0, "192.0.2.9") for number in range(crowd)]
-        others = [Kept(f"other {number}", 0, f"192.0.2.{number}") for number in range(3)]
-        for connection in [*many, *others]:
-            connection.begun = order
-            table.begin(connection)
-        while len(order) < crowd + 3:
-            gevent.sleep(0)
-
-    on_a_loop(lambda _: begin())
-    assert sorted(order) == sorted([*(f"many {number}" for number in range(crowd)), *(f"other {n}" for n in range(3))])
-    assert [name for name in order if name.startswith("many")] == [f"many {number}" for number in range(crowd)]
-    assert max(order.index(f"other {number}") for number in range(3)) < 150

@@ -23,7 +23,7 @@ from training.data.folders import pictures_in
 from training.errors import Interruption
 from training.evaluation.inference import Answer, Outputs, openvino_answer
 
-_BATCH = 64
+_BATCH, _MOST_PIXELS = 64, 2**22  # pictures that are asked about together; decoded, 12 MB
 _SOME_FAILED = 1
 _GAP = "  "
 _NO_TEXT = "\N{REPLACEMENT CHARACTER}"
@@ -110,7 +110,7 @@ def find(path: Path) -> list[Path]:
 
 def classify(files: Sequence[Path], metadata: Metadata, answer: Answer, top: int) -> Iterator[Result]:
     """Yield a result for each of ``files`` in their order, with its ``top`` most probable labels."""
-    size = batch_of(metadata.input.height, metadata.input.width, _BATCH)
+    size = batch_of(metadata.input.height, metadata.input.width, _BATCH, _MOST_PIXELS)
     for begin in range(0, len(files), size):
         batch = [(file, _read(file, metadata.input)) for file in files[begin : begin + size]]
         pictures = [picture for _, picture in batch if not isinstance(picture, str)]

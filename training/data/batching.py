@@ -9,9 +9,12 @@ from training.data.dataset import Pixels
 _MOST_PIXELS = 2**18
 
 
-def batch_of(height: int, width: int, most: int) -> int:
-    """Return how many pictures of this size are a batch: at most ``most``, fewer of large ones, at least one."""
-    return min(max(_MOST_PIXELS // (height * width), 1), most)
+def batch_of(height: int, width: int, most: int, pixels: int = _MOST_PIXELS) -> int:
+    """Return how many pictures of this size are a batch: at most ``most``, fewer of large ones, at least one.
+
+    Together they have at most as many ``pixels``, which are more where no network holds the maps of all of them.
+    """
+    return min(max(pixels // (height * width), 1), most)
 
 
 def in_batches(images: Pixels, most: int) -> Iterator[Pixels]:

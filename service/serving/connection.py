@@ -20,6 +20,7 @@ from gunicorn.http.errors import LimitRequestHeaders
 from service.serving.connection_table import ConnectionTable
 from service.serving.plain_requests import PlainRequest, read
 from service.serving.request_body import AnnouncedBody
+from service.serving.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -100,11 +101,16 @@ class Connection(socket.socket):
     """A client's socket. An answer is sent in one piece: that saves both sides a system call."""
 
     def __init__(
-        self, client: socket.socket, table: ConnectionTable, answering: Answering, address: str | None = None
+        self,
+        client: socket.socket,
+        table: ConnectionTable,
+        turns: Turns,
+        answering: Answering,
+        address: str | None = None,
     ) -> None:
         """Take over ``client``, who comes from ``address``, in the greenlet that answers him; ``table`` has all.
 
-        A request that ``answering`` answers or refuses is seen by nobody else.
+        A request that ``answering`` answers or refuses is seen by nobody else; others begin in their ``turns``.
         """
         super().__init__(client.family, client.type, client.proto, fileno=client.detach())
         self.address = address
@@ -115,6 +121,7 @@ class Connection(socket.socket):
         self._leaves = False  # it was let go
         self._greenlet = gevent.getcurrent()
         self._table = table
+        self._turns = turns
         self._answering = answering
         self._head: int | None = None  # bytes of the head that the parser reads, as far as they are here
         self._body: AnnouncedBody | None = None
@@ -124,6 +131,7 @@ class Connection(socket.socket):
         self._watched = False
         self._patience: Any = None  # a timer of the event loop, while a head comes in pieces
         self._waiter: Waiter[None] | None = None
+        self._new = True  # nothing was looked for yet
         self._between_requests = True
         self._held: list[bytes] = []
         self._held_bytes = 0
@@ -141,6 +149,11 @@ class Connection(socket.socket):
             self._await_request()
             while self._begun and self._answered():
                 self._await_request()
+            self.waits = True  # it may be let go
+            try:
+                self._turns.wait(self.address)
+            finally:
+                self.waits = False
             self._begin_head()
         if self._head is None:
             if self._body is not None:
@@ -328,10 +341,14 @@ class Connection(socket.socket):
         self._waiter = waiter
         self.since = time.monotonic()
         self.waits = True
-        if not self._watched:
-            self._watched = True
-            self._readable.start(self._on_readable)
         try:
+            if self._new:
+                self._new = False
+                if self._goes_on():  # mostly it is here, and who has just come need not queue again
+                    return
+            if not self._watched:
+                self._watched = True
+                self._readable.start(self._on_readable)
             waiter.get()
         finally:
             self._waiter = None
@@ -341,28 +358,35 @@ class Connection(socket.socket):
                 self._patience = None
 
     def _on_readable(self) -> None:
-        """Refuse the request that has arrived, or let the greenlet that waits for it go on.
-
-        It is called by the event loop itself: changing to the greenlet would cost as much as the refusal.
-        """
+        """Let the greenlet that waits for a request go on where one has arrived that is not refused."""
         waiter = self._waiter
         if waiter is None:  # a request is being answered; to watch on meanwhile mostly saves a system call
             self._watched = False
             self._readable.stop()
             return
+        if self._goes_on():
+            waiter.switch(None)
+
+    def _goes_on(self) -> bool:
+        """Refuse the request that has arrived, or say that it goes on, as what is gone or broken does.
+
+        The event loop itself does this: changing to the greenlet would cost as much as the refusal.
+        """
         try:
-            received = os.read(self.fileno(), _FIRST_BYTES)
+            try:
+                received = os.read(self.fileno(), _FIRST_BYTES)
+            except BlockingIOError:
+                return False
             self._begun += received
             if received and self._head_is_coming():
-                return
-            if self._answering.overloaded() and self._refused():
-                return
+                return False
+            return not (self._answering.overloaded() and self._refused())
         except OSError:
             pass  # the greenlet finds out; gevent's own methods would wait here
         except Exception:
             with contextlib.suppress(MemoryError):  # to tell it
                 log.exception("a request could not be refused, so it is answered")
-        waiter.switch(None)
+        return True
 
     def _head_is_coming(self) -> bool:
         """Say whether to wait for the rest of a head, which is for a while, and where it is short.
@@ -429,10 +453,16 @@ class Connection(socket.socket):
 
     def _receive(self, missing: int, blocks: list[bytes]) -> None:
         """Receive ``missing`` bytes into ``blocks``, or what there is."""
-        with contextlib.suppress(OSError):
-            while missing > 0 and (size := super().recv_into(self._table.buffer[:missing])):
-                blocks.append(bytes(self._table.buffer[:size]))
-                missing -= size
+        self.waits = True
+        try:
+            with contextlib.suppress(OSError):
+                while missing > 0 and (size := super().recv_into(self._table.buffer[:missing])):
+                    blocks.append(bytes(self._table.buffer[:size]))
+                    missing -= size
+        finally:
+            self.waits = False
+        if self._leaves:
+            raise _gone_silent()
 
 
 def _drop(read: Callable[[int], bytes], limit: float = float("inf")) -> bool:

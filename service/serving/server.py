@@ -1,6 +1,7 @@
 """gunicorn, as this service needs it: models after the fork, a drain before the stop, metrics of all workers."""
 
 import contextlib
+import gc
 import logging
 import math
 import mmap
@@ -255,6 +256,7 @@ class Server(BaseApplication):
         )
         self._close = services.close
         self._models = services.models
+        gc.freeze()  # what was imported stays: no need to look through it again and again
         services.models.start(settings.model_poll_seconds)
         if services.source is not None:
             services.source.start()

@@ -1,5 +1,6 @@
 """gunicorn's gevent worker, as this service needs it: a greenlet for each connection, and nobody is left behind."""
 
+import _socket
 import contextlib
 import ctypes
 import functools
@@ -36,6 +37,7 @@ from service.observe import logs
 from service.serving.connection import KEEPALIVE_SECONDS, Answering, Connection
 from service.serving.connection_table import ConnectionTable
 from service.serving.request_body import announced, watch
+from service.serving.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +49,7 @@ _TURN_PATIENCE = 10.0  # seconds in which the loop has to turn, or the worker gi
 _LOAD_PATIENCE = 30.0  # seconds for what comes before the loop turns
 _ACCEPTED_AT_ONCE = 100  # a tenth of a millisecond each
 _ACCEPTED_BESIDE_OTHERS = 8  # leave some for the other workers
+_LET_IN_SECONDS = 0.01  # between two looks at who has come, where the loop is behind
 _REQUESTS_AT_ONCE = 16
 _PAUSE = 0.0005  # seconds; not 0, so that the loop looks at its sockets
 _AGAIN_SECONDS = 1.0  # until another worker begins, where one could not
@@ -122,6 +125,7 @@ class DarkroomWorker(GeventWorker):
         ]
         self._table = ConnectionTable(self.worker_connections, self.served.most_unsent())
         self._connections = _Connections(self._table)
+        self._turns = Turns()
         self._stopping = Event()
         gevent.get_hub().print_exception = _tell  # type: ignore[method-assign, assignment]
 
@@ -155,6 +159,8 @@ class DarkroomWorker(GeventWorker):
         """Accept connections until a signal stops the worker, then let them end."""
         start_thread(lasting_thread(self._keep_beating, "heart"))
         servers = [self._serve(listener) for listener in self.sockets]
+        for server in servers:
+            gevent.get_hub().loop.prepare().start(server.let_in)
         while self.alive:
             self.notify()
             self._stopping.wait(_LOOK_SECONDS)
@@ -190,7 +196,7 @@ class DarkroomWorker(GeventWorker):
     def handle(self, listener: Any, client: Any, address: Any) -> None:
         """Answer the requests of one connection; runs in a greenlet of its own."""
         answering = self.served.answering(listener.getsockname()[1])
-        connection = Connection(client, self._table, answering, address[0] if address else None)
+        connection = Connection(client, self._table, self._turns, answering, address[0] if address else None)
         # Not by the method of gunicorn's gevent worker, which takes all timeouts from the socket.
         super(GeventWorker, self).handle(listener, connection, address)
 
@@ -253,13 +259,13 @@ class DarkroomWorker(GeventWorker):
         super().handle_exit(sig, frame)
         gevent.get_hub().loop.run_callback_threadsafe(self._stopping.set)  # wakes the loop wherever the signal came
 
-    def _serve(self, listener: Any) -> StreamServer:
-        server = StreamServer(listener, handle=functools.partial(self.handle, listener), spawn=self._connections)
+    def _serve(self, listener: Any) -> "_Port":
+        server = _Port(listener, handle=functools.partial(self.handle, listener), spawn=self._connections)
         server.max_accept = _ACCEPTED_AT_ONCE if self.cfg.workers == 1 else _ACCEPTED_BESIDE_OTHERS
         server.start()
         return server
 
-    def _leave(self, servers: list[StreamServer]) -> None:
+    def _leave(self, servers: "list[_Port]") -> None:
         """Close the port and wait for the connections, leaving nobody behind.
 
         A worker that stops alone leaves the port to the others. gunicorn's own closes it while the kernel still holds
@@ -280,6 +286,39 @@ class DarkroomWorker(GeventWorker):
                 self._table.hang_up()
             gevent.sleep(0.02)
         self._connections.kill(block=False)
+
+
+class _Port(StreamServer):
+    """What accepts the connections to one listener."""
+
+    _looked = 0.0  # when it was last looked whether somebody has come, on the monotonic clock
+
+    def do_read(self) -> tuple[Any, Any] | None:  # type: ignore[override]  # the types lack the None
+        """Return a connection and its address; None where nobody has come.
+
+        It is as the system has it: gevent's own would cost as much again, and ``Connection`` takes its place.
+        """
+        try:
+            number, address = self.socket._accept()  # type: ignore[attr-defined]  # the types lack it
+        except BlockingIOError:
+            return None
+        listener = self.socket
+        return _socket.socket(listener.family, listener.type, listener.proto, number), address
+
+    def let_in(self) -> None:
+        """Accept those who have come, also where the loop is behind; called in each of its turns.
+
+        The kernel tells of sockets in order: a port comes after thousands of clients who all sent something.
+        """
+        now = time.monotonic()
+        if now - self._looked < _LET_IN_SECONDS:
+            return
+        self._looked = now
+        with contextlib.suppress(OSError, MemoryError):  # gevent's own look finds that as well, and waits then
+            for _ in range(self.max_accept):
+                if not (arrived := self.do_read()):
+                    break
+                self.do_handle(*arrived)
 
 
 class _Connections(Pool):

@@ -3,7 +3,6 @@
 import contextlib
 import gzip
 import http
-import os
 import resource
 import socket
 import time
@@ -230,8 +229,12 @@ def _connect(running: RunningService) -> socket.socket:
 
 def _sockets(running: RunningService) -> int:
     """Return how many sockets the workers have open."""
-    files = [file for worker in workers(running) for file in Path(f"/proc/{worker}/fd").iterdir()]
-    return sum(os.path.realpath(file).rpartition("/")[2].startswith("socket:") for file in files)
+    count = 0
+    for worker in workers(running):
+        for file in Path(f"/proc/{worker}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # it was closed meanwhile
+                count += str(file.readlink()).startswith("socket:")
+    return count
 
 
 def _assert_others_are_served(campaign: Campaign, others: Others, began: float, ended: float) -> None:

@@ -23,7 +23,7 @@ from service.serving import connection as connections
 from service.serving import worker as workers
 from service.serving.loop import Loop
 from service.serving.plain_requests import PlainRequest
-from service.serving.worker import DarkroomWorker, _look_again
+from service.serving.worker import DarkroomWorker, _look_again, _Port
 from tests.service.loops import PATIENCE, on_a_loop
 
 Result = TypeVar("Result")
@@ -686,6 +686,23 @@ def test_a_port_is_looked_at_again() -> None:
             with pytest.raises(TimeoutError), gevent.Timeout(0.1, TimeoutError):
                 connection.recv(100)
             _look_again(server)
+            answer: bytes = connection.recv(100)
+        server.stop()
+        return answer
+
+    assert on_a_loop(work) == ANSWERED
+
+
+def test_whoever_comes_is_let_in_without_a_sign_of_the_kernel() -> None:
+    """Where the kernel's sign for the port comes late, as behind thousands of others, each turn of the loop looks."""
+
+    def work(_: Loop) -> bytes:
+        server = _Port(("127.0.0.1", 0), lambda connection, _: connection.sendall(ANSWERED))
+        server.start()
+        server._watcher.stop()  # type: ignore[attr-defined]
+        address: Any = server.address
+        with socket.create_connection(address, timeout=PATIENCE) as connection:
+            server.let_in()
             answer: bytes = connection.recv(100)
         server.stop()
         return answer

@@ -89,7 +89,7 @@ def overload(port: int, body: Body, seconds: float, folder: Path) -> Figures:
         "peak": peak,
         "rate": found.rate,
         "refused": found.refused,
-        "unanswered": found.errors,
+        "unanswered": found.late + found.broken,
         "of_peak": found.rate / peak,
         "asked_of_peak": (found.rate + found.refused) / peak,
         "newcomer_milliseconds": probe.told(http.HTTPStatus.OK),

@@ -51,13 +51,19 @@ class Body(NamedTuple):
 
 
 class Load(NamedTuple):
-    """What came of a load: good and refused answers a second, latencies in milliseconds, and what got no answer."""
+    """What came of a load: good and refused answers a second, and latencies in milliseconds.
+
+    ``late`` is how often wrk, which looks every two seconds, found a client that had waited for longer than that;
+    ``broken`` is how many connections failed.
+    """
 
     rate: float
     median: float
     p99: float
+    longest: float
     refused: float
-    errors: int
+    late: int
+    broken: int
 
 
 def processor() -> str:
@@ -249,6 +255,8 @@ def load(url: str, body: Body, connections: int, seconds: float, folder: Path, *
         told["requests"] / told["seconds"],
         told["median"],
         told["p99"],
+        told["longest"],
         told["refused"] / told["seconds"],
-        told["errors"],
+        told["late"],
+        told["broken"],
     )

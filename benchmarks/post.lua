@@ -30,8 +30,8 @@ end
 function done(summary, latency)
   local errors = summary.errors
   print(string.format(
-    '{"requests": %d, "seconds": %f, "median": %f, "p99": %f, "refused": %d, "errors": %d}',
+    '{"requests": %d, "seconds": %f, "median": %f, "p99": %f, "longest": %f, "refused": %d, "late": %d, "broken": %d}',
     summary.requests - errors.status, summary.duration / 1e6,
-    latency:percentile(50) / 1e3, latency:percentile(99) / 1e3,
-    errors.status, errors.connect + errors.read + errors.write + errors.timeout))
+    latency:percentile(50) / 1e3, latency:percentile(99) / 1e3, latency.max / 1e3,
+    errors.status, errors.timeout, errors.connect + errors.read + errors.write))
 end

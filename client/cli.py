@@ -26,6 +26,7 @@ _URL_VARIABLE = "DARKROOM_URL"
 _TRACE_VARIABLES = ("TRACEPARENT", "TRACESTATE")  # by which OpenTelemetry hands a trace to the programs of a job
 _NAMED_FAILURES = 20
 _NAMED_ENDINGS = 5
+_EXACT = 1000  # images that need no interval beside their accuracy
 _CLIENT_OPTIONS = (
     "url",
     "model",
@@ -256,7 +257,10 @@ def _model(options: argparse.Namespace) -> int:
     if several:
         print(f"ranking   mean average precision {several['mean_average_precision']:.4f} of several labels a picture")
     elif metrics["images"]:
-        print(f"accuracy  {metrics['accuracy']:.2%} of {metrics['images']:,} images: {clean(metrics['measured_on'])}")
+        measured_on = clean(metrics["measured_on"])
+        if metrics["images"] < _EXACT and (interval := model.get("accuracy_95")):
+            measured_on += f"; 95%: {100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
+        print(f"accuracy  {metrics['accuracy']:.2%} of {metrics['images']:,} images ({measured_on})")
     print(f"input     {size['width']} x {size['height']} pixels")
     print(f"labels    {clean(', '.join(model['labels']))}")
     return 0

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from artifact.layout import METADATA
 from service.inference.plan import Plan, write_plan
 from tests.client.command import PATIENCE, Darkroom
 from tests.client.conftest import StartScripted
@@ -213,6 +214,18 @@ def test_the_model_is_described(darkroom: Darkroom, service_url: str) -> None:
     done = darkroom.run("model", "--url", service_url)
     lines = dict(line.split(maxsplit=1) for line in done.stdout.decode().splitlines())
     assert lines == {"name": "colours", "version": "1", "input": "32 x 32 pixels", "labels": "red, green, blue"}
+
+
+def test_an_accuracy_of_few_pictures_stands_beside_its_interval(
+    darkroom: Darkroom, models: Path, start_service: StartService
+) -> None:
+    """So nobody takes 98% of 50 pictures for exact."""
+    metadata = models / "colours" / "1" / METADATA
+    record = json.loads(metadata.read_text(encoding="utf-8"))
+    record["metrics"].update(accuracy=0.98, images=50, measured_on="colours test")
+    metadata.write_text(json.dumps(record), encoding="utf-8")
+    done = darkroom.run("model", "--url", start_service().url)
+    assert "accuracy  98.00% of 50 images (colours test; 95%: 89.5 to 99.6)" in done.stdout.decode()
 
 
 def test_a_model_and_a_version_may_be_named(

@@ -17,6 +17,7 @@ import pytest
 import requests
 from playwright.sync_api import Browser, Locator, Page, Response, expect
 
+from artifact.layout import METADATA
 from client.output import Csv
 from tests.end_to_end.browser import drop, overflow, paste, tab_to, visit
 from tests.models import copy
@@ -440,7 +441,10 @@ def test_the_page_says_which_model_answers(browser: Browser, bundled_url: str, u
 def test_the_page_waits_for_a_model(
     browser: Browser, modelless: tuple[RunningService, Path], published: Path, tmp_path: Path
 ) -> None:
-    """Without a model it says why, and tries again: what is shown and what was sent come when there is one."""
+    """Without a model it says why, and tries again: what is shown and what was sent come when there is one.
+
+    Of a version that was measured on few pictures, the accuracy stands beside its interval.
+    """
     service, models = modelless
     with visit(browser, service.url, expected="503") as page:
         expect(page.get_by_text("No model can answer yet.")).to_be_visible()
@@ -449,10 +453,15 @@ def test_the_page_waits_for_a_model(
         copy(published, models, 1)
         expect(page.get_by_text("colours, version 1")).to_be_visible(timeout=10_000)
         expect(card(page, "early.png").locator(".label").first).to_have_text("blue", timeout=10_000)
-        copy(published, models, 2)
+        measured = copy(published, tmp_path / "measured", 2)
+        record = json.loads((measured / METADATA).read_text(encoding="utf-8"))
+        record["metrics"].update(accuracy=0.75, images=100, measured_on="colours test")
+        (measured / METADATA).write_text(json.dumps(record), encoding="utf-8")
+        measured.rename(models / "colours" / "2")
         wait_for(lambda: service.get("/model").json()["version"] == 2, service.log)
         drop(page, save(tmp_path, "late.png", plain("blue")))
-        expect(page.get_by_text("colours, version 2")).to_be_visible()
+        right = "right on 75.00% of 100 images (colours test; 95%: 65.7 to 82.5)"
+        expect(page.get_by_text(f"colours, version 2: {right}.")).to_be_visible()
 
 
 def test_a_file_that_is_gone_does_not_take_the_others_along(

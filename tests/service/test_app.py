@@ -17,6 +17,7 @@ from flask.testing import FlaskClient
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
+from artifact.layout import METADATA
 from service.app import create_app
 from service.inference.errors import EngineFailed
 from service.observe.logs import JsonFormatter
@@ -102,6 +103,20 @@ def test_model_is_described(own_app: Flask, models: Path, published: Path) -> No
     assert (described["int8"], described["calibration"], described["familiarity"]) == (None, None, None)
     assert described["model_card"].startswith("# Colours")
     assert described["refused"] == [{"version": 2, "reason": "saved_model.pb is missing"}]
+
+
+@pytest.mark.parametrize(("images", "interval"), [(0, None), (240, [0.952167, 0.991069])])
+def test_an_accuracy_has_its_interval(
+    services_of: MakeServices, models: Path, images: int, interval: list[float] | None
+) -> None:
+    """``/model`` tells it where the accuracy was measured."""
+    metadata = models / "colours" / "1" / METADATA
+    record = json.loads(metadata.read_text(encoding="utf-8"))
+    record["metrics"].update(accuracy=235 / 240, images=images, measured_on="test")
+    metadata.write_text(json.dumps(record), encoding="utf-8")
+    described = create_app(services_of(model_dir=models)).test_client().get("/model").json
+    assert described is not None
+    assert described.get("accuracy_95") == interval
 
 
 def test_metrics_count_what_happened(own_app: Flask) -> None:

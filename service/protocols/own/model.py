@@ -7,6 +7,7 @@ from flask import Blueprint, Request
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from artifact import Calibration, Familiarity, Input, Int8, Metrics, MultiLabel, Reference
+from artifact.accuracy import accuracy_interval
 from service.inference.errors import UnknownModel
 from service.inference.loaded import LoadedModel
 from service.inference.plan import Plan
@@ -68,6 +69,10 @@ class ModelAnswer(Struct):
     labels: tuple[str, ...] | UnsetType = UNSET
     input: Input | UnsetType = UNSET
     metrics: Metrics | UnsetType = UNSET
+    accuracy_95: (
+        Annotated[tuple[float, float], Meta(description="The 95% confidence interval of the accuracy, by Wilson.")]
+        | UnsetType
+    ) = UNSET
     int8: Int8 | UnsetType | None = UNSET
     calibration: Calibration | UnsetType | None = UNSET
     familiarity: Familiarity | UnsetType | None = UNSET
@@ -142,6 +147,10 @@ def _describe(answer: ModelAnswer, model: LoadedModel) -> None:
     answer.engine = engine_in_use(model)
     answer.explains = model.engine.explaining is not None
     answer.model_card = model.card
+    metrics = model.metadata.metrics
+    if metrics.images and not model.metadata.multi_label:
+        low, high = accuracy_interval(round(metrics.accuracy * metrics.images), metrics.images)
+        answer.accuracy_95 = round(low, 6), round(high, 6)
     for field in answer.__struct_fields__:
         value = getattr(model.metadata, field, None)
         if getattr(answer, field) is UNSET and (value is not None or field not in _OF_MULTI_LABEL):

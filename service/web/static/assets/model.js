@@ -1,6 +1,7 @@
 // The line that says which model answers.
 
 const AGAIN = 5; // seconds until a service without a model is asked again
+const EXACT = 1000; // images that need no interval beside their accuracy
 const WHOLE = new Intl.NumberFormat("en");
 
 /** Asks for the model and shows it; ready(model) is called with what the service tells of it. */
@@ -47,7 +48,7 @@ export class ModelLine {
   #show(model) {
     this.#shown = `${model.name}/${model.version}`;
     this.explains = model.explains;
-    const share = model.task === "multi-label" ? ranked(model) : accuracy(model.metrics);
+    const share = model.task === "multi-label" ? ranked(model) : accuracy(model);
     this.#say(`${model.name}, version ${model.version}: ${share}.`);
     this.#known.querySelector("summary").textContent = `The ${WHOLE.format(model.labels.length)} labels it knows`;
     this.#known.querySelector("ul").replaceChildren(...model.labels.map(item));
@@ -73,9 +74,11 @@ async function fetched(query) {
   }
 }
 
-function accuracy({ accuracy: share, images, measured_on: on }) {
+function accuracy({ metrics: { accuracy: share, images, measured_on: on }, accuracy_95: interval }) {
   if (!images) return "its accuracy was not measured";
-  return `right on ${(100 * share).toFixed(2)}% of ${WHOLE.format(images)} images (${on})`;
+  const [low, high] = interval.map((bound) => (100 * bound).toFixed(1));
+  const details = images < EXACT ? `${on}; 95%: ${low} to ${high}` : on;
+  return `right on ${(100 * share).toFixed(2)}% of ${WHOLE.format(images)} images (${details})`;
 }
 
 /** Return the same of a model that tells several labels of a picture. */

@@ -159,8 +159,6 @@ class DarkroomWorker(GeventWorker):
         """Accept connections until a signal stops the worker, then let them end."""
         start_thread(lasting_thread(self._keep_beating, "heart"))
         servers = [self._serve(listener) for listener in self.sockets]
-        for server in servers:
-            gevent.get_hub().loop.prepare().start(server.let_in)
         while self.alive:
             self.notify()
             self._stopping.wait(_LOOK_SECONDS)
@@ -291,7 +289,22 @@ class DarkroomWorker(GeventWorker):
 class _Port(StreamServer):
     """What accepts the connections to one listener."""
 
+    _each_turn: Any = None  # of the loop, while connections are accepted
     _looked = 0.0  # when it was last looked whether somebody has come, on the monotonic clock
+
+    def start_accepting(self) -> None:
+        """Accept from now on; called where the server starts, and where it goes on after an error."""
+        super().start_accepting()
+        if self._each_turn is None:
+            self._each_turn = self.loop.prepare()
+            self._each_turn.start(self._let_in)
+
+    def stop_accepting(self) -> None:
+        """Accept no longer; called where the server ends, and for a moment after an error."""
+        super().stop_accepting()
+        if self._each_turn is not None:
+            self._each_turn.close()
+            self._each_turn = None
 
     def do_read(self) -> tuple[Any, Any] | None:  # type: ignore[override]  # the types lack the None
         """Return a connection and its address; None where nobody has come.
@@ -305,7 +318,7 @@ class _Port(StreamServer):
         listener = self.socket
         return _socket.socket(listener.family, listener.type, listener.proto, number), address
 
-    def let_in(self) -> None:
+    def _let_in(self) -> None:
         """Accept those who have come, also where the loop is behind; called in each of its turns.
 
         The kernel tells of sockets in order: a port comes after thousands of clients who all sent something.

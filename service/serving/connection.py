@@ -409,6 +409,7 @@ class Connection(socket.socket):
             return False
         written = os.write(self.fileno(), answer)
         self._begun = b""
+        self.since = time.monotonic()
         if written == len(answer):
             return True
         self.shutdown(socket.SHUT_RDWR)  # it asks and does not read; nothing may follow half an answer

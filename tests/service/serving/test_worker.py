@@ -21,6 +21,7 @@ from gunicorn.workers.ggevent import GeventWorker
 from service.inference.errors import InvalidRequest
 from service.serving import connection as connections
 from service.serving import worker as workers
+from service.serving.connection_table import ConnectionTable
 from service.serving.loop import Loop
 from service.serving.plain_requests import PlainRequest
 from service.serving.worker import DarkroomWorker, _look_again, _Port
@@ -267,6 +268,27 @@ def test_overload_refuses_what_is_whole() -> None:
     assert answers.startswith(3 * REFUSAL)
     assert answers.count(b"HTTP/1.1") == 4
     assert answers.endswith(ANSWERED)
+
+
+def test_a_client_that_is_refused_again_and_again_is_not_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks is connected for as long as he does, though nobody answers him but with refusals."""
+    tables: list[ConnectionTable] = []
+
+    def remembered(most: int, most_unsent: int) -> ConnectionTable:
+        tables.append(ConnectionTable(most, most_unsent))
+        return tables[-1]
+
+    def client(connection: socket.socket) -> list[bytes]:
+        refusals = []
+        for _ in range(4):
+            gevent.sleep(0.1)
+            tables[0].hang_up(0.3)
+            connection.sendall(post(b"abc"))
+            refusals.append(connection.recv(1000))
+        return refusals
+
+    monkeypatch.setattr(workers, "ConnectionTable", remembered)
+    assert served(read_body, client, Overloaded()) == 4 * [REFUSAL]
 
 
 def test_a_part_of_a_request_is_not_taken_for_one() -> None:

@@ -116,7 +116,7 @@ def test_an_accuracy_has_its_interval(
     metadata.write_text(json.dumps(record), encoding="utf-8")
     described = create_app(services_of(model_dir=models)).test_client().get("/model").json
     assert described is not None
-    assert described.get("accuracy_95") == interval
+    assert described["accuracy_95"] == interval
 
 
 def test_metrics_count_what_happened(own_app: Flask) -> None:

@@ -70,7 +70,12 @@ class ModelAnswer(Struct):
     input: Input | UnsetType = UNSET
     metrics: Metrics | UnsetType = UNSET
     accuracy_95: (
-        Annotated[tuple[float, float], Meta(description="The 95% confidence interval of the accuracy, by Wilson.")]
+        Annotated[
+            tuple[float, float] | None,
+            Meta(
+                description="The 95% confidence interval of the accuracy, by Wilson; null where that was not measured."
+            ),
+        ]
         | UnsetType
     ) = UNSET
     int8: Int8 | UnsetType | None = UNSET

@@ -324,14 +324,9 @@ class _Port(StreamServer):
         The kernel tells of sockets in order: a port comes after thousands of clients who all sent something.
         """
         now = time.monotonic()
-        if now - self._looked < _LET_IN_SECONDS:
-            return
-        self._looked = now
-        with contextlib.suppress(OSError, MemoryError):  # gevent's own look finds that as well, and waits then
-            for _ in range(self.max_accept):
-                if not (arrived := self.do_read()):
-                    break
-                self.do_handle(*arrived)
+        if now - self._looked >= _LET_IN_SECONDS:
+            self._looked = now
+            self._do_read()  # type: ignore[attr-defined]  # what gevent does where the kernel tells of the port
 
 
 class _Connections(Pool):

@@ -29,7 +29,7 @@ with quiet_start():
     from training.evaluation.embedding_score import Distances, fit_distances
     from training.evaluation.familiarity import Scores, auroc
     from training.fit.features import Features, Vectors, embedder
-    from training.fit.head import Fit, Linear
+    from training.fit.head import Linear, fit_head
     from training.network.backbone import build_on_backbone
     from training.network.registry import BACKBONES, IMAGENET_WEIGHTS
 
@@ -108,7 +108,7 @@ def _unit(vectors: Vectors) -> Vectors:
 
 
 def _fit(features: Vectors, classes: Classes) -> Fitted:
-    head = Fit(int(classes.max()) + 1)(features, classes, _STRENGTH)
+    head = fit_head(features, classes, int(classes.max()) + 1, _STRENGTH)
     return Fitted(head, fit_distances(features, classes), _unit(features))
 
 

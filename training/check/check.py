@@ -20,7 +20,7 @@ from training.data.dataset import Classes
 from training.data.folders import File, few, find
 from training.evaluation.average_precision import mean_average_precision
 from training.fit.features import Features, Vectors
-from training.fit.head import Fit, FitEach
+from training.fit.head import fit_head
 from training.network.registry import BACKBONES, DEFAULT
 from training.progress import stage
 
@@ -207,17 +207,13 @@ def _leak(pictures: Pictures, main: Vectors, strength: float, copies: Duplicates
         return None
     measure = _average_precision if pictures.multi_label else _accuracy
     clean = test & ~learned
-    answers = _head(pictures)(main[~test], pictures.classes[~test], strength).logits(main)
+    answers = fit_head(main[~test], pictures.classes[~test], len(pictures.labels), strength).logits(main)
     found, without = (
         measure(answers[chosen], pictures.classes[chosen]) if chosen.any() else None for chosen in (test, clean)
     )
     assert found is not None  # noqa: S101 - for the types: there is a picture that leaked
     name = "mean average precision" if pictures.multi_label else "accuracy"
     return Leak(int(test.sum()), int(leaked.sum()), found, without, name)
-
-
-def _head(pictures: Pictures) -> Fit | FitEach:
-    return (FitEach if pictures.multi_label else Fit)(len(pictures.labels))
 
 
 def _accuracy(logits: NDArray[np.float32], classes_: Classes) -> float:

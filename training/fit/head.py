@@ -29,7 +29,12 @@ _UNTRIED = 1.0  # where there is nothing to choose it by
 _NORM = 10.0  # of a picture's features once they are scaled, so that the same strengths suit every backbone
 _MOST_FOLDS = 5
 _MUCH_WORK = 20_000  # pictures times classes, from which three folds do
-_STEPS, _TOLERANCE = 300, 1e-3
+_STEPS = 1000
+_TOLERANCE = 1e-4  # of the largest gradient, while strengths are compared
+# In the end, by the loss, which is what gradients are measured by: heads that are not where their steps lead to differ
+# in the size of their logits, so that the one for all pictures is surer, or less so, than the folds say.
+_OF_THE_LOSS = 1e-4
+_LEAST_LOSS = 1e-4  # below which float32 tells no gradients
 _SHARED_WORK = 200_000_000  # pictures times features times classes, from which several threads compute a product
 
 Rows = NDArray[np.int64]
@@ -52,10 +57,12 @@ class Linear:
 class CrossValidation:
     """The heads of all folds, each with the rows of the pictures that it did not see.
 
-    A class of one picture is in every fold's training, so that picture is in none of ``unseen``.
+    They were fitted with ``strength`` to a largest gradient of ``tolerance``, as a head for all pictures should be. A
+    class of one picture is in every fold's training, so that picture is in none of ``unseen``.
     """
 
     strength: float
+    tolerance: float
     heads: tuple[Linear, ...]
     unseen: tuple[Rows, ...]
 
@@ -95,7 +102,8 @@ def cross_validate(
     fewer where no class has as many pictures or the work is much, and none where no class has two; larger strengths are
     no longer tried once they have become worse. Pictures of one of the ``groups`` int64 [N] are in one fold, so that
     none is answered by what learned its copy. Those that are not ``learned``, bool [N] or of several labels
-    [N, labels], are answered all the same, and the strength does not go by them.
+    [N, labels], are answered all the same, and the strength does not go by them. A fold's own strength is as much
+    larger as its pictures are fewer.
     """
     learned = np.ones(classes.shape, bool) if learned is None else learned
     some = np.asarray(learned.reshape(len(classes), -1).any(axis=1))  # of each picture, for the folds
@@ -103,25 +111,47 @@ def cross_validate(
     folds = [(seen[some[seen]], unseen) for seen, unseen in _folds(strata, number, groups)]
     folds = [(seen, unseen) for seen, unseen in folds if len(unseen) and len(np.unique(strata[seen])) > 1]
     fits = [_fit_for(classes, labels) for _ in folds]
-    least, best = np.inf, CrossValidation(_UNTRIED, (), ())
-    with bar(len(_STRENGTHS) * len(folds), "Cross-validation", "fit") as shown:
-        for strength in _STRENGTHS if folds else ():
-            heads = []
-            for (seen, _), fit in zip(folds, fits, strict=True):
-                heads.append(fit(features[seen], classes[seen], strength, learned[seen]))
-                shown.update(1)
-            found = CrossValidation(strength, tuple(heads), tuple(unseen for _, unseen in folds))
-            likely = _log_likelihoods(found.logits(features), classes[found.rows])
-            loss = float(-likely[learned[found.rows]].mean())
+    unseen = tuple(rows for _, rows in folds)
+    threads = _threads(features, labels)
+    at_once = usable_cores() if threads and classes.ndim == 1 else 1  # several labels of a fold are fitted at once
+
+    def fitted(strength: float, tolerance: float) -> CrossValidation:
+        """Fit all folds."""
+
+        def head(fit: Fit | FitEach, seen: Rows) -> Linear:
+            # So that each picture weighs against the penalty what it will in the fit to all of them.
+            more = some.sum() / len(seen)
+            return fit(features[seen], classes[seen], more * strength, tolerance, learned[seen])
+
+        with _near_enough(), threadpool_limits(threads, "blas"), ThreadPoolExecutor(at_once) as pool:
+            heads = tuple(pool.map(head, fits, (seen for seen, _ in folds)))
+        return CrossValidation(strength, tolerance, heads, unseen)
+
+    def loss_of(found: CrossValidation) -> float:
+        likely = _log_likelihoods(found.logits(features), classes[found.rows])
+        return float(-likely[learned[found.rows]].mean())
+
+    if not folds:
+        return CrossValidation(_UNTRIED, _TOLERANCE, (), ())
+    least, best = np.inf, _UNTRIED
+    with bar(len(_STRENGTHS) + 1, "Cross-validation", "fit") as shown:
+        for strength in _STRENGTHS:
+            loss = loss_of(fitted(strength, _TOLERANCE))
+            shown.update(1)
             if loss >= least:
                 break
-            least, best = loss, found
-    return best
+            least, best = loss, strength
+        found = fitted(best, min(_TOLERANCE, _OF_THE_LOSS * max(least, _LEAST_LOSS)))
+        shown.update(1)
+    return found
 
 
-def fit_head(features: Vectors, classes: Classes, labels: int, strength: float) -> Linear:
+def fit_head(
+    features: Vectors, classes: Classes, labels: int, strength: float, tolerance: float = _TOLERANCE
+) -> Linear:
     """Fit the head to all ``features`` float32 [N, D], of pictures of ``classes`` as in ``cross_validate``."""
-    return _fit_for(classes, labels)(features, classes, strength)
+    with _near_enough(), threadpool_limits(_threads(features, labels), "blas"):
+        return _fit_for(classes, labels)(features, classes, strength, tolerance)
 
 
 def rarest_labels(classes: Classes) -> Classes:
@@ -156,7 +186,12 @@ class Fit:
         self._regression = _regression()
 
     def __call__(
-        self, features: Vectors, classes: Classes, strength: float, learned: NDArray[np.bool_] | None = None
+        self,
+        features: Vectors,
+        classes: Classes,
+        strength: float,
+        tolerance: float,
+        learned: NDArray[np.bool_] | None = None,
     ) -> Linear:
         """Return the layer for ``features`` float32 [N, D] of pictures of ``classes`` int64 [N], by those ``learned``.
 
@@ -165,11 +200,7 @@ class Fit:
         if learned is not None:
             features, classes = features[learned], classes[learned]
         scaled, mean, scale = _scaled(features)
-        regression = self._regression.set_params(C=strength)
-        # Threads that wait for one another take longer than such small products: twenty times, beside other work.
-        threads = 1 if scaled.size * self._labels < _SHARED_WORK else None
-        with _near_enough(), threadpool_limits(threads, "blas"):
-            regression.fit(scaled, classes)
+        regression = self._regression.set_params(C=strength, tol=tolerance).fit(scaled, classes)
         coefficients, intercept = regression.coef_, regression.intercept_
         if len(coefficients) == 1:  # two classes have one function, which tells the second from the first
             signs = np.array([[-0.5], [0.5]])
@@ -190,7 +221,12 @@ class FitEach:
         self._regressions = [_regression() for _ in range(labels)]
 
     def __call__(
-        self, features: Vectors, classes: Classes, strength: float, learned: NDArray[np.bool_] | None = None
+        self,
+        features: Vectors,
+        classes: Classes,
+        strength: float,
+        tolerance: float,
+        learned: NDArray[np.bool_] | None = None,
     ) -> Linear:
         """Return the layer for ``features`` float32 [N, D] of pictures with labels ``classes`` int64 [N, labels].
 
@@ -204,19 +240,27 @@ class FitEach:
             has = classes[rows, column]
             if not has.any() or has.all():
                 return np.zeros(features.shape[1], np.float32), _NORM * (1 if len(has) and has.all() else -1)
-            found = self._regressions[column].set_params(C=strength).fit(scaled[rows], has)
+            found = self._regressions[column].set_params(C=strength, tol=tolerance).fit(scaled[rows], has)
             return found.coef_[0], float(found.intercept_[0])
 
-        with _near_enough(), threadpool_limits(1, "blas"), ThreadPoolExecutor(usable_cores()) as pool:
+        with threadpool_limits(1, "blas"), ThreadPoolExecutor(usable_cores()) as pool:
             coefficients, intercepts = zip(*pool.map(fit, range(classes.shape[1])), strict=True)
         kernel = (scale * np.stack(coefficients, axis=1)).astype(np.float32)  # [D, labels]
         return Linear(kernel, (np.array(intercepts) - mean @ kernel).astype(np.float32))
 
 
+def _threads(features: Vectors, labels: int) -> int | None:
+    """Return how many threads compute a product of ``features`` [N, D] and a layer; None for one on each core.
+
+    Threads that wait for one another take longer than a small product: twenty times, beside other work.
+    """
+    return 1 if features.size * labels < _SHARED_WORK else None
+
+
 def _regression() -> Any:
     from sklearn.linear_model import LogisticRegression
 
-    return LogisticRegression(max_iter=_STEPS, tol=_TOLERANCE, warm_start=True)
+    return LogisticRegression(max_iter=_STEPS, warm_start=True)
 
 
 def _scaled(features: Vectors) -> tuple[Vectors, Vectors, np.float32]:

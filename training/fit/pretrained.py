@@ -30,7 +30,8 @@ class FittedHead:
     def without(self, held_out: int) -> Linear:
         """Return a head that is fitted in the same way, but not to the last ``held_out`` pictures."""
         kept = slice(len(self.features) - held_out)
-        return fit_head(self.features[kept], self.classes[kept], self.labels, self.folds.strength)
+        folds = self.folds
+        return fit_head(self.features[kept], self.classes[kept], self.labels, folds.strength, folds.tolerance)
 
     def accuracy(self) -> float:
         """Return the share of the pictures that the folds answer right which did not see them."""
@@ -54,7 +55,8 @@ def fit(job: Job) -> FittedHead:
     features = np.concatenate([known.of(split.images) for split in splits])
     classes, labels = np.concatenate([split.classes for split in splits]), len(dataset.labels)
     folds = cross_validate(features, classes, labels, dataset.groups)
-    return FittedHead(features, classes, labels, folds, fit_head(features, classes, labels, folds.strength))
+    linear = fit_head(features, classes, labels, folds.strength, folds.tolerance)
+    return FittedHead(features, classes, labels, folds, linear)
 
 
 def network(job: Job, head: Linear | None = None) -> keras.Model:

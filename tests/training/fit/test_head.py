@@ -67,7 +67,18 @@ def test_the_strength_follows_from_how_clear_the_pictures_are() -> None:
     """What is clear is fitted strongly; of noise, as little is believed as can be."""
     clear, noise = clusters([40, 40, 40], spread=0.2), clusters([40, 40, 40], spread=30.0)
     found = cross_validate(*clear, 3), cross_validate(*noise, 3)
-    assert [each.strength for each in found] == [3.0, 0.03]
+    assert [each.strength for each in found] == [30.0, 0.03]
+
+
+@pytest.mark.parametrize("spread", [0.05, 0.3, 0.6])
+def test_the_head_is_as_sure_as_the_folds(spread: float) -> None:
+    """What it says to new pictures is as far from 0 as what they say to theirs, which all that is expected goes by."""
+    features, classes = clusters([60] * 3, spread=spread, dimensions=200)
+    known, new = np.arange(180) < 90, np.arange(180) >= 90
+    folds = cross_validate(features[known], classes[known], 3)
+    head = fit_head(features[known], classes[known], 3, folds.strength, folds.tolerance)
+    sizes = [np.linalg.norm(logits, axis=1) for logits in (folds.logits(features[known]), head.logits(features[new]))]
+    assert sizes[1].mean() == pytest.approx(sizes[0].mean(), rel=0.05)
 
 
 def test_the_size_of_the_features_makes_no_difference() -> None:
@@ -166,8 +177,8 @@ def test_the_network_answers_as_its_head_does(job: Job, blobs: Dataset) -> None:
 def test_a_head_can_be_had_that_has_not_seen_what_is_held_out(job: Job) -> None:
     """It is that of the other pictures alone, with the strength that was found."""
     head = pretrained.fit(job)
-    alone = head.without(9)
-    expected = fit_head(head.features[:36], head.classes[:36], 3, head.folds.strength)
+    alone, folds = head.without(9), head.folds
+    expected = fit_head(head.features[:36], head.classes[:36], 3, folds.strength, folds.tolerance)
     np.testing.assert_array_equal(alone.kernel, expected.kernel)
     assert not np.allclose(alone.kernel, head.linear.kernel)
 
@@ -230,7 +241,7 @@ def test_each_of_several_labels_has_a_regression_of_its_own() -> None:
     scaled = scale * (features - features.mean(axis=0))
     head = fit_head(features, classes, 4, 1.0)
     for label in range(4):
-        alone = LogisticRegression(tol=1e-3).fit(scaled, classes[:, label])
+        alone = LogisticRegression().fit(scaled, classes[:, label])
         np.testing.assert_allclose(head.logits(features)[:, label], alone.decision_function(scaled), atol=0.01)
 
 

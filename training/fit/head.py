@@ -35,6 +35,7 @@ _TOLERANCE = 1e-4  # of the largest gradient, while strengths are compared
 # in the size of their logits, so that the one for all pictures is surer, or less so, than the folds say.
 _OF_THE_LOSS = 1e-4
 _LEAST_LOSS = 1e-4  # below which float32 tells no gradients
+_AT_ONCE = 2**28  # bytes of features in folds that are fitted at once, each of which copies its own
 _SHARED_WORK = 200_000_000  # pictures times features times classes, from which several threads compute a product
 
 Rows = NDArray[np.int64]
@@ -113,7 +114,9 @@ def cross_validate(
     fits = [_fit_for(classes, labels) for _ in folds]
     unseen = tuple(rows for _, rows in folds)
     threads = _threads(features, labels)
-    at_once = usable_cores() if threads and classes.ndim == 1 else 1  # several labels of a fold are fitted at once
+    at_once = 1  # where a product has several threads, or the labels of a fold are fitted at once
+    if threads and classes.ndim == 1:
+        at_once = min(usable_cores(), max(1, _AT_ONCE // features.nbytes))
 
     def fitted(strength: float, tolerance: float) -> CrossValidation:
         """Fit all folds."""

@@ -111,42 +111,45 @@ def cross_validate(
     strata, number = (classes, labels) if classes.ndim == 1 else (rarest_labels(classes), labels + 1)
     folds = [(seen[some[seen]], unseen) for seen, unseen in _folds(strata, number, groups)]
     folds = [(seen, unseen) for seen, unseen in folds if len(unseen) and len(np.unique(strata[seen])) > 1]
+    if not folds:
+        return CrossValidation(_UNTRIED, _TOLERANCE, (), ())
     fits = [_fit_for(classes, labels) for _ in folds]
-    unseen = tuple(rows for _, rows in folds)
     threads = _threads(features, labels)
     at_once = 1  # where a product has several threads, or the labels of a fold are fitted at once
     if threads and classes.ndim == 1:
         at_once = min(usable_cores(), max(1, _AT_ONCE // features.nbytes))
 
-    def fitted(strength: float, tolerance: float) -> CrossValidation:
-        """Fit all folds."""
+    with (
+        bar((len(_STRENGTHS) + 1) * len(folds), "Cross-validation", "fit") as shown,
+        _near_enough(),
+        threadpool_limits(threads, "blas"),
+        ThreadPoolExecutor(at_once) as pool,
+    ):
 
-        def head(fit: Fit | FitEach, seen: Rows) -> Linear:
-            # So that each picture weighs against the penalty what it will in the fit to all of them.
-            more = some.sum() / len(seen)
-            return fit(features[seen], classes[seen], more * strength, tolerance, learned[seen])
+        def fitted(strength: float, tolerance: float) -> CrossValidation:
+            """Fit all folds."""
 
-        with _near_enough(), threadpool_limits(threads, "blas"), ThreadPoolExecutor(at_once) as pool:
-            heads = tuple(pool.map(head, fits, (seen for seen, _ in folds)))
-        return CrossValidation(strength, tolerance, heads, unseen)
+            def head(fit: Fit | FitEach, fold: tuple[Rows, Rows]) -> Linear:
+                seen, _ = fold
+                # So that each picture weighs against the penalty what it will in the fit to all of them.
+                more = some.sum() / len(seen)
+                return fit(features[seen], classes[seen], more * strength, tolerance, learned[seen])
 
-    def loss_of(found: CrossValidation) -> float:
-        likely = _log_likelihoods(found.logits(features), classes[found.rows])
-        return float(-likely[learned[found.rows]].mean())
+            heads = []
+            for fold_head in pool.map(head, fits, folds):
+                heads.append(fold_head)
+                shown.update(1)
+            return CrossValidation(strength, tolerance, tuple(heads), tuple(unseen for _, unseen in folds))
 
-    if not folds:
-        return CrossValidation(_UNTRIED, _TOLERANCE, (), ())
-    least, best = np.inf, _UNTRIED
-    with bar(len(_STRENGTHS) + 1, "Cross-validation", "fit") as shown:
+        least, best = np.inf, _UNTRIED
         for strength in _STRENGTHS:
-            loss = loss_of(fitted(strength, _TOLERANCE))
-            shown.update(1)
+            found = fitted(strength, _TOLERANCE)
+            likely = _log_likelihoods(found.logits(features), classes[found.rows])
+            loss = float(-likely[learned[found.rows]].mean())
             if loss >= least:
                 break
             least, best = loss, strength
-        found = fitted(best, min(_TOLERANCE, _OF_THE_LOSS * max(least, _LEAST_LOSS)))
-        shown.update(1)
-    return found
+        return fitted(best, min(_TOLERANCE, _OF_THE_LOSS * max(least, _LEAST_LOSS)))
 
 
 def fit_head(

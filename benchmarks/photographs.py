@@ -42,11 +42,16 @@ def int8_version(folder: Path) -> Path:
     return folder.resolve()
 
 
+def training(pictures: Path | str, models: Path, run: Path) -> list[str]:
+    """Return the arguments of the training that makes the version in ``models``."""
+    places = ["--data", str(pictures), "--name", _NAME, "--models", str(models), "--run", str(run)]
+    return [*places, "--backbone", "EfficientNetLite0", "--minutes", "0", "--fresh", "--cpu"]
+
+
 def _train(models: Path, run: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         _draw(Path(folder))
-        command = [sys.executable, "-m", "training", "--data", folder, "--name", _NAME, "--models", str(models)]
-        command += ["--run", str(run), "--backbone", "EfficientNetLite0", "--minutes", "0", "--fresh", "--cpu"]
+        command = [sys.executable, "-m", "training", *training(folder, models, run)]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"error: the training of the benchmark's network failed:\n{done.stderr[-2000:]}")

@@ -14,6 +14,7 @@ The measurement that chose them is in docs/design.md.
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.linalg
 from numpy.typing import NDArray
 
 from training.data.dataset import Classes
@@ -79,7 +80,9 @@ def fit_distances(embeddings: Vectors, classes: Classes) -> Distances:
     centred = embeddings - mean
     kinds = np.unique(classes)
     most = max((len(embeddings) - len(kinds)) // _PICTURES_OF_A_DIRECTION, 1)
-    directions = np.linalg.eigh(centred.T @ centred)[1][:, ::-1][:, : min(_DIRECTIONS, most)]  # [D, R]
+    last = embeddings.shape[1] - 1
+    asked = (max(last - min(_DIRECTIONS, most) + 1, 0), last)  # all D directions would take several times as long
+    directions = scipy.linalg.eigh(centred.T @ centred, subset_by_index=asked)[1][:, ::-1]  # [D, R]
     main = centred @ directions
     means = np.stack([main[classes == kind].mean(axis=0) for kind in kinds])  # [K, R]
     inside = main - means[np.searchsorted(kinds, classes)]

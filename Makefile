@@ -49,7 +49,7 @@ test: .venv/stamp .venv-interop/stamp .venv-tracking/stamp ## all tests but thos
 	$(call tests,not stack,auto)
 
 .PHONY: test-stack
-test-stack: .venv/stamp .venv-kubernetes/stamp ## the monitored stack, updates under load and the manifests; needs Docker (five minutes)
+test-stack: .venv/stamp .venv-kubernetes/stamp ## the monitored stack, updates under load, the manifests and whole benchmarks; needs Docker (ten minutes)
 	$(DEV)/python -m pytest -m stack $(ARGS)
 
 .PHONY: test-fast

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +33,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--whole", action="store_true", help="run the campaigns of tests/reliability as long as they are")
     parser.addoption("--write-screenshots", action="store_true", help="put the screenshots into docs/images/")
     parser.addoption("--write-found", action="store_true", help="write what they find into docs/reliability.md")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let the processes that train under JAX share what they compile, which takes each of them a minute."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        compiled = tempfile.TemporaryDirectory(prefix="compiled-by-jax-")
+        config.add_cleanup(compiled.cleanup)
+        os.environ |= {
+            "JAX_COMPILATION_CACHE_DIR": compiled.name,
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        }
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
@@ -117,6 +130,20 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def embedding(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same, of a model that has an embedding as well; not to be changed."""
     return made_once(tmp_path_factory, "published", publish_both_in_a_process) / "embedding" / "colours" / "1"
+
+
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A version that the smoke preset trained, and what was printed; for tests marked keras, not to be changed."""
+    from tests.training.conftest import SMOKE, call  # which imports Keras
+
+    def train(folder: Path) -> None:
+        code, printed, errors = call([*SMOKE, "--models", folder / "models", "--run", folder / "run"])
+        assert code == 0, errors
+        (folder / "printed").write_text(printed, encoding="utf-8")
+
+    folder = made_once(tmp_path_factory, "smoke", train)
+    return folder / "models" / "smoke" / "1", (folder / "printed").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="session")

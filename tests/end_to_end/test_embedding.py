@@ -31,7 +31,7 @@ def infer(client: FlaskClient, images: Any, outputs: list[str]) -> dict[str, Any
         ("openvino", "float32", 0.99999),
         ("tensorflow", "float32", 0.99999),
         ("openvino", "bfloat16", 0.99),
-        ("openvino", "int8", 0.7),  # of random weights; trained ones keep above 0.93
+        ("openvino", "int8", 0.4),  # of random weights, without VNNI; trained ones keep above 0.93
     ],
 )
 def test_the_service_answers_with_the_network_s_embedding(
@@ -56,3 +56,6 @@ def test_the_service_answers_with_the_network_s_embedding(
     lengths = np.linalg.norm(answer["embedding"], axis=1) * np.linalg.norm(expected, axis=1)
     cosines = (answer["embedding"] * expected).sum(axis=1) / lengths
     assert cosines.min() > cosine
+    own, others = answer["embedding"] - answer["embedding"].mean(axis=0), expected - expected.mean(axis=0)
+    likeness = own @ others.T / np.linalg.norm(others, axis=1)
+    assert (likeness.argmax(axis=1) == np.arange(10)).mean() > 0.8, "it is that of other pictures"

@@ -17,7 +17,7 @@ from typing import IO
 import requests
 
 ROOT = Path(__file__).parents[2]
-_PATIENCE = 30.0  # seconds; machines that run tests are busy
+_PATIENCE = 60.0  # seconds; machines that run tests are busy
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Small data sets and a trained smoke version, which the trainer's tests share."""
+"""Small data sets and a version that was refused, which the trainer's tests share."""
 
 import contextlib
 import io
@@ -106,19 +106,6 @@ def run_training(root: Path) -> Train:
         )
 
     return run
-
-
-@pytest.fixture(scope="session")
-def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """Train with the smoke preset; return the published version's folder and what was printed."""
-
-    def train(folder: Path) -> None:
-        code, printed, errors = call([*SMOKE, "--models", folder / "models", "--run", folder / "run"])
-        assert code == 0, errors
-        (folder / "printed").write_text(printed, encoding="utf-8")
-
-    folder = made_once(tmp_path_factory, "smoke", train)
-    return folder / "models" / "smoke" / "1", (folder / "printed").read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import artifact
-from tests.disks import small_disk
 from tests.drawings import drawing
 from tests.training.conftest import SMOKE, Train, call, environment, python_layout, write_archive
 from training.cli import main
@@ -160,31 +158,31 @@ def test_another_keras_backend_trains_too(run_training: Train, tmp_path: Path) -
 @pytest.mark.keras
 @pytest.mark.process
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_and_the_same_command_resumes(number: signal.Signals, root: Path, tmp_path: Path) -> None:
+def test_a_signal_stops_and_the_same_command_resumes(root: Path, tmp_path: Path) -> None:
     """After SIGTERM or SIGINT the exit code says so, nothing is published, and the next call goes on and publishes."""
     arguments = (*SMOKE, "--epochs", "8", "--models", tmp_path / "m", "--run", tmp_path / "run")
-    with subprocess.Popen(
-        [sys.executable, "-m", "training", *map(str, arguments)],
-        cwd=root,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        next(line for line in process.stdout if line.startswith("epoch 1/"))
-        process.send_signal(number)
-        _, errors = process.communicate(timeout=60)
-    assert process.returncode == 128 + number
-    assert (
-        errors.splitlines()[-1]
-        == f"Stopped by {number.name}. Give the same command again to go on from the last epoch."
-    )
-    assert artifact.versions(tmp_path / "m", "smoke") == []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with subprocess.Popen(
+            [sys.executable, "-m", "training", *map(str, arguments)],
+            cwd=root,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stdout is not None
+            next(line for line in process.stdout if line.startswith("epoch "))
+            process.send_signal(number)
+            _, errors = process.communicate(timeout=60)
+        assert process.returncode == 128 + number
+        assert (
+            errors.splitlines()[-1]
+            == f"Stopped by {number.name}. Give the same command again to go on from the last epoch."
+        )
+        assert artifact.versions(tmp_path / "m", "smoke") == []
     code, printed, errors = call(arguments)
     assert code == 0, errors
-    assert re.search(r"Resuming .* after epoch \d+ of 8", printed)
+    assert re.search(r"Resuming .* after epoch [2-7] of 8", printed)
     assert "epoch 1/8" not in printed
     assert artifact.versions(tmp_path / "m", "smoke") == [1]
 
@@ -238,23 +236,6 @@ def test_an_unwritable_folder_is_found_before_training(tmp_path: Path) -> None:
         f"training: error: {tmp_path}/file/m cannot be written (Not a directory); choose another folder\n"
     )
     assert "epoch" not in printed
-
-
-@pytest.fixture
-def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    """Mount a file system of 64 KiB; skip where that is not allowed."""
-    with small_disk(tmp_path / "disk", 64) as disk:
-        yield disk
-
-
-@pytest.mark.slow
-@pytest.mark.keras
-def test_a_full_disk_leaves_nothing_half_written(tiny_disk: Path, tmp_path: Path) -> None:
-    """When the model folder's disk fills up, the error says so and no part of a version is left."""
-    code, _, errors = call([*SMOKE, "--epochs", "1", "--models", tiny_disk, "--run", tmp_path / "run"])
-    assert code == 1
-    assert "No space left on device" in errors.splitlines()[-1]
-    assert list(tiny_disk.iterdir()) == []
 
 
 def test_evaluate_names_what_is_wrong(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from tests.object_store import SECRET, Bucket, s3_server
 from training.publish.stores import open_store
 
 ROOT = Path(__file__).parents[2]
+SHORT = ("--preset", "smoke", "--epochs", "1")
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +43,11 @@ def train(bucket: Bucket, runs: Path, *arguments: str, **environment: str) -> "s
 def test_trainings_publish_into_a_store(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second machine compares its version with the first one's, and gets the next number."""
     models = f"{bucket.address}/models"
-    first = train(bucket, tmp_path / "one", "--preset", "smoke", "--models", models)
+    first = train(bucket, tmp_path / "one", *SHORT, "--models", models)
     assert first.returncode == 0, first.stderr
     assert f"{models}/smoke/1" in first.stdout
     assert f"MODEL_SOURCE={models} MODEL_NAME=smoke" in first.stdout
-    second = train(bucket, tmp_path / "two", "--preset", "smoke", "--models", models)
+    second = train(bucket, tmp_path / "two", *SHORT, "--models", models)
     assert second.returncode == 0, second.stderr
     assert "The newest version in s3://models-of-tests/models is smoke version 1." in second.stdout
     assert "than the version before" in second.stdout
@@ -74,7 +75,7 @@ def test_trainings_publish_into_a_store(bucket: Bucket, tmp_path: Path, monkeypa
 )
 def test_a_store_that_cannot_be_used(bucket: Bucket, tmp_path: Path, models: str, code: int, told: str) -> None:
     """It is a sentence before the training, and not after it."""
-    done = train(bucket, tmp_path, "--preset", "smoke", "--models", models)
+    done = train(bucket, tmp_path, *SHORT, "--models", models)
     assert done.returncode == code
     assert told in done.stderr
     assert "hidden" not in done.stderr.replace("me:hidden@bucket", "") or code == 1

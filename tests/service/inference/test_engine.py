@@ -151,13 +151,19 @@ def test_engines_agree_on_embeddings(embedding: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(answers, in_tensorflow(embedding, images, tmp_path), atol=1e-5)
 
 
+@pytest.fixture(scope="module")
+def by_tensorflow(cifar10_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
+    """1,000 CIFAR-10 test images, and what TensorFlow answers them with the bundled model."""
+    images = cifar10_test_images(cifar10_archive)[:1000]
+    return images, in_tensorflow(BUNDLED, images, tmp_path_factory.mktemp("by-tensorflow"))
+
+
 @pytest.mark.process
 @pytest.mark.slow
 @pytest.mark.skipif(not BUNDLED.is_dir(), reason="models/cifar10/5 is not there")
-def test_engines_agree_on_test_images(cifar10_archive: Path, tmp_path: Path) -> None:
+def test_engines_agree_on_test_images(by_tensorflow: tuple[Any, Any]) -> None:
     """With the bundled model both engines give every one of 1,000 CIFAR-10 test images the same label."""
-    images = cifar10_test_images(cifar10_archive)[:1000]
-    reference = in_tensorflow(BUNDLED, images, tmp_path)
+    images, reference = by_tensorflow
     answers = in_openvino(BUNDLED, images)
     np.testing.assert_allclose(answers, reference, atol=1e-3)
     np.testing.assert_array_equal(answers[:, :10].argmax(axis=1), reference[:, :10].argmax(axis=1))
@@ -166,10 +172,9 @@ def test_engines_agree_on_test_images(cifar10_archive: Path, tmp_path: Path) -> 
 @pytest.mark.process
 @pytest.mark.slow
 @pytest.mark.skipif(not BUNDLED.is_dir(), reason="models/cifar10/5 is not there")
-def test_bfloat16_answers_as_tensorflow_does(cifar10_archive: Path, tmp_path: Path) -> None:
+def test_bfloat16_answers_as_tensorflow_does(by_tensorflow: tuple[Any, Any]) -> None:
     """On 1,000 CIFAR-10 test images probabilities are within 0.15, and labels differ only where two are nearly tied."""
-    images = cifar10_test_images(cifar10_archive)[:1000]
-    reference = in_tensorflow(BUNDLED, images, tmp_path)[:, :10]
+    images, reference = by_tensorflow[0], by_tensorflow[1][:, :10]
     answers = in_openvino(BUNDLED, images, "bfloat16")[:, :10]
     np.testing.assert_allclose(answers, reference, atol=0.15)
     assert np.abs(answers - reference).mean() < 1e-3

@@ -152,7 +152,7 @@ def test_metrics_add_up_over_workers(start_service: StartService) -> None:
     os.kill(before[0], signal.SIGKILL)
     wait_for(lambda: len(workers(running)) == 2 and workers(running) != before, running.log)
     wait_for(lambda: metric(running, "model_workers") == 2, running.log)
-    assert metric(running, "worker_starts_total") == 3
+    wait_for(lambda: metric(running, "worker_starts_total") == 3, running.log)
     assert metric(running, "cpu_seconds_total") >= computed
     assert metric(running, "predictions_total") == 40
     wait_for(lambda: metric(running, "requests_in_flight") == 1, running.log)

@@ -123,17 +123,6 @@ def test_a_training_that_is_meant_for_a_gpu_ends_at_once(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.process
-@pytest.mark.slow
-def test_cpu_says_yes_to_training_without_a_gpu(run_training: Train, tmp_path: Path) -> None:
-    """The same command with --cpu trains and publishes, and the repeatable configuration does not ask for the CPU."""
-    folders = ("--models", tmp_path / "models", "--run", tmp_path / "run")
-    done = run_training("--preset", "smoke", "--epochs", "1", "--cpu", *folders, DARKROOM_DEVICE="gpu")
-    assert done.returncode == 0, done.stderr
-    assert "Training on the CPU, without a GPU." in done.stdout
-    assert "cpu" not in (tmp_path / "models/smoke/1/assets.extra/config.toml").read_text(encoding="utf-8")
-
-
 def test_a_backend_that_is_not_known_is_an_error() -> None:
     """It names the variable and what it may be, before anything is imported."""
     with pytest.raises(TrainingError, match="KERAS_BACKEND is 'torch', but training needs tensorflow or jax: unset it"):
@@ -146,7 +135,10 @@ SMOKE = ("--preset", "smoke", "--epochs", "1", "--precision", "float32", "--cpu"
 @pytest.mark.process
 @pytest.mark.slow
 def test_what_keras_was_set_to_for_other_programs_changes_nothing(run_training: Train, tmp_path: Path) -> None:
-    """Channels first, half precision, another backend and epsilon, and limits for debugging: the same weights."""
+    """Channels first, half precision, another backend and epsilon, and limits for debugging: the same weights.
+
+    Both with --cpu where a GPU is meant, which trains, and which the repeatable configuration does not ask for.
+    """
     (tmp_path / "keras").mkdir()
     strange = {"image_data_format": "channels_first", "floatx": "float16", "epsilon": 0.1, "backend": "torch"}
     (tmp_path / "keras" / "keras.json").write_text(json.dumps(strange))
@@ -160,8 +152,11 @@ def test_what_keras_was_set_to_for_other_programs_changes_nothing(run_training: 
     weights = []
     for number, changes in enumerate(environments):
         models = tmp_path / f"models{number}"
-        done = run_training(*SMOKE, "--models", models, "--run", tmp_path / f"run{number}", **changes)
+        places = ("--models", models, "--run", tmp_path / f"run{number}")
+        done = run_training(*SMOKE, *places, DARKROOM_DEVICE="gpu", **changes)
         assert done.returncode == 0, done.stderr
+        assert "Training on the CPU, without a GPU." in done.stdout
+        assert "cpu" not in (models / "smoke" / "1" / "assets.extra" / "config.toml").read_text(encoding="utf-8")
         weights.append((models / "smoke" / "1" / "variables" / "variables.data-00000-of-00001").read_bytes())
     assert weights[0] == weights[1]
 

@@ -26,9 +26,9 @@ def _figures(*arguments: str | Path) -> dict[str, Any]:
 
 
 def test_without_augmentation_the_steps_are_the_same() -> None:
-    """Over 200 steps losses and accuracies are those of Keras's fit but for rounding, and so is what a teacher says."""
+    """Over 120 steps losses and accuracies are those of Keras's fit but for rounding, and so is what a teacher says."""
     figures = _figures("taught")
-    assert figures["steps"] == 200
+    assert figures["steps"] == 120
     assert figures["host"].keys() == figures["device"].keys() == {"loss", "accuracy", "val_loss", "val_accuracy"}
     for name in ("loss", "val_loss"):
         np.testing.assert_allclose(figures["device"][name], figures["host"][name], rtol=0.02)
@@ -37,7 +37,7 @@ def test_without_augmentation_the_steps_are_the_same() -> None:
 
 
 def test_with_augmentation_the_losses_are_the_same_within_noise() -> None:
-    """The pictures are the same within a level or two, so the curves of 200 steps are; so are the statistics after."""
+    """The pictures are the same within a level or two, so the curves of 120 steps are; so are the statistics after."""
     figures = _figures("augmented")
     for name, most in (("loss", 0.03), ("val_loss", 0.1)):
         apart = np.abs(np.subtract(figures["device"][name], figures["host"][name]))

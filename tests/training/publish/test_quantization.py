@@ -288,7 +288,8 @@ def test_what_loses_too_much_is_not_published(
 @pytest.mark.slow
 def test_a_training_publishes_int8_where_it_is_good(tmp_path: Path) -> None:
     """With --int8 the version that a training ends in carries the int8 network."""
-    code, printed, errors = call([*SMOKE, "--int8", "--models", tmp_path / "m", "--run", tmp_path / "r"])
+    places = ("--models", tmp_path / "m", "--run", tmp_path / "r")
+    code, printed, errors = call([*SMOKE, "--epochs", "1", "--int8", *places])
     assert code == 0, errors
     metadata = artifact.validate(tmp_path / "m" / "smoke" / "1")
     assert metadata.int8 is not None

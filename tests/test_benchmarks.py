@@ -396,7 +396,7 @@ def test_drift_tells_other_pictures_from_the_same(root: Path, embedding: Path, t
 @pytest.mark.timing
 def test_a_busy_model_leaves_the_others_their_share(published: Path, root: Path, tmp_path: Path) -> None:
     """With 32 clients at a heavy model a light one keeps a good part of its rate, and the heavy one of its own."""
-    heavy = publish_with(busy(15), published, tmp_path)
+    heavy = publish_with(busy(6), published, tmp_path)
     command = [sys.executable, "benchmarks/many_models.py", "--heavy", str(heavy), "--seconds", "3"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

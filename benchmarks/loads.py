@@ -119,9 +119,9 @@ class Rounds:
         address = f"http://127.0.0.1:{server.port}{work.path}"
         wake(server)
         load(address, work.body, work.connections, _WARM_UP_SECONDS, self._folder)
-        for whole in (max(1, round(seconds)), max(1, round(_LONGER * seconds))):
+        for asked in (seconds, _LONGER * seconds):
             before = core_seconds(server.process.pid)
-            found = load(address, work.body, work.connections, whole, self._folder)
+            found = load(address, work.body, work.connections, asked, self._folder)
             used = core_seconds(server.process.pid) - before
             if found.rate:
                 break
@@ -129,7 +129,7 @@ class Rounds:
         if not found.rate:
             raise ServerFailed("it gave no good answer")
         print(f"{work.name}: {server.server.name}: {found.rate:.0f}/s", file=sys.stderr)
-        return {**found._asdict(), "core_milliseconds": used * 1000 / (found.rate * whole)}
+        return {**found._asdict(), "core_milliseconds": used * 1000 / (found.rate * max(1, round(asked)))}
 
     def figures(self) -> Figures:
         """Return for each work and server the medians over the rounds, and the rates of each round."""

@@ -135,7 +135,7 @@ def embedding(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A version that the smoke preset trained, and what was printed; for tests marked keras, not to be changed."""
-    from tests.training.conftest import SMOKE, call  # which imports Keras
+    from tests.training.conftest import SMOKE, call  # which import the trainer
 
     def train(folder: Path) -> None:
         code, printed, errors = call([*SMOKE, "--models", folder / "models", "--run", folder / "run"])

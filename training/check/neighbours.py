@@ -4,10 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import eigh
-from threadpoolctl import threadpool_limits
 
 from training.data.hashes import Groups
+from training.evaluation.embedding_score import main_directions
 from training.fit.features import Vectors
 
 _BLOCK = 1024  # pictures that are compared with all others at a time
@@ -44,13 +43,9 @@ def centred(features: Vectors) -> Vectors:
 def reduced(features: Vectors) -> Vectors:
     """Return the main components of ``features`` float32 [N, D], at most 256 of them."""
     without = centred(features)
-    dimensions = without.shape[1]
-    if dimensions <= _MOST_DIMENSIONS:
+    if without.shape[1] <= _MOST_DIMENSIONS:
         return without
-    covariance = without.T @ without
-    with threadpool_limits(1, "blas"):  # several threads mostly wait for one another
-        _, axes = eigh(covariance, subset_by_index=(dimensions - _MOST_DIMENSIONS, dimensions - 1))
-    main: Vectors = without @ axes.astype(np.float32)
+    main: Vectors = without @ main_directions(without, _MOST_DIMENSIONS)
     return main
 
 

@@ -14,8 +14,9 @@ The measurement that chose them is in docs/design.md.
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import NDArray
+from scipy.linalg import eigh
+from threadpoolctl import threadpool_limits
 
 from training.data.dataset import Classes
 from training.evaluation.familiarity import Scores, score_of
@@ -74,15 +75,27 @@ class EmbeddingScore:
         return scores
 
 
+def main_directions(centred: Vectors, number: int) -> NDArray[np.float32]:
+    """Return the ``number`` directions in which ``centred`` float32 [N, D] varies most, float32 [D, R], least first.
+
+    There are at most D. The others are not computed, which would take several times as long.
+    """
+    last = centred.shape[1] - 1
+    with threadpool_limits(1, "blas"):  # several threads mostly wait for one another
+        # In float32 they would not be as exactly at right angles as the distances need, which are small differences.
+        covariance = (centred.T @ centred).astype(np.float64)
+        _, axes = eigh(covariance, subset_by_index=(max(last - number + 1, 0), last))
+    directions: NDArray[np.float32] = axes.astype(np.float32)
+    return directions
+
+
 def fit_distances(embeddings: Vectors, classes: Classes) -> Distances:
     """Find out how ``embeddings`` float32 [N, D] of pictures of ``classes`` int64 [N] lie."""
     mean = embeddings.mean(axis=0)
     centred = embeddings - mean
     kinds = np.unique(classes)
     most = max((len(embeddings) - len(kinds)) // _PICTURES_OF_A_DIRECTION, 1)
-    last = embeddings.shape[1] - 1
-    asked = (max(last - min(_DIRECTIONS, most) + 1, 0), last)  # all D directions would take several times as long
-    directions = scipy.linalg.eigh(centred.T @ centred, subset_by_index=asked)[1][:, ::-1]  # [D, R]
+    directions = main_directions(centred, min(_DIRECTIONS, most))[:, ::-1]  # [D, R]
     main = centred @ directions
     means = np.stack([main[classes == kind].mean(axis=0) for kind in kinds])  # [K, R]
     inside = main - means[np.searchsorted(kinds, classes)]

@@ -190,16 +190,18 @@ def test_a_version_teaches_several_labels(head: Trained, tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_tuning_goes_on_from_the_head(head: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A few steps of the loss of all labels; the verdict is that of the ranking. No better, it stays with the head."""
-    monkeypatch.setattr(RankingImprovement, "is_one", property(lambda _self: False))
+    """A few steps of the loss of all labels; the verdict is that of the ranking, and what is published is valid."""
     places = ("--labels", head.table, "--models", tmp_path / "models", "--run", tmp_path / "run")
-    code, printed, errors = call([*QUICK, *places, "--epochs", "1", "--validation-images", "50", "--no-int8"])
-    assert code == 0, errors
-    assert (
-        "mean average precision" in printed.partition("Tuning has made it no better, so the version before stays: ")[2]
-    )
-    assert "shapes version 1, after " in printed
-    assert artifact.versions(tmp_path / "models", "shapes") == [1]
+    for better, told in ((False, "no better, so the version before stays: "), (True, "better: ")):
+        monkeypatch.setattr(RankingImprovement, "is_one", better)
+        code, printed, errors = call([*QUICK, *places, "--epochs", "1", "--validation-images", "50", "--no-int8"])
+        assert code == 0, errors
+        assert "mean average precision" in printed.partition(f"Tuning has made it {told}")[2]
+        numbers = artifact.versions(tmp_path / "models", "shapes")
+        assert f"shapes version {numbers[-1]}, after " in printed
+        assert numbers == ([1, 2] if better else [1])
+    for number in numbers:
+        assert artifact.validate(artifact.version_path(tmp_path / "models", "shapes", number)).task == "multi-label"
 
 
 @pytest.mark.slow
